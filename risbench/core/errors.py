@@ -1,0 +1,71 @@
+"""Errors meant for users: what is wrong, where, and what to do. A traceback is always a bug of ours."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+
+class RisbenchError(Exception):
+    """Base of every error a user can mend; `exit_code` is what the command line returns."""
+
+    exit_code = 3
+
+
+class OptionError(RisbenchError):
+    """An option has a value that cannot be used (exit 2)."""
+
+    exit_code = 2
+
+
+class InputError(RisbenchError):
+    """A file or a whole source cannot be used (exit 3)."""
+
+    exit_code = 3
+
+
+class EnvironmentLacks(RisbenchError):
+    """The machine lacks something: an extra, CUDA, disk space, memory (exit 4)."""
+
+    exit_code = 4
+
+
+class TryAgainLater(RisbenchError):
+    """Another run holds the workspace, or a server is busy (exit 75)."""
+
+    exit_code = 75
+
+
+def missing_extra(package: str, extra: str) -> EnvironmentLacks:
+    """Return the one-line error for an optional package that is not installed."""
+    return EnvironmentLacks(f"the package {package!r} is not installed; run: pip install 'risbench[{extra}]'")
+
+
+@dataclass(frozen=True)
+class Refusal(Exception):
+    """Why one row of a source is refused. It goes to the quarantine list; the other rows go on.
+
+    `code` is a word to count by, `field` and `value` are what the source holds, and
+    `bound` says what would have been accepted.
+    """
+
+    code: str
+    field: str
+    value: object
+    bound: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.field} = {printable(self.value)}; {self.bound}"
+
+
+def printable(value: object, limit: int = 160) -> str:
+    """Return `value` as one safe line: control, escape and direction-changing characters are shown by number.
+
+    Source text goes to terminals and logs, where an escape sequence would be obeyed.
+    """
+    text = value[: limit + 1] if isinstance(value, str) else repr(value)
+    shown = "".join(
+        f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else character
+        for character in text[:limit]
+    )
+    return shown + ("..." if len(text) > limit else "")

@@ -1,0 +1,168 @@
+"""Boxes, oriented boxes and affine maps, in pixels: x right, y down, max exclusive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import Refusal
+from risbench.core.record import Affine, Box, Quad, Repair
+
+IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def box_area(box: Box) -> float:
+    """Return the area in square pixels; 0 for a box that is inside out."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def box_intersection(a: Box, b: Box) -> Box:
+    """Return the common part of two boxes; it has no area where they do not touch."""
+    return (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Return intersection over union of two boxes, 0 when both are empty."""
+    common = box_area(box_intersection(a, b))
+    union = box_area(a) + box_area(b) - common
+    return common / union if union > 0 else 0.0
+
+
+def fraction_inside(box: Box, frame: Box) -> float:
+    """Return the share of `box`'s area that lies in `frame`."""
+    area = box_area(box)
+    return box_area(box_intersection(box, frame)) / area if area > 0 else 0.0
+
+
+def quad_from_flat(values: Sequence[float], x_scale: float = 1.0, y_scale: float = 1.0) -> Quad:
+    """Return four points from x1, y1 ... x4, y4, each scaled to pixels."""
+    x1, y1, x2, y2, x3, y3, x4, y4 = values
+    points = ((x1, y1), (x2, y2), (x3, y3), (x4, y4))
+    scaled = [(float(x) * x_scale, float(y) * y_scale) for x, y in points]
+    return (scaled[0], scaled[1], scaled[2], scaled[3])
+
+
+def quad_bounds(points: Iterable[tuple[float, float]]) -> Box:
+    """Return the upright box around points."""
+    xs, ys = zip(*points, strict=True)
+    return (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
+
+
+def quad_area(quad: Quad) -> float:
+    """Return the area of the polygon by the shoelace formula, in square pixels."""
+    total = 0.0
+    for (x1, y1), (x2, y2) in zip(quad, (*quad[1:], quad[0]), strict=True):
+        total += x1 * y2 - x2 * y1
+    return abs(total) / 2
+
+
+def is_oriented(quad: Quad, tolerance_px: float = 1.0) -> bool:
+    """Return whether the four points differ from the corners of their upright box by more than `tolerance_px`."""
+    x_min, y_min, x_max, y_max = quad_bounds(quad)
+    return any(min(abs(x - x_min), abs(x - x_max)) > tolerance_px or min(abs(y - y_min), abs(y - y_max)) > tolerance_px for x, y in quad)
+
+
+def apply_affine(affine: Affine, x: float, y: float) -> tuple[float, float]:
+    """Return (a x + b y + c, d x + e y + f) for affine (a, b, c, d, e, f)."""
+    a, b, c, d, e, f = affine
+    return (a * x + b * y + c, d * x + e * y + f)
+
+
+def invert_affine(affine: Affine) -> Affine:
+    """Return the inverse map.
+
+    Raises:
+        ValueError: the map is singular.
+    """
+    a, b, c, d, e, f = affine
+    determinant = a * e - b * d
+    if not math.isfinite(determinant) or abs(determinant) < 1e-30:
+        raise ValueError(f"affine map {affine} is singular")
+    ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
+    return (ia, ib, -(ia * c + ib * f), id_, ie, -(id_ * c + ie * f))
+
+
+def map_quad(affine: Affine, quad: Quad) -> Quad:
+    """Return the four points under `affine`."""
+    p, q, r, s = (apply_affine(affine, x, y) for x, y in quad)
+    return (p, q, r, s)
+
+
+def map_box(affine: Affine, box: Box) -> Box:
+    """Return the upright box around the mapped corners."""
+    x_min, y_min, x_max, y_max = box
+    corners = ((x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max))
+    return quad_bounds(apply_affine(affine, x, y) for x, y in corners)
+
+
+def polygon_mask(points: Sequence[Sequence[float]], height: int, width: int) -> NDArray[np.bool_]:
+    """Return the pixels (height, width) whose centres lie in the polygon, to 1/16 pixel.
+
+    cv2 draws through pixel centres at integer coordinates, we count from pixel corners: hence the half pixel.
+    """
+    shifted = np.round((np.asarray(points, dtype=np.float64) - 0.5) * 16).clip(-(2**28), 2**28).astype(np.int32)
+    canvas = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(canvas, [shifted.reshape(-1, 1, 2)], 1, lineType=cv2.LINE_8, shift=4)
+    return canvas.astype(bool)
+
+
+def box_mask(box: Box, height: int, width: int) -> NDArray[np.bool_]:
+    """Return the pixels (height, width) whose centres lie in the box; at least one pixel where the box touches the image."""
+    x_min, y_min, x_max, y_max = box
+    mask = np.zeros((height, width), bool)
+    left, top = max(0, math.ceil(x_min - 0.5)), max(0, math.ceil(y_min - 0.5))
+    right, bottom = min(width, math.ceil(x_max - 0.5)), min(height, math.ceil(y_max - 0.5))
+    left, top = min(left, width - 1), min(top, height - 1)
+    mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return mask
+
+
+def mask_bounds(mask: NDArray[Any]) -> Box | None:
+    """Return the upright box of the mask's pixels, max exclusive, or None for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+def repair_box(box: Box, width: int, height: int, quantum: float | None) -> tuple[Box, tuple[Repair, ...]]:
+    """Return `box` made usable in a width x height image, with the named rules that were needed.
+
+    Rules, in this order: `swapped` (min and max exchanged), `no_area` (a side that rounding
+    closed is opened to one `quantum`, the step of the source's rounding in shares of the side),
+    `larger_than_image` (a side longer than the image is cut to it), `out_of_range` (cut at the border).
+    Repairing a repaired box changes nothing.
+
+    Raises:
+        Refusal: the box lies outside the image, or has no area and no rounding explains that.
+    """
+    x_min, y_min, x_max, y_max = box
+    repairs: list[Repair] = []
+    if x_min > x_max or y_min > y_max:
+        x_min, x_max = sorted((x_min, x_max))
+        y_min, y_max = sorted((y_min, y_max))
+        repairs.append(Repair(rule="swapped", detail="min and max exchanged"))
+    sides = {"x": [x_min, x_max, float(width)], "y": [y_min, y_max, float(height)]}
+    for axis, side in sides.items():
+        low, high, extent = side
+        if low == high:
+            if quantum is None:
+                raise Refusal("no_area", "box", box, f"its {axis} side is 0 px long; it must be longer than 0")
+            middle, half = (low + high) / 2, quantum * extent / 2
+            side[0], side[1] = middle - half, middle + half
+            repairs.append(Repair(rule="no_area", detail=f"{axis} side opened from 0 to {quantum * extent:g} px"))
+    for axis, side in sides.items():
+        low, high, extent = side
+        if high <= 0 or low >= extent:
+            raise Refusal("outside_image", "box", box, f"no part lies in the image of {width} x {height} px")
+        new_low, new_high = max(0.0, low), min(extent, high)
+        if (new_low, new_high) != (low, high):
+            rule = "larger_than_image" if high - low > extent else "out_of_range"
+            repairs.append(Repair(rule=rule, detail=f"{axis} from {low:.2f}..{high:.2f} to {new_low:.2f}..{new_high:.2f}"))
+            side[0], side[1] = new_low, new_high
+    return (sides["x"][0], sides["y"][0], sides["x"][1], sides["y"][1]), tuple(repairs)

@@ -1,0 +1,226 @@
+"""Durable files and resumable stage runs.
+
+A stage is a list of parts. A part is written under a temporary name, fsynced and renamed;
+`run.json` comes last and is the commit point of the stage. Killed at any moment, the same
+command finds the finished parts, redoes the rest, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from risbench import __version__
+from risbench.core.errors import EnvironmentLacks, RisbenchError
+from risbench.core.record import Record
+
+PROGRESS = ".progress"
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is either whole or absent: temporary name, fsync, rename, fsync folder.
+
+    Raises:
+        EnvironmentLacks: the disk is full or the quota is used up.
+    """
+    temporary = path.with_name(f".tmp.{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def explain_os_error(error: OSError, path: Path) -> RisbenchError:
+    """Return the user's error for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return EnvironmentLacks(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
+    return EnvironmentLacks(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(data: bytes) -> str:
+    """Return the hex sha256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the hex sha256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Return a hash of a JSON-able value that does not depend on the order of keys."""
+    return sha256_of(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
+
+
+def to_json(value: Any) -> bytes:
+    """Return a readable JSON file's bytes with sorted keys."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions that can change a stage's output."""
+    found = {name: metadata.version(name) for name in ("numpy", "opencv-python-headless", *packages)}
+    return {"risbench": __version__, "python": platform.python_version(), **found}
+
+
+@dataclass
+class PartResult:
+    """What one part made: its records, the rows refused, and the rows set aside by a rule, by code."""
+
+    records: list[Record]
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    filtered: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class StageRun:
+    """One run of a stage in `folder`. `plan` is all that decides its output: command, options, inputs, versions."""
+
+    folder: Path
+    plan: dict[str, Any]
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def run_file(self) -> Path:
+        """The commit point."""
+        return self.folder / "run.json"
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the summary of the finished run in this folder, whatever its plan, or None."""
+        if not self.run_file.exists():
+            return None
+        summary: dict[str, Any] = json.loads(self.run_file.read_bytes())
+        return summary
+
+    def same_plan(self, summary: Mapping[str, Any]) -> bool:
+        """Return whether a finished run was made by this plan."""
+        return bool(summary.get("plan") == digest_of(self.plan))
+
+    def begin(self) -> bool:
+        """Prepare the folder. Parts of an unfinished run with another plan are removed; return whether any were."""
+        progress = self.folder / PROGRESS
+        plan_file = progress / "plan.json"
+        wanted = to_json(self.plan)
+        discarded = False
+        if self.folder.exists() and (not plan_file.exists() or plan_file.read_bytes() != wanted):
+            discarded = any(self.folder.glob("part-*.jsonl"))
+            shutil.rmtree(self.folder)
+        try:
+            progress.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, progress) from error
+        write_durably(plan_file, wanted)
+        return discarded
+
+    def finished_part(self, index: int, key: str) -> bool:
+        """Return whether part `index` is complete and was made from the input that `key` stands for."""
+        progress_file = self._progress_file(index)
+        if not (progress_file.exists() and self._part_file(index).exists()):
+            return False
+        return bool(json.loads(progress_file.read_bytes())["key"] == key)
+
+    def write_part(self, index: int, key: str, result: PartResult) -> None:
+        """Commit a part: first what it refused, then its records. Both are there, or the part is redone."""
+        lines = "".join(record.to_line() + "\n" for record in result.records).encode()
+        progress = {
+            "key": key,
+            "records": len(result.records),
+            "problems": _count(problem.code for record in result.records for problem in record.problems),
+            "sha256": sha256_of(lines),
+            "quarantine": result.quarantine,
+            "filtered": result.filtered,
+            "notes": result.notes,
+        }
+        self._part_file(index).unlink(missing_ok=True)
+        write_durably(self._progress_file(index), to_json(progress))
+        write_durably(self._part_file(index), lines)
+
+    def finish(self, parts: int, *, rows: int, before: PartResult, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write quarantine.jsonl and filtered.jsonl, then run.json, and return its content.
+
+        `before` holds what was refused or set aside before the parts were cut. in = out + quarantined +
+        filtered is checked here, so that no stage can lose a row unnoticed.
+        """
+        done = [json.loads(self._progress_file(index).read_bytes()) for index in range(parts)]
+        quarantine = [*before.quarantine, *(row for part in done for row in part["quarantine"])]
+        filtered = [*before.filtered, *(row for part in done for row in part["filtered"])]
+        out = sum(part["records"] for part in done)
+        counts = {"in": rows, "out": out, "quarantined": len(quarantine), "filtered": len(filtered)}
+        assert rows == out + len(quarantine) + len(filtered), f"rows do not reconcile: {counts}"
+        problems: dict[str, int] = {}
+        notes = dict(before.notes)
+        for part in done:
+            _add(problems, part["problems"])
+            _add(notes, part["notes"])
+        write_durably(self.folder / "quarantine.jsonl", _lines(quarantine))
+        write_durably(self.folder / "filtered.jsonl", _lines(filtered))
+        summary = {
+            **self.plan,
+            "plan": digest_of(self.plan),
+            "counts": counts,
+            "quarantined_by_code": _count(row["code"] for row in quarantine),
+            "filtered_by_code": _count(row["code"] for row in filtered),
+            "problems_by_code": dict(sorted(problems.items())),
+            "notes": dict(sorted(notes.items())),
+            "parts": [
+                {"name": f"part-{index:05d}.jsonl", "records": part["records"], "sha256": part["sha256"]} for index, part in enumerate(done)
+            ],
+            **extra,
+            "seconds": round(time.monotonic() - self.started, 2),
+        }
+        write_durably(self.run_file, to_json(summary))
+        self.clean()
+        return summary
+
+    def clean(self) -> None:
+        """Remove the progress files of a finished run."""
+        shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
+
+    def _part_file(self, index: int) -> Path:
+        return self.folder / f"part-{index:05d}.jsonl"
+
+    def _progress_file(self, index: int) -> Path:
+        return self.folder / PROGRESS / f"part-{index:05d}.json"
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    # ASCII, so that neither escape sequences nor lone surrogates of a hostile source reach a terminal or break UTF-8.
+    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=True) + "\n" for row in rows).encode()
+
+
+def _count(codes: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for code in codes:
+        counts[code] = counts.get(code, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for key, value in more.items():
+        total[key] = total.get(key, 0) + value

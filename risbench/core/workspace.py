@@ -1,0 +1,156 @@
+"""The workspace folder: settings, the lock, and where each stage's output lies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from risbench.core.errors import InputError, TryAgainLater, printable
+from risbench.core.record import Record
+from risbench.core.storage import write_durably
+
+SETTINGS_FILE = "risbench.toml"
+INGEST, REFINE, REVIEW, EXPORT, BENCHMARK = "1-ingest", "2-refine", "3-review", "4-export", "5-benchmark"
+
+
+class Settings(BaseModel):
+    """What `risbench.toml` may hold; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    window_size: int = 512
+    seed: int = 0
+    engine: str = "grabcut"
+    split_rule: str = "scene"
+
+
+class Workspace:
+    """One data set in one folder."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.settings = settings
+
+    @classmethod
+    def open(cls, root: Path | str) -> Workspace:
+        """Open an existing workspace.
+
+        Raises:
+            InputError: the folder is not a workspace, or its settings have an unknown key or a bad value.
+        """
+        root = Path(root)
+        path = root / SETTINGS_FILE
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{root}: no {SETTINGS_FILE} here, so this is not a workspace; make one with "
+                "`risbench ingest SOURCE -w FOLDER`, or name an existing one with -w"
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not valid TOML: {error}") from None
+        try:
+            return cls(root, Settings.model_validate(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{path}: {field} = {printable(first['input'])}: {first['msg']}") from None
+
+    @classmethod
+    def create(cls, root: Path | str, settings: Settings) -> Workspace:
+        """Open the workspace, making folder and settings file where they are missing; existing settings stay."""
+        root = Path(root)
+        if not (root / SETTINGS_FILE).exists():
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise InputError(f"{root}: is a file; a workspace is a folder, name another with -w") from None
+            lines = [f"{key} = {json.dumps(value)}" for key, value in settings.model_dump().items()]
+            write_durably(root / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+        return cls.open(root)
+
+    @contextlib.contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """Hold the workspace for writing.
+
+        The kernel drops the lock when the process ends, however it ends.
+
+        Raises:
+            TryAgainLater: another process holds it; the message names it.
+        """
+        with open(self.root / ".lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise TryAgainLater(f"{self.root}: in use by {holder}; wait for it to end, then run this again") from None
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {socket.gethostname()} (risbench {command})")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def stage(self, name: str) -> Path:
+        """Return the folder of a stage."""
+        return self.root / name
+
+    def rounds(self) -> list[Path]:
+        """Return the folders of all refine rounds, oldest first, finished or not."""
+        folders = [path for path in (self.root / REFINE).glob("round-*") if path.name[6:].isdigit()]
+        return sorted(folders, key=lambda path: int(path.name[6:]))
+
+    def finished_rounds(self) -> list[Path]:
+        """Return the folders of the finished refine rounds, oldest first."""
+        return [path for path in self.rounds() if (path / "run.json").exists()]
+
+    def latest(self) -> Path:
+        """Return the folder with the newest finished records: review, else the last refine round, else ingest.
+
+        Raises:
+            InputError: nothing has been ingested to the end.
+        """
+        for folder in (self.root / REVIEW, *reversed(self.rounds()), self.root / INGEST):
+            if (folder / "run.json").exists():
+                return folder
+        raise InputError(f"{self.root}: no finished ingest here; run `risbench ingest SOURCE -w {self.root}` first")
+
+    def image_path(self, record: Record) -> Path:
+        """Return where the record's image lies."""
+        return self.root / record.image.path
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """Yield the records of a finished stage in their order.
+
+    Raises:
+        InputError: a line is not a record of this schema version; the message names file, line and field.
+    """
+    for part in part_files(folder):
+        with open(part, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield Record.model_validate_json(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    field = ".".join(str(piece) for piece in first["loc"])
+                    raise InputError(
+                        f"{part}: line {number}: {field} = {printable(first['input'])}: {first['msg']}; "
+                        "run the stage again, or use the risbench version that wrote it"
+                    ) from None
+
+
+def part_files(folder: Path) -> list[Path]:
+    """Return the parts of a stage in order."""
+    return sorted(folder.glob("part-*.jsonl"))

@@ -1,0 +1,208 @@
+"""COCO instances: boxes as xywh pixels, masks as polygons or run-length encoding; `expression` where we wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from risbench.core.errors import InputError, Refusal
+from risbench.core.masks import decode_rle
+from risbench.core.record import Record
+from risbench.core.taxonomy import CLASSES
+from risbench.formats.lenient_json import load_json
+from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, text
+from risbench.formats.tree import Entry
+
+DATASET: Final = "COCO"
+
+
+def looks_like_coco(head: str) -> bool:
+    """Return whether the first characters of a JSON file are those of COCO instances."""
+    return ('"images"' in head or '"annotations"' in head or '"categories"' in head) and '"objects"' not in head
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file's three tables by id."""
+
+    images: Mapping[Any, Mapping[str, Any]]
+    categories: Mapping[Any, str]
+    annotations: Sequence[Any]
+
+
+def load_coco(entry: Entry) -> CocoFile:
+    """Return the tables of a COCO instances file.
+
+    Raises:
+        Refusal: one of the three lists is missing or holds something else than objects with an id.
+    """
+    value = load_json(entry)
+    tables: dict[str, list[Any]] = {}
+    for name in ("images", "annotations", "categories"):
+        table = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(table, list):
+            raise Refusal("unknown_layout", name, type(table).__name__, f"{entry.path} must hold a list of {name}")
+        tables[name] = table
+    images = {image.get("id"): image for image in tables["images"] if isinstance(image, dict)}
+    categories = {item.get("id"): str(item.get("name")) for item in tables["categories"] if isinstance(item, dict)}
+    return CocoFile(images, categories, tables["annotations"])
+
+
+def read_coco(entry: Entry) -> Iterator[Item]:
+    """Yield one row per annotation.
+
+    Raises:
+        Refusal: the file as a whole is not COCO instances.
+    """
+    coco = load_coco(entry)
+    for index, annotation in enumerate(coco.annotations):
+        key = str(annotation.get("id", index)) if isinstance(annotation, dict) else str(index)
+        locator = f"annotation {key}"
+        try:
+            yield annotation_row(coco, annotation, entry.path, key, locator)
+        except Refusal as reason:
+            yield Refused(entry.path, key, locator, reason, repr(annotation)[:10_000])
+
+
+def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator: str) -> Row:
+    """Return the row of one annotation.
+
+    Raises:
+        Refusal: a field is missing or bad; the message names it.
+    """
+    if not isinstance(annotation, dict):
+        raise Refusal("unknown_layout", "annotation", annotation, "it must be a JSON object")
+    image = coco.images.get(annotation.get("image_id"))
+    if image is None:
+        raise Refusal("unknown_image_id", "image_id", annotation.get("image_id"), "no image of the file has this id")
+    name = coco.categories.get(annotation.get("category_id"))
+    if name is None:
+        raise Refusal("unknown_category_id", "category_id", annotation.get("category_id"), "no category of the file has this id")
+    segmentation = annotation.get("segmentation")
+    mask = given_mask(segmentation) if segmentation else None
+    x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
+    sentence = annotation.get("expression")
+    return Row(
+        file=file,
+        source_key=key,
+        locator=locator,
+        dataset=DATASET,
+        image=text(image, "file_name"),
+        category=name,
+        boxes=(GivenBox((x, y, x + width, y + height), "exact", False, object_id=key),),
+        sentence=sentence if isinstance(sentence, str) else None,
+        sentence_origin="annotation:expression",
+        has_sentences=isinstance(sentence, str),
+        object_id=key,
+        mask=mask,
+    )
+
+
+def given_mask(segmentation: Any) -> GivenMask:
+    """Return COCO's `segmentation` in either of its kinds: polygons, or RLE (compressed or not), alone or in a list.
+
+    Raises:
+        Refusal: it is of neither kind, or its numbers are bad.
+    """
+    if isinstance(segmentation, list) and len(segmentation) == 1 and isinstance(segmentation[0], dict):
+        segmentation = segmentation[0]
+    if isinstance(segmentation, dict):
+        height, width = (int(value) for value in numbers(segmentation.get("size"), 2, "segmentation.size"))
+        counts = segmentation.get("counts")
+        if not 0 < height * width <= 2**31:
+            raise Refusal("wrong_size", "segmentation.size", [height, width], "both sides must be positive")
+        if isinstance(counts, list):
+            runs = [int(value) for value in numbers(counts, len(counts), "segmentation.counts")]
+            if sum(runs) != height * width or any(run < 0 for run in runs):
+                raise Refusal("wrong_size", "segmentation.counts", sum(runs), f"the runs must add up to {height * width}")
+            counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"].decode("ascii")
+        if isinstance(counts, bytes):
+            counts = counts.decode("latin-1")
+        if not isinstance(counts, str):
+            raise Refusal("not_a_string", "segmentation.counts", counts, "it must be a string or a list of runs")
+        return GivenMask(rle=((height, width), counts))
+    if not isinstance(segmentation, list):
+        raise Refusal("unknown_layout", "segmentation", type(segmentation).__name__, "it must be polygons or RLE")
+    polygons = []
+    for index, polygon in enumerate(segmentation):
+        length = len(polygon) if isinstance(polygon, list) else 0
+        if length < 6 or length % 2:
+            raise Refusal("wrong_length", f"segmentation[{index}]", polygon, "a polygon needs at least 3 x, y pairs")
+        polygons.append(tuple(numbers(polygon, length, f"segmentation[{index}]")))
+    return GivenMask(polygons=tuple(polygons))
+
+
+def mask_pixels(mask: GivenMask, height: int, width: int) -> NDArray[np.bool_]:
+    """Return the union of a mask's parts as pixels (height, width).
+
+    Raises:
+        Refusal: its stated size is not the image's.
+    """
+    if mask.rle is not None:
+        size, counts = mask.rle
+        if size != (height, width):
+            raise Refusal("wrong_size", "segmentation.size", list(size), f"the image is {height} x {width}")
+        try:
+            return decode_rle(size, counts)
+        except InputError as error:
+            raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
+    rles = coco_mask.frPyObjects([list(polygon) for polygon in mask.polygons or ()], height, width)
+    return np.ascontiguousarray(coco_mask.decode(coco_mask.merge(rles))).astype(bool)
+
+
+def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> dict[str, Any]:
+    """Return COCO instances of exported records, with `expression` fields; `file_names` maps image path to name.
+
+    Image and annotation ids count from 1 in the order of the records.
+    """
+    categories = {name: index for index, name in enumerate(CLASSES, 1)}
+    image_ids: dict[str, int] = {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(records, 1):
+        path = record.image.path
+        if path not in image_ids:
+            image_ids[path] = len(image_ids) + 1
+            images.append(
+                {
+                    "id": image_ids[path],
+                    "file_name": file_names[path],
+                    "width": record.image.width,
+                    "height": record.image.height,
+                    "scene": record.image.scene,
+                }
+            )
+        assert record.mask is not None, "export leaves records without a mask out"
+        assert record.expression is not None, "export leaves records without a sentence out"
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image_ids[path],
+                "category_id": categories[record.category.name],
+                "iscrowd": 0,
+                "bbox": mask_box(record),
+                "area": int(decode_rle(record.mask.size, record.mask.counts).sum()),
+                "segmentation": {"size": list(record.mask.size), "counts": record.mask.counts},
+                "expression": record.expression.text,
+                "record_id": record.id,
+                "split": record.split,
+            }
+        )
+    return {
+        "info": {"description": "made by risbench"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name, "supercategory": "object"} for name, index in categories.items()],
+    }
+
+
+def mask_box(record: Record) -> list[float]:
+    """Return the mask's extent as COCO's xywh."""
+    assert record.mask is not None, "export leaves records without a mask out"
+    rle = {"size": list(record.mask.size), "counts": record.mask.counts.encode("ascii")}
+    return [float(value) for value in coco_mask.toBbox(rle)]

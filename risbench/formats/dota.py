@@ -1,0 +1,74 @@
+"""DOTA labelTxt: two optional header lines, then 8 pixel numbers, class and difficulty on each line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from risbench.core.errors import Refusal
+from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
+from risbench.formats.rows import GivenBox, Item, Refused, Row, number
+from risbench.formats.tree import Entry
+
+DATASET: Final = "DOTA"
+LICENCE: Final = "DOTA images: academic use only"
+_LINE = re.compile(r"^\s*(?:-?[\d.]+(?:e[+-]?\d+)?\s+){8}\S+(?:\s+\d+)?\s*$", re.IGNORECASE | re.MULTILINE)
+
+
+def looks_like_dota(head: str) -> bool:
+    """Return whether the first characters of a text file are those of a labelTxt file."""
+    return head.startswith("imagesource:") or _LINE.search(head) is not None
+
+
+def read_dota(entry: Entry) -> Iterator[Item]:
+    """Yield one row per object of a labelTxt file; its image has the file's stem."""
+    metres_per_pixel: float | None = None
+    content = entry.read(64 << 20).decode("utf-8", "replace")
+    for index, line in enumerate(content.splitlines(), 1):
+        if not line.strip() or line.startswith("imagesource:"):
+            continue
+        if line.startswith("gsd:"):
+            metres_per_pixel = _positive(line[4:])
+            continue
+        locator, key = f"line {index}", f"{entry.stem}:{index}"
+        try:
+            yield _row(line, entry, key, locator, metres_per_pixel)
+        except Refusal as reason:
+            yield Refused(entry.path, key, locator, reason, line)
+
+
+def _positive(value: str) -> float | None:
+    """Return the ground sample distance, or None: DOTA writes `null` and `None` where it is not known."""
+    try:
+        distance = float(value)
+    except ValueError:
+        return None
+    return distance if 0 < distance < 1000 else None
+
+
+def _row(line: str, entry: Entry, key: str, locator: str, metres_per_pixel: float | None) -> Row:
+    words = line.split()
+    if len(words) not in (9, 10):
+        raise Refusal("wrong_length", "line", line, "it must hold 8 numbers, a class and a difficulty")
+    values = []
+    for index, word in enumerate(words[:8]):
+        try:
+            value = float(word)
+        except ValueError:
+            raise Refusal("not_a_number", f"coordinate {index + 1}", word, "it must be a number") from None
+        values.append(number(value, f"coordinate {index + 1}"))
+    quad = quad_from_flat(values)
+    box = GivenBox(quad_bounds(quad), "exact", False, quad=quad if is_oriented(quad, 0.5) else None)
+    return Row(
+        file=entry.path,
+        source_key=key,
+        locator=locator,
+        dataset=DATASET,
+        image=entry.stem,
+        category=words[8],
+        boxes=(box,),
+        has_sentences=False,
+        licence=LICENCE,
+        metres_per_pixel=metres_per_pixel,
+    )

@@ -1,0 +1,70 @@
+"""RISBench's and RefSegRS's phrase files: `output_phrase_<split>.txt`, a line `<name> <sentence>`, masks beside the images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+from risbench.core.errors import Refusal
+from risbench.core.record import Record
+from risbench.formats.rows import GivenMask, Item, Refused, Row
+from risbench.formats.tree import Entry, SourceTree
+
+DATASET: Final = "phrases"
+IMAGE_FOLDERS: Final = ("img_rgb", "images", "image", "imgs")
+MASK_FOLDERS: Final = ("mask", "masks")
+_FILE_NAME = re.compile(r"^output_phrase_(train|val|test)\.txt$")
+
+
+def is_phrase_file(entry: Entry) -> bool:
+    """Return whether the entry is named as a phrase file."""
+    return _FILE_NAME.match(entry.name) is not None
+
+
+def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
+    """Yield one row per line; the split is the file's. The box is the extent of the mask of the same name.
+
+    Raises:
+        Refusal: the file is not UTF-8 text.
+    """
+    named = _FILE_NAME.match(entry.name)
+    split = named[1] if named else None
+    masks = {item.stem: item.path for item in tree.entries if PurePosixPath(item.path).parent.name.lower() in MASK_FOLDERS}
+    try:
+        content = entry.read(256 << 20).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refusal("not_utf8", "file", entry.path, f"byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    for index, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        key, locator = f"{split}:{index}", f"line {index}"
+        name, _, sentence = line.strip().partition(" ")
+        mask = masks.get(PurePosixPath(name).stem)
+        if mask is None:
+            reason = Refusal("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}")
+            yield Refused(entry.path, key, locator, reason, line)
+            continue
+        yield Row(
+            file=entry.path,
+            source_key=key,
+            locator=locator,
+            dataset=DATASET,
+            image=name,
+            category="",
+            boxes=(),
+            sentence=sentence,
+            sentence_origin="phrase",
+            mask=GivenMask(path=mask),
+            split=split,
+        )
+
+
+def phrase_lines(records: Sequence[Record], names: dict[str, str]) -> str:
+    """Return the phrase file of records; `names` maps record id to the referent's own image name."""
+    lines = []
+    for record in records:
+        assert record.expression is not None, "export leaves records without a sentence out"
+        lines.append(f"{names[record.id]}.png {record.expression.text}\n")
+    return "".join(lines)

@@ -1,0 +1,153 @@
+"""The REFER layout of RefCOCO, RRSIS-D and their loaders: refs(NAME).p, instances.json, images.
+
+Refs are read through an unpickler that refuses every class, so a pickle can build lists, dicts, strings
+and numbers, and nothing else. What we write is pickle protocol 2 of the same, with a refs.json twin.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from risbench.core.errors import Refusal
+from risbench.core.record import Record
+from risbench.formats.coco import CocoFile, annotation_row, coco_instances, load_coco
+from risbench.formats.lenient_json import load_json
+from risbench.formats.rows import Item, Refused, Row, text
+from risbench.formats.tree import Entry, SourceTree
+
+DATASET: Final = "REFER"
+MAX_REFS_BYTES: Final = 256 << 20
+_REFS_NAME = re.compile(r"^refs(\(.+\))?\.(p|pkl|pickle|json)$")
+
+
+class _NoClasses(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        raise Refusal("pickle_runs_code", "pickle", f"{module_name}.{global_name}", "refs may hold lists, dicts, strings and numbers only")
+
+    def persistent_load(self, pid: Any, /) -> Any:
+        raise Refusal("pickle_runs_code", "pickle", pid, "refs may hold lists, dicts, strings and numbers only")
+
+
+def load_plain_pickle(data: bytes, where: str) -> Any:
+    """Return the plain value in a pickle, running none of it.
+
+    Raises:
+        Refusal: it names a class or function, or is damaged.
+    """
+    try:
+        return _NoClasses(io.BytesIO(data), encoding="latin1").load()
+    except Refusal:
+        raise
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        UnicodeDecodeError,
+    ) as error:
+        raise Refusal("broken_pickle", "file", where, f"it is not a whole pickle ({type(error).__name__})") from None
+
+
+def is_refs_file(entry: Entry) -> bool:
+    """Return whether the entry is named as a refs file."""
+    return _REFS_NAME.match(entry.name) is not None
+
+
+def refs_files(tree: SourceTree) -> list[Entry]:
+    """Return the refs files to read: of a pickle and its JSON twin in one folder only the JSON, which runs no code at all."""
+    refs = [entry for entry in tree.entries if is_refs_file(entry)]
+    with_json = {entry.path.rpartition("/")[0] for entry in refs if entry.suffix == ".json"}
+    return [entry for entry in refs if entry.suffix == ".json" or entry.path.rpartition("/")[0] not in with_json]
+
+
+def read_refer(entry: Entry, tree: SourceTree) -> Iterator[Item]:
+    """Yield one row per sentence of a refs file; boxes and masks come from the instances.json beside it.
+
+    Raises:
+        Refusal: refs or instances cannot be read as a whole.
+    """
+    refs = load_json(entry) if entry.suffix == ".json" else load_plain_pickle(entry.read(MAX_REFS_BYTES), entry.path)
+    folder = entry.path.rpartition("/")[0]
+    instances = tree.by_path.get(f"{folder}/instances.json" if folder else "instances.json")
+    if instances is None:
+        raise Refusal("file_missing", "instances.json", folder or ".", f"{entry.path} needs an instances.json beside it")
+    if not isinstance(refs, list):
+        raise Refusal("unknown_layout", "refs", type(refs).__name__, "it must be a list")
+    coco = load_coco(instances)
+    annotations = {annotation["id"]: annotation for annotation in coco.annotations if isinstance(annotation, dict) and "id" in annotation}
+    for index, ref in enumerate(refs):
+        yield from _read_ref(ref, index, entry, coco, annotations)
+
+
+def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: Mapping[Any, Any]) -> Iterator[Item]:
+    ref_id = ref.get("ref_id", index) if isinstance(ref, dict) else index
+    sentences = ref.get("sentences") if isinstance(ref, dict) else None
+    if not isinstance(sentences, list) or not sentences:
+        reason = Refusal("unknown_layout", "sentences", sentences, "a ref needs a list of sentences")
+        yield Refused(entry.path, str(ref_id), f"ref {ref_id}", reason, repr(ref)[:10_000])
+        return
+    for place, sentence in enumerate(sentences):
+        key = f"{ref_id}.{sentence.get('sent_id', place) if isinstance(sentence, dict) else place}"
+        locator = f"ref {ref_id}, sentence {place}"
+        try:
+            if not isinstance(sentence, dict):
+                raise Refusal("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
+            annotation = annotations.get(ref.get("ann_id"))
+            if annotation is None:
+                raise Refusal("unknown_annotation_id", "ann_id", ref.get("ann_id"), "no annotation of instances.json has this id")
+            row = annotation_row(coco, annotation, entry.path, key, locator)
+            words = text(sentence, "raw" if isinstance(sentence.get("raw"), str) else "sent")
+            yield _with_sentence(row, words, str(ref.get("split", "")), len(sentences), str(ref.get("ann_id")))
+        except Refusal as reason:
+            yield Refused(entry.path, key, locator, reason, repr(sentence)[:10_000])
+
+
+def _with_sentence(row: Row, sentence: str, split: str, sentences: int, object_id: str) -> Row:
+    return replace(
+        row,
+        dataset=DATASET,
+        sentence=sentence,
+        sentence_origin="refs:raw",
+        has_sentences=True,
+        split=split or None,
+        object_id=object_id if sentences == 1 else None,
+    )
+
+
+def refer_files(records: Sequence[Record], file_names: Mapping[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return (refs, instances) of exported records, one ref per annotation as the peers' loaders need it.
+
+    `segmentation` is a list of one compressed RLE: a bare dict fails in their loaders, and overlapping
+    polygon parts would be summed. Ids are plain int, sentences carry sent_id, sent, raw and tokens.
+    """
+    instances = coco_instances(records, file_names)
+    refs: list[dict[str, Any]] = []
+    for record, annotation in zip(records, instances["annotations"], strict=True):
+        annotation["segmentation"] = [annotation["segmentation"]]
+        raw = annotation["expression"]
+        plain = re.sub(r"[^\w\s'-]", " ", raw.lower())
+        number = int(annotation["id"])
+        refs.append(
+            {
+                "ref_id": number,
+                "ann_id": number,
+                "image_id": annotation["image_id"],
+                "category_id": annotation["category_id"],
+                "split": record.split,
+                "file_name": file_names[record.image.path],
+                "sent_ids": [number],
+                "sentences": [{"sent_id": number, "sent": " ".join(plain.split()), "raw": raw, "tokens": plain.split()}],
+            }
+        )
+    return refs, instances
