@@ -33,6 +33,7 @@ Pixels = NDArray[np.uint8]
 
 MAX_PIXELS: Final = 200_000_000
 MIN_SIDE_PX: Final = 8
+_ORIENTATION_TAG: Final = 0x0112
 _SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -49,11 +50,13 @@ _SUFFIXES: Final = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "BMP": (".bmp",
 class Raster:
     """An image as 8-bit RGB (height, width, 3), with its georeference where it has one.
 
-    `transform` maps pixel (x, y) to CRS units; `kind` is PNG, JPEG, BMP or TIFF.
+    `transform` maps pixel (x, y) to CRS units; `kind` is PNG, JPEG, BMP or TIFF. `plain` says that any viewer
+    shows the file as these pixels (8-bit grey or RGB, no orientation tag), so that its bytes can be kept.
     """
 
     pixels: Pixels
     kind: str
+    plain: bool = False
     crs: str | None = None
     transform: Affine | None = None
     metres_per_pixel: float | None = None
@@ -113,7 +116,8 @@ def read_raster(file: BinaryIO, name: str, *, bands: Sequence[int] | None = None
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
     if image.mode in ("I", "I;16", "I;16B", "F"):
         return Raster(_to_rgb(np.asarray(image, dtype=np.float64)[None], None), kind)
-    return Raster(np.ascontiguousarray(np.asarray(image.convert("RGB"))), kind)
+    plain = kind in ("PNG", "JPEG") and image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) == 1
+    return Raster(np.ascontiguousarray(np.asarray(image.convert("RGB"))), kind, plain)
 
 
 def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixels: int) -> Raster:
@@ -133,7 +137,7 @@ def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixel
     if np.iscomplexobj(data):
         data = np.abs(data)
     pixels = _to_rgb(data, valid) if data.dtype != np.uint8 else _as_three_bands(data, valid)
-    return Raster(pixels, "TIFF", crs, transform, _metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
+    return Raster(pixels, "TIFF", False, crs, transform, _metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
 
 
 def _choose_bands(count: int, bands: Sequence[int] | None, name: str) -> list[int]:

@@ -165,12 +165,14 @@ class StageRun:
         """Write quarantine.jsonl and filtered.jsonl, then run.json, and return its content.
 
         `before` holds what was refused or set aside before the parts were cut. in = out + quarantined +
-        filtered is checked here, so that no stage can lose a row unnoticed.
+        filtered is checked here, so that no stage can lose a row unnoticed; `in` is `rows` plus one for
+        every further window that shows a row's object (the note `further_windows`).
         """
         done = [json.loads(self._progress_file(index).read_bytes()) for index in range(parts)]
         quarantine = [*before.quarantine, *(row for part in done for row in part["quarantine"])]
         filtered = [*before.filtered, *(row for part in done for row in part["filtered"])]
         out = sum(part["records"] for part in done)
+        rows += sum(part["notes"].get("further_windows", 0) for part in done)
         counts = {"in": rows, "out": out, "quarantined": len(quarantine), "filtered": len(filtered)}
         assert rows == out + len(quarantine) + len(filtered), f"rows do not reconcile: {counts}"
         problems: dict[str, int] = {}

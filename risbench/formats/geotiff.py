@@ -16,11 +16,12 @@ import rasterio
 import rasterio.warp
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
 from risbench.core.errors import Refusal, printable
-from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds
+from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
 from risbench.core.imagery import georeference, image_kind
 from risbench.core.record import Affine, Quad
 from risbench.formats.lenient_json import load_json
@@ -179,12 +180,11 @@ def _place(
         points = _to_pixels(rings, crs, scene)
         if points is None:
             continue
-        x_min, y_min, x_max, y_max = quad_bounds([(float(x), float(y)) for x, y in points])
+        x_min, y_min, x_max, y_max = quad_bounds([(float(point[0]), float(point[1])) for point in points])
         x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
         if 0 <= x < scene.width and 0 <= y < scene.height:
             corners = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32)))
-            quad = tuple((float(px), float(py)) for px, py in corners)
-            return scene, (quad[0], quad[1], quad[2], quad[3]), (x_min, y_min, x_max, y_max)
+            return scene, quad_from_flat(np.asarray(corners, dtype=np.float64).ravel().tolist()), (x_min, y_min, x_max, y_max)
     raise Refusal(
         "outside_all_images",
         "geometry",
@@ -193,7 +193,7 @@ def _place(
     )
 
 
-def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -> Any:
+def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -> NDArray[np.float64] | None:
     assert scene.crs is not None
     assert scene.transform is not None
     points = [point for ring in rings for point in ring]

@@ -124,7 +124,8 @@ def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Ite
         corner = corner_box(row["obj_corner"])
         if len(boxes) == 1:
             boxes = [corner]
-    fields = {"uniqueness": "unique"} if row.get("unique") is True else {}
+    unique = row.get("unique")
+    fields = {"uniqueness": "unique" if unique else "not unique"} if isinstance(unique, bool) else {}
     dataset = row.get("dataset")
     return Row(
         file=entry.path,

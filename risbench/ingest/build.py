@@ -1,0 +1,208 @@
+"""From a candidate row and its opened image to records in the views that show it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import Refusal
+from risbench.core.geometry import apply_affine, invert_affine, is_oriented, map_box, map_quad, mask_bounds, repair_box
+from risbench.core.imagery import Raster, read_raster
+from risbench.core.masks import encode_rle
+from risbench.core.record import (
+    Affine,
+    Box,
+    Category,
+    Expression,
+    ImageRef,
+    Mask,
+    Placement,
+    Precision,
+    Quad,
+    Record,
+    Repair,
+    Source,
+    Target,
+)
+from risbench.core.storage import digest_of
+from risbench.formats.coco import mask_pixels
+from risbench.formats.rows import GivenBox, Row
+from risbench.formats.tree import SourceTree
+from risbench.ingest.attributes import attributes_of
+from risbench.ingest.fit import View, render_mask
+from risbench.ingest.merge import Candidate
+from risbench.ingest.sentences import names_several, normalise
+from risbench.ingest.triage import class_of
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A candidate whose boxes are repaired and in pixels of the source image."""
+
+    candidate: Candidate
+    targets: tuple[PlacedTarget, ...]
+    mask: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class PlacedTarget:
+    """One target in pixels of the source image."""
+
+    box: Box
+    given: Box
+    quad: Quad | None
+    precision: Precision
+    repairs: tuple[Repair, ...]
+    object_id: str | None
+
+
+def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
+    """Return the candidate with boxes in pixels of its source image, repaired by the named rules.
+
+    Raises:
+        Refusal: a box or mask that no rule repairs.
+    """
+    row = candidate.row
+    mask = _given_pixels(row, raster, tree)
+    boxes = row.boxes
+    if not boxes:
+        bounds = mask_bounds(mask) if mask is not None else None
+        if bounds is None:
+            raise Refusal("empty_mask", "mask", row.mask.path if row.mask else None, "it must have at least one pixel")
+        boxes = (GivenBox(bounds, "exact", False),)
+    targets = tuple(_place_box(box, raster.width, raster.height) for box in boxes)
+    return Placed(candidate, targets, mask)
+
+
+def _place_box(given: GivenBox, width: int, height: int) -> PlacedTarget:
+    scale: Affine = (float(width), 0.0, 0.0, 0.0, float(height), 0.0) if given.relative else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    # Not map_box: a swapped box must reach the repair rules as it is.
+    (x_min, y_min), (x_max, y_max) = apply_affine(scale, *given.box[:2]), apply_affine(scale, *given.box[2:])
+    in_pixels: Box = (x_min, y_min, x_max, y_max)
+    quad = map_quad(scale, given.quad) if given.quad is not None else None
+    box, repairs = repair_box(in_pixels, width, height, given.quantum)
+    return PlacedTarget(box, in_pixels, quad if quad and is_oriented(quad) else None, given.precision, repairs, given.object_id)
+
+
+def _given_pixels(row: Row, raster: Raster, tree: SourceTree) -> NDArray[np.bool_] | None:
+    if row.mask is None:
+        return None
+    if row.mask.path is None:
+        return mask_pixels(row.mask, raster.height, raster.width)
+    with tree.by_path[row.mask.path].open() as file:
+        picture = read_raster(file, row.mask.path)
+    if (picture.height, picture.width) != (raster.height, raster.width):
+        size = f"{picture.width} x {picture.height}"
+        raise Refusal("wrong_size", "mask", size, f"the image {row.image} is {raster.width} x {raster.height} px")
+    values = picture.pixels.max(axis=2)
+    # Masks are 0/255 in the released sets, 0/1 where people re-saved them.
+    result: NDArray[np.bool_] = values > (127 if values.max() > 1 else 0)
+    return result
+
+
+def object_names(candidates: Sequence[Candidate]) -> list[str]:
+    """Return what names each candidate within its image: its object id, or a hash of its sentence and boxes.
+
+    Where two candidates share an object id, both carry the hash as well, so that no name depends on their order.
+    """
+    hashes = [content_hash(candidate) for candidate in candidates]
+    plain = [candidate.row.object_id or hashed for candidate, hashed in zip(candidates, hashes, strict=True)]
+    counts = Counter(plain)
+    return [name if counts[name] == 1 else f"{name}-{hashed}" for name, hashed in zip(plain, hashes, strict=True)]
+
+
+def content_hash(candidate: Candidate) -> str:
+    """Return 10 hex digits over a candidate's sentence, boxes and mask reference, led by h."""
+    row = candidate.row
+    # Boxes at the coarsest tier's step, so that a better form of the same box keeps the id.
+    boxes = [[int(value * 100) if box.relative else round(value) for value in box.box] for box in row.boxes]
+    mask = row.mask.path or row.mask.rle or row.mask.polygons if row.mask and not row.boxes else None
+    return "h" + digest_of([normalise(row.sentence or ""), boxes, mask, row.category if not row.sentence else ""])[:10]
+
+
+def build_record(
+    placed: Placed,
+    view: View,
+    raster: Raster,
+    image: ImageRef,
+    *,
+    record_id: str,
+    dataset: str,
+    class_map: Mapping[str, str],
+) -> Record:
+    """Return the record of a placed candidate in one view.
+
+    Raises:
+        Refusal: nothing of a target is left inside the view.
+    """
+    row = placed.candidate.row
+    into = invert_affine(view.affine)
+    name, source_name = class_of(row, class_map)
+    targets = tuple(_target(target, into, view) for target in placed.targets)
+    expression = Expression(text=row.sentence, origin=row.sentence_origin) if row.sentence else None
+    record = Record(
+        id=record_id,
+        source=Source(
+            dataset=row.dataset or dataset,
+            file=row.file,
+            source_key=row.source_key,
+            object_id=row.object_id,
+            licence=row.licence,
+            merged=placed.candidate.merged,
+        ),
+        image=image,
+        placement=Placement(fit=view.fit, source_width=raster.width, source_height=raster.height, affine=view.affine),
+        category=Category(name=name, source_name=source_name),
+        targets=targets,
+        attributes=attributes_of(name, row.sentence, row.fields),
+        expression=expression,
+        mask=_mask(placed.mask, view),
+        split=None,
+    )
+    if expression is None:
+        record = record.with_problem("ingest", "no_expression", "the source has no sentence for this object")
+    elif len(targets) == 1 and (several := names_several(expression.text)) is not None:
+        record = record.with_problem("ingest", "several_meant_one_box", f"the sentence means several objects ({several}) and has one box")
+    return record
+
+
+def _target(target: PlacedTarget, into: Affine, view: View) -> Target:
+    box, repairs = map_box(into, target.box), target.repairs
+    if view.fit == "window":
+        box, cut = repair_box(box, *view.content, None)
+        repairs = (*repairs, *(Repair(rule="cut_by_window", detail=repair.detail) for repair in cut))
+    return Target(
+        object_id=target.object_id,
+        box=box,
+        oriented_box=map_quad(into, target.quad) if target.quad is not None else None,
+        box_given=target.given,
+        box_precision=target.precision,
+        repairs=repairs,
+    )
+
+
+def _mask(mask: NDArray[np.bool_] | None, view: View) -> Mask | None:
+    if mask is None:
+        return None
+    seen = render_mask(view, mask)
+    if not seen.any():
+        raise Refusal("empty_mask", "mask", "0 pixels", f"nothing of it is left in the {view.fit} view")
+    size, counts = encode_rle(seen)
+    return Mask(size=size, counts=counts, engine="source", round=0)
+
+
+def view_transform(raster: Raster, view: View) -> tuple[str | None, Affine | None, float | None]:
+    """Return CRS, pixel-to-CRS map and metres per pixel of a view."""
+    metres = raster.metres_per_pixel
+    a, b, c, d, e, f = view.affine
+    if metres is not None:
+        metres = round(metres * float(np.sqrt(abs(a * e - b * d))), 6)
+    if raster.transform is None:
+        return None, None, metres
+    ta, tb, tc, td, te, tf = raster.transform
+    combined: Affine = (ta * a + tb * d, ta * b + tb * e, ta * c + tb * f + tc, td * a + te * d, td * b + te * e, td * c + te * f + tf)
+    return raster.crs, combined, metres

@@ -1,0 +1,123 @@
+"""Which format a source is in, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, get_args
+
+from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.formats.coco import looks_like_coco, read_coco
+from risbench.formats.dota import looks_like_dota, read_dota
+from risbench.formats.geotiff import TIFF_SUFFIXES, read_geotiff_source
+from risbench.formats.phrases import is_phrase_file, read_phrases
+from risbench.formats.refer import is_refs_file, read_refer, refs_files
+from risbench.formats.rows import Item, Refused
+from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
+
+Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+_HEAD_BYTES: Final = 1 << 16
+# Before one another: a REFER or phrase folder holds COCO files too, and a VRSBench folder may hold a COCO truth.
+_ORDER: Final[tuple[Format, ...]] = ("refer", "phrases", "vrsbench", "dota", "coco", "geotiff")
+_GEO_SUFFIXES: Final = (".geojson", ".csv", ".xml")
+
+
+def files_by_format(tree: SourceTree, only: Entry | None = None) -> dict[Format, list[Entry]]:
+    """Return the annotation files of each format that occurs, by name and first bytes."""
+    found: dict[Format, list[Entry]] = {}
+    has_tiff = any(entry.suffix in TIFF_SUFFIXES for entry in tree.entries)
+    for entry in tree.entries if only is None else [only]:
+        kind = _kind_of(entry, has_tiff)
+        if kind is not None:
+            found.setdefault(kind, []).append(entry)
+    if has_tiff and "geotiff" not in found and not any(kind in found for kind in ("dota", "coco", "vrsbench", "phrases", "refer")):
+        found["geotiff"] = []
+    return found
+
+
+def _kind_of(entry: Entry, has_tiff: bool) -> Format | None:
+    if is_refs_file(entry):
+        return "refer"
+    if is_phrase_file(entry):
+        return "phrases"
+    if entry.suffix == ".geojson" or (has_tiff and entry.suffix in _GEO_SUFFIXES):
+        return "geotiff"
+    if entry.suffix not in (".json", ".jsonl", ".txt"):
+        return None
+    head = _head(entry)
+    if entry.suffix == ".txt":
+        return "dota" if looks_like_dota(head) else None
+    if looks_like_vrsbench(head) or entry.name.lower().startswith("vrsbench"):
+        return "vrsbench"
+    if looks_like_coco(head):
+        return "coco"
+    # A broken per-image annotation still has to be refused by name, not passed over.
+    return "vrsbench" if entry.path.lower().split("/")[0].startswith("annotations") or "/annotations" in entry.path.lower() else None
+
+
+def _head(entry: Entry) -> str:
+    try:
+        with entry.open() as file:
+            return file.read(_HEAD_BYTES).decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
+    except Refusal:
+        return ""
+
+
+def choose_format(tree: SourceTree, wanted: str | None, only: Entry | None) -> tuple[Format, list[Entry], str]:
+    """Return (format, its annotation files, what to tell the user about the choice).
+
+    Raises:
+        OptionError: `wanted` is no format.
+        InputError: nothing in the source is of a known format.
+    """
+    found = files_by_format(tree, only)
+    if wanted is not None:
+        named = next((kind for kind in FORMATS if kind == wanted), None)
+        if named is None:
+            raise OptionError(f"--format {wanted}: there is no such format; name one of {', '.join(FORMATS)}")
+        files = found.get(named) or ([only] if only is not None else [])
+        if not files and named != "geotiff":
+            raise InputError(f"{tree.root}: no annotation file of format {named} in it; it holds {_listing(found) or 'none of any format'}")
+        return named, files, f"format {named}, as asked: {_count(files)}"
+    kinds = [kind for kind in _ORDER if kind in found]
+    if not kinds:
+        raise InputError(
+            f"{tree.root}: none of its {len(tree.entries)} files is an annotation in a known format "
+            f"({', '.join(FORMATS)}); give the folder with the annotation files, or name the format with --format"
+        )
+    others = {kind: found[kind] for kind in kinds[1:]}
+    said = f"format {kinds[0]} (guessed): {_count(found[kinds[0]])}"
+    if others:
+        said += f"; not read: {_listing(others)} (choose with --format)"
+    return kinds[0], found[kinds[0]], said
+
+
+def _count(files: list[Entry]) -> str:
+    shown = ", ".join(entry.path for entry in files[:3])
+    return shown if len(files) <= 3 else f"{shown} and {len(files) - 3:,} more"
+
+
+def _listing(found: dict[Format, list[Entry]]) -> str:
+    return ", ".join(f"{len(files)} {kind}" + (f" ({files[0].path})" if files else "") for kind, files in found.items())
+
+
+def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field: str | None) -> Iterator[Item]:
+    """Yield every row of the source's annotation files; a file that cannot be read is one refusal."""
+    if kind == "geotiff":
+        yield from read_geotiff_source(tree, class_field)
+        return
+    readers: dict[str, Callable[[Entry], Iterator[Item]]] = {
+        "vrsbench": read_vrsbench,
+        "dota": read_dota,
+        "coco": read_coco,
+        "phrases": lambda entry: read_phrases(entry, tree),
+        "refer": lambda entry: read_refer(entry, tree),
+    }
+    if kind == "refer":
+        files = [entry for entry in files if entry in refs_files(tree)]
+    for entry in files:
+        try:
+            yield from readers[kind](entry)
+        except Refusal as reason:
+            yield Refused(entry.path, entry.path, "file", reason, entry.path)

@@ -1,0 +1,364 @@
+"""`risbench ingest`: a source of boxes and sentences becomes records on 512 x 512 images in a workspace."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.imagery import Raster, encode_png, near_duplicates, perceptual_hash, read_raster, suffix_fits
+from risbench.core.progress import Progress
+from risbench.core.record import ImageRef, Record
+from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, to_json, versions, write_durably
+from risbench.core.taxonomy import CLASSES, to_class
+from risbench.core.workspace import INGEST, Settings, Workspace, read_records
+from risbench.formats.rows import Item, Row, SetAside
+from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
+from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
+from risbench.ingest.detect import choose_format, read_source
+from risbench.ingest.fit import FitOption, View, choose_fit, render, shows, view_name, views, workspace_stem
+from risbench.ingest.merge import Candidate
+from risbench.ingest.scene import scene_of
+from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_line, quarantine_line, triage
+
+PART_RECORDS: Final = 64
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that one part of the run needs besides its rows."""
+
+    tree: SourceTree
+    root: Path
+    name: str
+    dataset: str
+    fit: FitOption
+    bands: tuple[int, ...] | None
+    class_map: Mapping[str, str]
+    stems: Mapping[str, str]
+    write: bool
+
+
+def ingest(
+    source: Path | str,
+    *,
+    workspace: Path | str = ".",
+    format: str | None = None,
+    images: Path | str | None = None,
+    fit: FitOption = "auto",
+    multi_target: MultiTarget = "aside",
+    uninformative: Uninformative = "filter",
+    map_class: Sequence[str] = (),
+    class_field: str | None = None,
+    bands: Sequence[int] | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+    replace: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Read `source` (folder, zip or file) into stage 1 of the workspace and return the run's summary.
+
+    The same call goes on where an interrupted one stopped; after a finished one it changes nothing. `limit` takes
+    the first rows only. `dry_run` does all the work and writes nothing.
+
+    Raises:
+        OptionError: an option's value is not one of those named.
+        InputError: the source cannot be read at all, or the workspace holds another source's records.
+        EnvironmentLacks: the disk is full.
+        TryAgainLater: another run holds the workspace.
+    """
+    _check_options(fit, multi_target, uninformative, limit)
+    class_map = _class_map(map_class)
+    tree = SourceTree.open(source, images)
+    only = next((entry for entry in tree.entries if Path(source).is_file() and entry.file == Path(source)), None)
+    kind, files, said = choose_format(tree, format, only)
+    items: Iterable[Item] = read_source(tree, kind, files, class_field)
+    sorted_rows = triage(
+        items if limit is None else islice(items, limit),
+        tree,
+        multi_target=multi_target,
+        uninformative=uninformative,
+        class_map=class_map,
+    )
+    _add_refused_entries(tree, sorted_rows)
+    dataset = _dataset_name(kind, [candidate.row for _, candidate in sorted_rows.candidates])
+    slug = _slug(name or dataset)
+    options = {
+        "fit": fit,
+        "multi_target": multi_target,
+        "uninformative": uninformative,
+        "map_class": dict(sorted(class_map.items())),
+        "class_field": class_field,
+        "bands": list(bands) if bands else None,
+        "name": slug,
+        "limit": limit,
+    }
+    plan = {
+        "command": "ingest",
+        "format": kind,
+        "options": options,
+        "inputs": _inputs(tree, files, sorted_rows),
+        "versions": versions("pillow", "rasterio"),
+    }
+    job = _Job(
+        tree=tree,
+        root=Path(workspace),
+        name=slug,
+        dataset=dataset,
+        fit=fit,
+        bands=tuple(bands) if bands else None,
+        class_map=class_map,
+        stems=_stems(sorted_rows),
+        write=not dry_run,
+    )
+    if dry_run:
+        return {"said": said, **_dry_run(job, sorted_rows, quiet)}
+    opened = Workspace.create(workspace, Settings(name=slug))
+    with opened.lock("ingest"):
+        return {"said": said, **_run(job, opened, plan, sorted_rows, replace, quiet)}
+
+
+def _run(job: _Job, workspace: Workspace, plan: dict[str, Any], rows: Triage, replace: bool, quiet: bool) -> dict[str, Any]:
+    run = StageRun(workspace.stage(INGEST), plan)
+    summary = run.finished()
+    if summary is not None and run.same_plan(summary):
+        run.clean()
+        return {**summary, "state": "up to date"}
+    if summary is not None and not replace:
+        raise InputError(
+            f"{run.folder}: already holds {summary['counts']['out']:,} records of another source or other options; "
+            "use a new workspace (-w), or --replace to throw these away"
+        )
+    if summary is not None and workspace.rounds():
+        raise InputError(f"{workspace.root}: masks have been made from these records; use a new workspace (-w) for another source")
+    discarded = run.begin()
+    parts = _parts(rows.candidates)
+    with Progress("ingest", sum(len(part) for part in parts), quiet=quiet) as progress:
+        for index, part in enumerate(parts):
+            key = digest_of([[image, repr(candidate)] for image, candidate in part])
+            if not run.finished_part(index, key):
+                run.write_part(index, key, _make_part(job, part))
+            progress.advance(len(part))
+    extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **_write_duplicates(run.folder)}
+    summary = run.finish(len(parts), rows=rows.seen, before=PartResult([], rows.quarantine, rows.filtered), extra=extra)
+    return {**summary, "state": "restarted with other options" if discarded else "done"}
+
+
+def _dry_run(job: _Job, rows: Triage, quiet: bool) -> dict[str, Any]:
+    quarantine, filtered, notes, out = [*rows.quarantine], [*rows.filtered], Counter[str](), 0
+    with Progress("ingest (dry run)", len(rows.candidates), quiet=quiet) as progress:
+        for part in _parts(rows.candidates):
+            made = _make_part(job, part)
+            out += len(made.records)
+            quarantine += made.quarantine
+            filtered += made.filtered
+            notes.update(made.notes)
+            progress.advance(len(part))
+    total = rows.seen + notes["further_windows"]
+    return {
+        "state": "dry run: nothing was written",
+        "rows_seen": rows.seen,
+        "counts": {"in": total, "out": out, "quarantined": len(quarantine), "filtered": len(filtered)},
+        "quarantined_by_code": dict(sorted(Counter(line["code"] for line in quarantine).items())),
+        "filtered_by_code": dict(sorted(Counter(line["code"] for line in filtered).items())),
+        "notes": dict(sorted(notes.items())),
+    }
+
+
+def _parts(candidates: Sequence[tuple[str, Candidate]]) -> list[list[tuple[str, Candidate]]]:
+    """Cut the candidates, sorted by image, into parts of at least 64; an image's rows stay together."""
+    parts: list[list[tuple[str, Candidate]]] = []
+    ordered = sorted(candidates, key=lambda pair: pair[0])
+    for index, pair in enumerate(ordered):
+        if not parts or (len(parts[-1]) >= PART_RECORDS and ordered[index - 1][0] != pair[0]):
+            parts.append([])
+        parts[-1].append(pair)
+    return parts
+
+
+def _make_part(job: _Job, part: Sequence[tuple[str, Candidate]]) -> PartResult:
+    result = PartResult([])
+    for path, group in groupby(part, key=lambda pair: pair[0]):
+        _ingest_image(job, job.tree.by_path[path], [candidate for _, candidate in group], result)
+    return result
+
+
+def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], result: PartResult) -> None:
+    """Read one image once and add the records of its rows, in every view that shows them."""
+    try:
+        with entry.open() as file:
+            raster = read_raster(file, entry.path, bands=job.bands)
+            file.seek(0)
+            data = file.read() if raster.plain else b""
+    except Refusal as reason:
+        for candidate in candidates:
+            row = candidate.row
+            result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+        return
+    if not suffix_fits(entry.name, raster.kind):
+        _note(result, "image_suffix_differs_from_content")
+    placed: list[tuple[str, Placed]] = []
+    for tail, candidate in zip(object_names(candidates), candidates, strict=True):
+        row = candidate.row
+        try:
+            placed.append((tail, place(candidate, raster, job.tree)))
+        except Refusal as reason:
+            result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+    has_sentences = any(candidate.row.has_sentences for candidate in candidates)
+    fit = choose_fit(job.fit, entry.name, raster.width, raster.height, has_sentences)
+    made = views(fit, raster.width, raster.height)
+    shown: dict[int, list[tuple[str, Placed]]] = {}
+    for tail, item in placed:
+        inside = [index for index, view in enumerate(made) if fit != "window" or shows(view, [target.box for target in item.targets])]
+        for index in inside:
+            shown.setdefault(index, []).append((tail, item))
+        row = item.candidate.row
+        if not inside:
+            detail = "no 512 x 512 window holds its centre and 70 % of it"
+            result.filtered.append(filter_line(SetAside(row.file, row.source_key, row.locator, "cut_by_window", detail)))
+        _note(result, "further_windows", max(0, len(inside) - 1))
+    for index in sorted(shown):
+        _add_view(job, entry, raster, data, made[index], shown[index], result)
+
+
+def _add_view(
+    job: _Job, entry: Entry, raster: Raster, data: bytes, view: View, placed: Sequence[tuple[str, Placed]], result: PartResult
+) -> None:
+    pixels = render(view, raster.pixels)
+    keep_bytes = view.fit == "keep" and raster.plain
+    content = data if keep_bytes else encode_png(pixels)
+    stem = view_name(job.stems[entry.path], view)
+    path = f"images/{job.name}/{stem}{'.jpg' if keep_bytes and raster.kind == 'JPEG' else '.png'}"
+    crs, transform, metres = view_transform(raster, view)
+    stated = next((item.candidate.row.metres_per_pixel for _, item in placed if item.candidate.row.metres_per_pixel), None)
+    if metres is None and stated is not None:
+        metres = round(stated * view.affine[0], 6)
+    image = ImageRef(
+        path=path,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        sha256=sha256_of(content),
+        source_path=entry.path,
+        scene=scene_of(entry.name),
+        perceptual_hash=perceptual_hash(pixels),
+        metres_per_pixel=metres,
+        crs=crs,
+        transform=transform,
+    )
+    records: list[Record] = []
+    for tail, item in placed:
+        row = item.candidate.row
+        identity = f"{job.name}/{stem}/{tail}"
+        try:
+            records.append(build_record(item, view, raster, image, record_id=identity, dataset=job.dataset, class_map=job.class_map))
+        except Refusal as reason:
+            result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+    for record in records:
+        for repair in {repair.rule for target in record.targets for repair in target.repairs}:
+            _note(result, f"repaired_{repair}")
+    if records and job.write:
+        target = job.root / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, target) from error
+        write_durably(target, content)
+    result.records.extend(records)
+
+
+def _note(result: PartResult, code: str, count: int = 1) -> None:
+    if count:
+        result.notes[code] = result.notes.get(code, 0) + count
+
+
+def _write_duplicates(folder: Path) -> dict[str, Any]:
+    """Write duplicates.json: images that are copies or near copies of each other; return what to count of it."""
+    hashes: dict[str, tuple[str, str, str]] = {}
+    for record in read_records(folder):
+        hashes[record.image.path] = (record.image.sha256, record.image.perceptual_hash, record.image.scene)
+    paths = sorted(hashes)
+    exact: dict[str, list[str]] = {}
+    for path in paths:
+        exact.setdefault(hashes[path][0], []).append(path)
+    copies = [group for group in exact.values() if len(group) > 1]
+    near = [
+        [paths[i], paths[j]] for i, j in near_duplicates([hashes[path][1] for path in paths]) if hashes[paths[i]][0] != hashes[paths[j]][0]
+    ]
+    write_durably(folder / "duplicates.json", to_json({"exact": copies, "near": near}))
+    return {
+        "images": len(paths),
+        "scenes": len({scene for _, _, scene in hashes.values()}),
+        "duplicate_images": {"exact": sum(len(group) - 1 for group in copies), "near_pairs": len(near)},
+    }
+
+
+def _unused_images(tree: SourceTree, rows: Triage) -> dict[str, Any]:
+    used = {image for image, _ in rows.candidates} | {candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask}
+    left = [entry.path for entry in tree.entries if entry.suffix in IMAGE_SUFFIXES and entry.path not in used]
+    return {"count": len(left), "first": left[:20]}
+
+
+def _add_refused_entries(tree: SourceTree, rows: Triage) -> None:
+    for path, reason in tree.refused:
+        rows.seen += 1
+        rows.quarantine.append(quarantine_line(path, path, "file", reason, path))
+
+
+def _inputs(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str, Any]:
+    """Return what the output depends on: the annotation files by content, the images by name and size."""
+    images = sorted({image for image, _ in rows.candidates})
+    return {
+        "annotations": digest_of([[entry.path, sha256_of(entry.read())] for entry in files]),
+        "annotation_files": len(files),
+        "images": digest_of([[path, tree.by_path[path].size] for path in images]),
+        "image_files": len(images),
+    }
+
+
+def _stems(rows: Triage) -> dict[str, str]:
+    """Return each image's stem in the workspace; images that share one in any case get their folders in front."""
+    paths = sorted({image for image, _ in rows.candidates})
+    counts = Counter(workspace_stem(path, False).casefold() for path in paths)
+    return {path: workspace_stem(path, counts[workspace_stem(path, False).casefold()] > 1) for path in paths}
+
+
+def _dataset_name(kind: str, rows: Sequence[Row]) -> str:
+    """Return the data set's name: the one that the rows state, else the format."""
+    stated = sorted({row.dataset for row in rows if row.dataset})
+    return stated[0] if len(stated) == 1 else kind
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+    if not slug:
+        raise OptionError(f"--name {name!r}: needs at least one letter or digit")
+    return slug
+
+
+def _class_map(pairs: Sequence[str]) -> dict[str, str]:
+    mapped: dict[str, str] = {}
+    for pair in pairs:
+        source_name, separator, name = pair.rpartition("=")
+        target = to_class(name) if separator else None
+        if target is None or not source_name:
+            raise OptionError(f"--map-class {pair}: write NAME=CLASS with CLASS one of {', '.join(CLASSES)}")
+        mapped[source_name] = target
+    return mapped
+
+
+def _check_options(fit: str, multi_target: str, uninformative: str, limit: int | None) -> None:
+    for option, value, allowed in (
+        ("--fit", fit, get_args(FitOption)),
+        ("--multi-target", multi_target, get_args(MultiTarget)),
+        ("--uninformative", uninformative, get_args(Uninformative)),
+    ):
+        if value not in allowed:
+            raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")
+    if limit is not None and limit < 1:
+        raise OptionError(f"--limit {limit}: must be at least 1")

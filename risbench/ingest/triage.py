@@ -1,0 +1,168 @@
+"""Sorting a source's rows before any image is opened: refused, set aside by a named rule, or a candidate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from risbench.core.errors import Refusal, printable
+from risbench.core.storage import sha256_of
+from risbench.core.taxonomy import CLASSES, to_class
+from risbench.formats.phrases import IMAGE_FOLDERS
+from risbench.formats.rows import Item, Refused, Row, SetAside
+from risbench.formats.tree import SourceTree
+from risbench.ingest.merge import Candidate, merge_rows
+from risbench.ingest.sentences import clean_sentence, find_class, names_several, normalise, says_only_the_class
+
+MultiTarget = Literal["aside", "keep"]
+Uninformative = Literal["filter", "keep"]
+_IMAGE_FOLDERS = (*IMAGE_FOLDERS, "jpegimages", "images_train", "images_val")
+
+
+@dataclass
+class Triage:
+    """What became of the rows: candidates with their image's path, and the two lists of the rest as JSON-able rows."""
+
+    candidates: list[tuple[str, Candidate]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    filtered: list[dict[str, Any]] = field(default_factory=list)
+    seen: int = 0
+
+
+def triage(
+    items: Iterable[Item],
+    tree: SourceTree,
+    *,
+    multi_target: MultiTarget,
+    uninformative: Uninformative,
+    class_map: Mapping[str, str],
+) -> Triage:
+    """Sort rows. Every one of them ends in exactly one of the three lists."""
+    result = Triage()
+    rows: list[tuple[str, Row]] = []
+    for item in items:
+        result.seen += 1
+        if isinstance(item, Refused):
+            result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, item.reason, item.raw))
+        elif isinstance(item, SetAside):
+            result.filtered.append(filter_line(item))
+        else:
+            try:
+                row = _checked(item, class_map)
+                image = tree.find_image(row.image, folders=_IMAGE_FOLDERS)
+            except Refusal as reason:
+                result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, reason, repr(item)))
+                continue
+            several = _several(row) if multi_target == "aside" else None
+            if several is not None:
+                result.filtered.append(filter_line(SetAside(row.file, row.source_key, row.locator, "multi_target", several)))
+            else:
+                rows.append((image.path, row))
+    candidates, merged = merge_rows(rows)
+    result.filtered.extend(filter_line(aside) for aside in merged)
+    for path, candidate in candidates:
+        _check_class(candidate, class_map, path, result)
+    if uninformative == "filter":
+        _filter_uninformative(result)
+    return result
+
+
+def quarantine_line(file: str, source_key: str, locator: str, reason: Refusal, raw: str) -> dict[str, Any]:
+    """Return the quarantine entry of a refused row: place, field, value, bound, and the raw row's sha256."""
+    return {
+        "file": printable(file, 300),
+        "source_key": printable(source_key, 300),
+        "record": locator,
+        "code": reason.code,
+        "field": reason.field,
+        "value": printable(reason.value),
+        "bound": printable(reason.bound, 400),
+        "raw_sha256": sha256_of(raw.encode("utf-8", "surrogatepass")),
+    }
+
+
+def filter_line(aside: SetAside) -> dict[str, Any]:
+    """Return the entry of a row that a rule set aside."""
+    return {
+        "file": aside.file,
+        "source_key": printable(aside.source_key, 300),
+        "record": aside.locator,
+        "code": aside.code,
+        "detail": printable(aside.detail, 300),
+    }
+
+
+def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
+    """Return (one of the 26 classes, the source's own name); rows without a class take it from the sentence.
+
+    Raises:
+        Refusal: the name is none of the 26, or there is none.
+    """
+    if row.category:
+        mapped = class_map.get(row.category) or to_class(row.category)
+        if mapped is None:
+            raise Refusal(
+                "unmapped_class",
+                "category",
+                row.category,
+                f"it is none of the {len(CLASSES)} classes; map it with --map-class '{printable(row.category, 40)}=CLASS'",
+            )
+        return mapped, row.category
+    found = find_class(row.sentence or "")
+    if found is None:
+        raise Refusal("unmapped_class", "sentence", row.sentence, f"the row has no class and its sentence names none of the {len(CLASSES)}")
+    return found[1], found[0]
+
+
+def _checked(row: Row, class_map: Mapping[str, str]) -> Row:
+    if row.category:
+        class_of(row, class_map)
+    if row.sentence is None:
+        return row
+    return replace(row, sentence=clean_sentence(row.sentence))
+
+
+def _check_class(candidate: Candidate, class_map: Mapping[str, str], image: str, result: Triage) -> None:
+    row = candidate.row
+    try:
+        class_of(row, class_map)
+    except Refusal as reason:
+        result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+    else:
+        result.candidates.append((image, candidate))
+
+
+def _several(row: Row) -> str | None:
+    if len(row.boxes) > 1:
+        return f"{len(row.boxes)} boxes"
+    return names_several(row.sentence) if row.sentence else None
+
+
+def _filter_uninformative(result: Triage) -> None:
+    sentences = Counter((image, normalise(candidate.row.sentence)) for image, candidate in result.candidates if candidate.row.sentence)
+    kept = []
+    for image, candidate in result.candidates:
+        row = candidate.row
+        rule = _uninformative(row, sentences[(image, normalise(row.sentence or ""))])
+        if rule is None:
+            kept.append((image, candidate))
+        else:
+            result.filtered.append(filter_line(SetAside(row.file, row.source_key, row.locator, rule[0], rule[1])))
+    result.candidates = kept
+
+
+def _uninformative(row: Row, alike: int) -> tuple[str, str] | None:
+    """Return (rule, detail) where a row of a source with sentences says nothing that finds its object."""
+    if not row.has_sentences:
+        return None
+    if row.flagged and not row.fields.get("relative_position"):
+        return "uninformative_flagged", "its producer flagged it as one of many alike"
+    if not row.sentence:
+        return "uninformative_empty", "the sentence is empty"
+    if says_only_the_class(row.sentence):
+        return "uninformative_class_only", f"the sentence is only {row.sentence!r}"
+    if alike > 1:
+        return "uninformative_not_unique", f"{alike} objects of the image have this sentence"
+    return None

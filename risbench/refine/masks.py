@@ -1,0 +1,88 @@
+"""From an engine's answer to a stored mask: checked, cleaned, scored. What fails a check becomes a problem on the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import Refusal
+from risbench.core.geometry import box_iou, mask_bounds, polygon_mask
+from risbench.core.imagery import Pixels
+from risbench.core.masks import encode_rle
+from risbench.core.metrics import mask_iou
+from risbench.core.record import Mask, Record, Target
+from risbench.refine.clean import CleanRules, clean_mask
+from risbench.refine.engines import Engine, Prompt, Segmentation
+
+
+def refine_image(
+    engine: Engine, engine_name: str, pixels: Pixels, records: Sequence[Record], rules: CleanRules, round_number: int
+) -> list[Record]:
+    """Return the records of one image with masks; the image is loaded once and all boxes are one batch."""
+    height, width = int(pixels.shape[0]), int(pixels.shape[1])
+    prompts = [Prompt(target.box, target.oriented_box, record.category.name) for record in records for target in record.targets]
+    engine.load(pixels)
+    answers = iter(engine.segment(prompts))
+    refined = []
+    for record in records:
+        segmentations = [next(answers) for _ in record.targets]
+        try:
+            refined.append(_with_mask(record, segmentations, engine, engine_name, (height, width), rules, round_number))
+        except Refusal as reason:
+            refined.append(record.with_problem("refine", reason.code, f"{reason.field}: {reason.bound}"))
+    return refined
+
+
+def _with_mask(
+    record: Record,
+    segmentations: Sequence[Segmentation],
+    engine: Engine,
+    engine_name: str,
+    shape: tuple[int, int],
+    rules: CleanRules,
+    round_number: int,
+) -> Record:
+    union = np.zeros(shape, bool)
+    scores: dict[str, list[float]] = {}
+    for target, segmentation in zip(record.targets, segmentations, strict=True):
+        mask = checked_mask(segmentation.values, shape)
+        mask = clean_mask(mask, target.box, rules)
+        for name, value in {**segmentation.scores, "mask_box_agreement": mask_box_agreement(mask, target)}.items():
+            scores.setdefault(name, []).append(float(value))
+        union |= mask
+    size, counts = encode_rle(union)
+    # The worst of several targets: a triplet is as doubtful as its most doubtful object.
+    worst = {name: round(min(values), 4) for name, values in sorted(scores.items())}
+    bad = next((name for name, value in worst.items() if not np.isfinite(value)), None)
+    if bad is not None:
+        raise Refusal("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")
+    mask_record = Mask(size=size, counts=counts, engine=engine_name, weights_sha256=engine.weights_sha256, round=round_number, scores=worst)
+    return record.model_copy(update={"mask": mask_record})
+
+
+def checked_mask(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return an engine's values as a mask.
+
+    Raises:
+        Refusal: `mask_wrong_size`, `mask_not_finite` or `mask_empty`; nothing of the kind is ever stored.
+    """
+    if values.shape != shape:
+        raise Refusal("mask_wrong_size", "mask", list(values.shape), f"the engine gave {list(values.shape)}, the image is {list(shape)}")
+    if values.dtype != bool:
+        if not np.isfinite(values).all():
+            raise Refusal("mask_not_finite", "mask", "NaN or infinity", "the engine gave values that are not finite numbers")
+        values = values > 0
+    if not values.any():
+        raise Refusal("mask_empty", "mask", 0, "the engine found no pixel of the object in this box")
+    return values.astype(bool)
+
+
+def mask_box_agreement(mask: NDArray[np.bool_], target: Target) -> float:
+    """Return how well the mask fills its prompt: IoU with the oriented box, or of its extent with the upright box."""
+    if target.oriented_box is not None:
+        return mask_iou(mask, polygon_mask(target.oriented_box, *mask.shape))
+    bounds = mask_bounds(mask)
+    return box_iou(bounds, target.box) if bounds is not None else 0.0

@@ -1,0 +1,150 @@
+"""`risbench refine-masks`: one round of box to mask over a workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError, missing_extra
+from risbench.core.progress import Progress
+from risbench.core.record import Record
+from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
+from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
+from risbench.refine.clean import CleanRules
+from risbench.refine.engines import ENGINES
+from risbench.refine.workers import Work, refine_parts
+
+PART_RECORDS: Final = 64
+_UNDECIDED: Final = ("unreviewed", "triaged")
+
+
+def refine_masks(
+    *,
+    workspace: Path | str = ".",
+    engine: str = "auto",
+    checkpoint: Path | str | None = None,
+    gpu: bool = False,
+    workers: int | None = None,
+    rules: CleanRules | None = None,
+    redo_given: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Make a mask for every undecided record of the workspace and return the run's summary.
+
+    The same call goes on where an interrupted one stopped, and changes nothing after a finished one; other options
+    make the next round. Masks that the source brought are kept unless `redo_given`. What review has decided is
+    carried over untouched.
+
+    Raises:
+        OptionError: an option's value cannot be used.
+        InputError: no finished ingest, or a checkpoint that is no SAM.
+        EnvironmentLacks: `gpu` without CUDA, an extra that is missing, a full disk.
+        TryAgainLater: another run holds the workspace.
+    """
+    rules = rules or CleanRules()
+    _check_rules(rules)
+    opened = Workspace.open(workspace)
+    name = opened.settings.engine if engine == "auto" else engine
+    if name not in ENGINES or name == "auto":
+        raise OptionError(f"--engine {name}: must be one of {', '.join(ENGINES)}")
+    if name == "sam" and checkpoint is None:
+        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth")
+    if name != "sam" and checkpoint is not None:
+        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam")
+    device = _device(gpu, name)
+    count = workers if workers is not None else (1 if name == "sam" else (os.cpu_count() or 1))
+    if count < 1:
+        raise OptionError(f"--workers {count}: must be at least 1")
+    if name == "sam" and not Path(str(checkpoint)).is_file():
+        raise InputError(f"--checkpoint {checkpoint}: there is no such file")
+    with opened.lock("refine-masks"):
+        return _run(opened, name, Path(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
+
+
+def _run(
+    workspace: Workspace, engine: str, checkpoint: Path | None, device: str, workers: int, rules: CleanRules, redo_given: bool, quiet: bool
+) -> dict[str, Any]:
+    source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
+    source_run = StageRun(source, {}).finished()
+    if source_run is None:
+        raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
+    options = {"engine": engine, "device": device, "rules": asdict(rules), "redo_given": redo_given}
+    inputs = {
+        "records": digest_of(source_run["parts"]),
+        "checkpoint": sha256_of_file(checkpoint) if checkpoint else None,
+    }
+    packages = ("torch", "segment-anything") if engine == "sam" else ()
+    plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*packages)}
+    number, run = _round(workspace, plan)
+    summary = run.finished()
+    if summary is not None:
+        run.clean()
+        return {**summary, "state": "up to date", "round": number}
+    discarded = run.begin()
+    parts = _parts(read_records(source))
+    keys = [digest_of([record.to_line() for record in part]) for part in parts]
+    todo = {index: part for index, part in enumerate(parts) if not run.finished_part(index, keys[index])}
+    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers))
+    with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
+        progress.advance(sum(len(part) for index, part in enumerate(parts) if index not in todo))
+        open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
+        for index, refined in refine_parts(work, open_records, min(workers, max(1, len(todo)))):
+            by_id = {record.id: record for record in refined}
+            result = PartResult([by_id.get(record.id, record) for record in todo[index]])
+            result.notes = {"kept_from_source_or_review": len(todo[index]) - len(refined)} if len(refined) < len(todo[index]) else {}
+            run.write_part(index, keys[index], result)
+            progress.advance(len(todo[index]))
+    total = sum(len(part) for part in parts)
+    summary = run.finish(len(parts), rows=total, before=PartResult([]), extra={"round": number})
+    return {**summary, "state": "restarted with other options" if discarded else "done"}
+
+
+def _round(workspace: Workspace, plan: dict[str, Any]) -> tuple[int, StageRun]:
+    """Return the round that this plan belongs to: a finished one of the same plan, else the unfinished or the next one."""
+    rounds = workspace.rounds()
+    for folder in rounds:
+        run = StageRun(folder, plan)
+        summary = run.finished()
+        if summary is not None and run.same_plan(summary) and folder == workspace.finished_rounds()[-1]:
+            return int(folder.name[6:]), run
+    finished = workspace.finished_rounds()
+    number = 1 + (int(finished[-1].name[6:]) if finished else 0)
+    return number, StageRun(workspace.stage(REFINE) / f"round-{number}", plan)
+
+
+def _parts(records: Iterable[Record]) -> list[list[Record]]:
+    """Cut the records into parts of at least 64; an image's records, which stand together, stay together."""
+    parts: list[list[Record]] = []
+    for record in records:
+        if not parts or (len(parts[-1]) >= PART_RECORDS and parts[-1][-1].image.path != record.image.path):
+            parts.append([])
+        parts[-1].append(record)
+    return parts
+
+
+def _is_open(record: Record, redo_given: bool) -> bool:
+    given = record.mask is not None and record.mask.engine == "source"
+    return record.review.status in _UNDECIDED and (redo_given or not given)
+
+
+def _device(gpu: bool, engine: str) -> str:
+    if not gpu:
+        return "cpu"
+    try:
+        import torch
+    except ImportError as error:
+        raise missing_extra("torch", "sam") from error
+    if not torch.cuda.is_available():
+        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+    return "cuda" if engine == "sam" else "cpu"
+
+
+def _check_rules(rules: CleanRules) -> None:
+    for name, value in asdict(rules).items():
+        low = -1.0 if name == "max_outside" else 0.0
+        high = 10.0 if name == "max_outside" else 1.0
+        if not low <= value <= high:
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must lie between {low:g} and {high:g}")

@@ -1,0 +1,141 @@
+"""Worker processes for one stage: each builds its engine once and turns parts of records into parts with masks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+from risbench.core.errors import EnvironmentLacks, Refusal
+from risbench.core.imagery import read_raster
+from risbench.core.record import Record
+from risbench.refine.clean import CleanRules
+from risbench.refine.engines import BoxEngine, Engine
+from risbench.refine.grabcut import GrabCutEngine
+from risbench.refine.masks import refine_image
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker needs besides its records; it crosses process borders."""
+
+    root: Path
+    engine: str
+    checkpoint: Path | None
+    device: str
+    rules: CleanRules
+    round_number: int
+    threads: int
+
+
+def build_engine(work: Work) -> Engine:
+    """Return the engine.
+
+    Raises:
+        EnvironmentLacks: the extra it needs is not installed.
+        InputError: its checkpoint cannot be used.
+    """
+    if work.engine in ("box", "oriented-box"):
+        return BoxEngine(oriented=work.engine == "oriented-box")
+    if work.engine == "grabcut":
+        return GrabCutEngine()
+    from risbench.refine.sam_engine import SamEngine
+
+    assert work.checkpoint is not None, "refine_masks checks that sam has a checkpoint"
+    return SamEngine(work.checkpoint, work.device)
+
+
+def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[Record]:
+    """Return the records, in order, with masks or problems; records of one image must stand together."""
+    refined: list[Record] = []
+    for path, group in groupby(records, key=lambda record: record.image.path):
+        members = list(group)
+        try:
+            with open(work.root / path, "rb") as file:
+                raster = read_raster(file, path)
+        except FileNotFoundError:
+            refined += [member.with_problem("refine", "image_missing", f"{path} is gone; run ingest again") for member in members]
+            continue
+        except Refusal as reason:
+            refined += [member.with_problem("refine", reason.code, str(reason)) for member in members]
+            continue
+        refined += refine_image(engine, work.engine, raster.pixels, members, work.rules, work.round_number)
+    return refined
+
+
+_engine: Engine | None = None
+_work: Work | None = None
+
+
+def _start(work: Work, parent: int) -> None:
+    global _engine, _work
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    if work.engine == "sam":
+        import torch
+
+        torch.set_num_threads(work.threads)
+    _engine, _work = build_engine(work), work
+
+
+def _follow(parent: int) -> None:
+    """End this worker when the process that started it is gone, so that a killed run leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _run(lines: list[str]) -> list[str]:
+    assert _engine is not None, "the pool's initializer has run"
+    assert _work is not None, "the pool's initializer has run"
+    records = [Record.model_validate_json(line) for line in lines]
+    return [record.to_line() for record in refine_part(_engine, _work, records)]
+
+
+def refine_parts(work: Work, parts: Sequence[tuple[int, list[Record]]], workers: int) -> Iterator[tuple[int, list[Record]]]:
+    """Yield (part index, its records with masks) as parts are done.
+
+    With one worker the work is done in this process. A pool whose worker was killed is started once more.
+
+    Raises:
+        EnvironmentLacks: workers die again and again, most likely for want of memory.
+    """
+    if workers == 1 or len(parts) <= 1:
+        engine = build_engine(work)
+        for index, records in parts:
+            yield index, refine_part(engine, work, records)
+        return
+    pending = dict(parts)
+    for attempt in range(3):
+        try:
+            yield from _pooled(work, pending, workers)
+            return
+        except BrokenProcessPool:
+            if attempt == 2:
+                raise EnvironmentLacks(
+                    f"worker processes were killed three times, most likely for want of memory; use fewer than --workers {workers}"
+                ) from None
+
+
+def _pooled(work: Work, pending: dict[int, list[Record]], workers: int) -> Iterator[tuple[int, list[Record]]]:
+    start: Callable[..., None] = _start
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start, initargs=(work, os.getpid())) as pool:
+        queue = sorted(pending)
+        running: dict[Future[list[str]], int] = {}
+        while queue or running:
+            # Two parts a worker are in flight: enough to keep it busy, few enough to keep memory flat.
+            while queue and len(running) < 2 * workers:
+                index = queue.pop(0)
+                running[pool.submit(_run, [record.to_line() for record in pending[index]])] = index
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                index = running.pop(future)
+                lines = future.result()
+                del pending[index]
+                yield index, [Record.model_validate_json(line) for line in lines]
