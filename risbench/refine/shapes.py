@@ -189,10 +189,22 @@ def _draw_superellipse(fitted: Floats, power: float, shape: tuple[int, int]) -> 
 def _planform(root: float, tip_front: float, tip_rear: float, wing_rear: float, fuselage: float) -> Floats:
     """Return the outline of an aircraft, nose at x = 1, tail at -1, wing tips at y = 1 and -1."""
     half = [
-        (1, 0), (0.95, fuselage * 0.6), (0.82, fuselage), (root, fuselage * 1.05), (tip_front, 0.98), (tip_front - 0.06, 1.0),
-        (tip_rear, 1.0), (wing_rear, 0.35), (wing_rear - 0.03, fuselage), (-0.62, fuselage * 0.85), (-0.7, fuselage * 0.8),
-        (-0.88, 0.36), (-1, 0.36), (-0.97, 0.08), (-1, 0.03),
-    ]  # fmt: skip
+        (1, 0),
+        (0.95, fuselage * 0.6),
+        (0.82, fuselage),
+        (root, fuselage * 1.05),
+        (tip_front, 0.98),
+        (tip_front - 0.06, 1.0),
+        (tip_rear, 1.0),
+        (wing_rear, 0.35),
+        (wing_rear - 0.03, fuselage),
+        (-0.62, fuselage * 0.85),
+        (-0.7, fuselage * 0.8),
+        (-0.88, 0.36),
+        (-1, 0.36),
+        (-0.97, 0.08),
+        (-1, 0.03),
+    ]
     return np.array([*half, *[(x, -y) for x, y in half[::-1][:-1]]], dtype=np.float64)
 
 
@@ -228,9 +240,13 @@ def _prepare(points: Floats, grid: int = 96) -> _Planform:
 # Swept airliner, straight-winged propeller aircraft, forward wing, delta.
 _PLANFORMS: Final = tuple(
     _prepare(_planform(*values))
-    for values in ((0.35, -0.28, -0.42, -0.12, 0.105), (0.3, 0.0, -0.15, -0.12, 0.105), (0.25, 0.2, 0.02, -0.05, 0.11),
-                   (0.15, -0.45, -0.6, -0.3, 0.105))
-)  # fmt: skip
+    for values in (
+        (0.35, -0.28, -0.42, -0.12, 0.105),
+        (0.3, 0.0, -0.15, -0.12, 0.105),
+        (0.25, 0.2, 0.02, -0.05, 0.11),
+        (0.15, -0.45, -0.6, -0.3, 0.105),
+    )
+)
 _PLANFORM_ASPECT: Final = (1.08, 0.12)
 
 

@@ -78,10 +78,19 @@ def build_sam(state: Mapping[str, Tensor], where: str) -> Sam:
     windows = {(length + 1) // 2 for length, _ in lengths if length != global_length}
     image_size = grid * patch
     encoder = ImageEncoderViT(
-        depth=depth, embed_dim=width, img_size=image_size, mlp_ratio=mlp_ratio, norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        num_heads=width // lengths[0][1], patch_size=patch, qkv_bias=True, use_rel_pos=True, global_attn_indexes=global_blocks,
-        window_size=windows.pop() if windows else 14, out_chans=prompt_width,
-    )  # fmt: skip
+        depth=depth,
+        embed_dim=width,
+        img_size=image_size,
+        mlp_ratio=mlp_ratio,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        num_heads=width // lengths[0][1],
+        patch_size=patch,
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=global_blocks,
+        window_size=windows.pop() if windows else 14,
+        out_chans=prompt_width,
+    )
     prompt_encoder = PromptEncoder(
         embed_dim=prompt_width, image_embedding_size=(grid, grid), input_image_size=(image_size, image_size), mask_in_chans=16
     )

@@ -1,0 +1,5 @@
+"""`python -m risbench`."""
+
+from risbench.cli import main
+
+main()

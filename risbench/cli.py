@@ -1,0 +1,292 @@
+"""The command line: each command parses, makes one call, prints. Stages are imported inside their commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+DEFAULT_SPLIT = "scene"
+
+
+class SplitCommand(TyperCommand):
+    """A command whose --split may stand bare: at the end, or before another option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare --split its default rule before the usual parsing."""
+        filled: list[str] = []
+        for index, word in enumerate(args):
+            filled.append(word)
+            following = args[index + 1] if index + 1 < len(args) else None
+            if word == "--split" and (following is None or (following.startswith("-") and not following[1:2].isdigit())):
+                filled.append(DEFAULT_SPLIT)
+        return super().parse_args(ctx, filled)
+
+
+class SafeGroup(TyperGroup):
+    """The command group: a user's error is one line on standard error and its exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and translate errors that are the user's to mend."""
+        from risbench.core.errors import RisbenchError
+
+        try:
+            return super().invoke(ctx)
+        except RisbenchError as error:
+            typer.echo(f"risbench: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=SafeGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From boxes and sentences on overhead images to reviewed, split, auditable referring-segmentation data sets.\n\n"
+    "The stages, in order: ingest, refine-masks, (people review), export. One data set lives in one workspace folder (-w).",
+    epilog="Exit codes: 0 done, 1 a check found problems, 2 usage, 3 input refused, 4 environment, 75 try again later.",
+)
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _show(result: dict[str, Any], as_json: bool, printer: Callable[[dict[str, Any]], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=True))
+    else:
+        printer(result)
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="A folder, zip or annotation file.")],
+    workspace: WorkspaceOption = Path(),
+    format: Annotated[str | None, typer.Option(help="vrsbench, dota, coco, refer, phrases or geotiff; guessed when left out.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A further folder or zip to look for images in.")] = None,
+    fit: Annotated[str, typer.Option(help="How images become 512 x 512: auto, window, pad or keep.")] = "auto",
+    multi_target: Annotated[str, typer.Option(help="Sentences that name several objects: aside or keep.")] = "aside",
+    uninformative: Annotated[str, typer.Option(help="Sentences that do not find their object: filter or keep.")] = "filter",
+    map_class: Annotated[list[str] | None, typer.Option(help="NAME=CLASS for a class name that is not known; repeatable.")] = None,
+    class_field: Annotated[str | None, typer.Option(help="The GeoJSON property or CSV column that holds the class.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands of a TIFF to show as red, green, blue, such as 5,3,2.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set in ids and folders.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first N rows.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Read boxes and sentences into repaired, de-duplicated records on 512 x 512 images."""
+    from risbench.ingest import ingest as run
+    from risbench.printing import print_ingest
+
+    result = run(
+        source,
+        workspace=workspace,
+        format=format,
+        images=images,
+        fit=fit,  # type: ignore[arg-type]
+        multi_target=multi_target,  # type: ignore[arg-type]
+        uninformative=uninformative,  # type: ignore[arg-type]
+        map_class=map_class or (),
+        class_field=class_field,
+        bands=_bands(bands),
+        name=name,
+        limit=limit,
+        dry_run=dry_run,
+        replace=replace,
+        quiet=json_,
+    )
+    _show(result, json_, print_ingest)
+
+
+def _bands(value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    if not all(part.strip().isdigit() for part in value.split(",")):
+        raise typer.BadParameter(f"{value!r}: write band numbers with commas, such as 5,3,2", param_hint="--bands")
+    return [int(part) for part in value.split(",")]
+
+
+@app.command("refine-masks")
+def refine_masks(
+    workspace: WorkspaceOption = Path(),
+    engine: Annotated[str, typer.Option(help="auto (the workspace's, grabcut at first), box, oriented-box, grabcut or sam.")] = "auto",
+    checkpoint: Annotated[Path | None, typer.Option(help="The SAM checkpoint for --engine sam.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for sam.")] = None,
+    min_fragment: Annotated[float, typer.Option(help="Drop pieces smaller than this share of the largest; 0 keeps all.")] = 0.2,
+    max_hole: Annotated[float, typer.Option(help="Fill holes smaller than this share of the mask; 0 fills none.")] = 0.05,
+    max_outside: Annotated[
+        float, typer.Option(help="Cut what is further outside the box than this share of its sides; -1 cuts none.")
+    ] = 0.25,
+    redo_given: Annotated[bool, typer.Option("--redo-given", help="Make new masks also where the source brought some.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Make a mask from every box; each image is read and encoded once."""
+    from risbench.printing import print_refine
+    from risbench.refine import refine_masks as run
+    from risbench.refine.clean import CleanRules
+
+    result = run(
+        workspace=workspace,
+        engine=engine,
+        checkpoint=checkpoint,
+        gpu=gpu,
+        workers=workers,
+        rules=CleanRules(min_fragment, max_hole, max_outside),
+        redo_given=redo_given,
+        quiet=json_,
+    )
+    _show(result, json_, print_refine)
+
+
+@app.command(cls=SplitCommand)
+def export(
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Bare: the default rule, 'scene' (whole scenes, .501/.191/.308 as in the paper, stratified by class and size). Else "
+            "fractions (.7,.1,.2), counts (26300,10013,16159), or a frozen list (a file, or a name in manifests/splits).",
+        ),
+    ] = None,
+    workspace: WorkspaceOption = Path(),
+    format: Annotated[str, typer.Option(help="risbench, coco, refer, or several with commas.")] = "risbench",
+    name: Annotated[str, typer.Option(help="Name of the release, a folder in 4-export.")] = "release",
+    seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,
+    include_unreviewed: Annotated[bool, typer.Option("--include-unreviewed", help="Release masks that no person has looked at.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a release of this name.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Split by scene and write a release: whole or not at all."""
+    from risbench.export import export as run
+    from risbench.printing import print_export
+
+    result = run(
+        workspace=workspace,
+        split=split or DEFAULT_SPLIT,
+        formats=[part.strip() for part in format.split(",")],
+        name=name,
+        seed=seed,
+        include_unreviewed=include_unreviewed,
+        replace=replace,
+        quiet=json_,
+    )
+    _show(result, json_, print_export)
+
+
+@app.command()
+def audit(
+    truth: Annotated[Path, typer.Option(help="COCO instances with the true masks, in pixels of the source images.")],
+    workspace: WorkspaceOption = Path(),
+    links: Annotated[
+        Path | None, typer.Option(help="JSON that maps source_key to annotation id; else rows match by image, class, overlap.")
+    ] = None,
+    round_: Annotated[int | None, typer.Option("--round", help="Score this refine round instead of the latest masks.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write the worst cases as an image sheet (PNG) here.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Score the workspace's masks against true ones, with intervals, by class, size, box tier and engine."""
+    from risbench.export.audit import audit as run
+    from risbench.printing import print_audit
+
+    _show(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=json_), json_, print_audit)
+
+
+@app.command()
+def validate(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+    """Check every record, image and count of the workspace; exit 1 where something is wrong."""
+    from risbench.export.validate import validate as run
+    from risbench.printing import print_validate
+
+    result = run(workspace=workspace, quiet=json_)
+    _show(result, json_, print_validate)
+    if result["faults"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    workspace: WorkspaceOption = Path(),
+    output: Annotated[Path | None, typer.Option(help="Folder for the figures; 'stats' in the workspace by default.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print the paper's Table I row and draw its Fig. 3 and 4 for this workspace."""
+    from risbench.export.stats import stats as run
+    from risbench.printing import print_stats
+
+    _show(run(workspace=workspace, output=output), json_, print_stats)
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="The record's id, or the end of it where that is unique.")],
+    workspace: WorkspaceOption = Path(),
+    output: Annotated[Path | None, typer.Option(help="Where the PNG goes; 'show' in the workspace by default.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw one record with its whole history: box given, box used, mask of every round, review."""
+    from risbench.export.show import show as run
+    from risbench.printing import print_show
+
+    _show(run(id, workspace=workspace, output=output), json_, print_show)
+
+
+@app.command()
+def doctor(json_: JsonOption = False) -> None:
+    """Say what is installed: versions, extras, CUDA, cores, memory."""
+    from risbench.doctor import doctor as run
+    from risbench.printing import print_doctor
+
+    _show(run(), json_, print_doctor)
+
+
+@app.command()
+def demo(
+    workspace: WorkspaceOption = Path("demo-workspace"),
+    scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 24,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn world.")] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Draw a small world with known masks and run every stage on it."""
+    from risbench.demo import demo as run
+    from risbench.printing import print_demo
+
+    _show(run(workspace=workspace, scenes=scenes, seed=seed, quiet=json_), json_, print_demo)
+
+
+@app.callback(invoke_without_command=True)
+def _version(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from risbench import __version__
+
+        typer.echo(f"risbench {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: SIGTERM ends a run as Ctrl-C does, between two durable writes, with exit 130."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("risbench: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

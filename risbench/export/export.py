@@ -1,0 +1,238 @@
+"""`risbench export --split`: choose, split by scene, write a release that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from risbench.core.errors import InputError, OptionError
+from risbench.core.imagery import near_duplicates
+from risbench.core.progress import Progress
+from risbench.core.record import REVIEWED, Record, Split
+from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, sync_folder, versions
+from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
+from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
+from risbench.export.split import SPLITS, SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups, write_frozen
+
+
+def export(
+    *,
+    workspace: Path | str = ".",
+    split: str = "scene",
+    formats: Sequence[str] = ("risbench",),
+    name: str = "release",
+    seed: int | None = None,
+    include_unreviewed: bool = False,
+    replace: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Write the release `4-export/<name>` and return what is in it.
+
+    Left out and counted by code: records with a problem, without a mask or sentence, rejected ones, and, unless
+    `include_unreviewed`, masks that no person has looked at.
+
+    Raises:
+        OptionError: the rule, a format or the name cannot be used.
+        InputError: nothing is left to release, or a release of this name with other content exists.
+        EnvironmentLacks: the disk is full.
+        TryAgainLater: another run holds the workspace.
+    """
+    opened = Workspace.open(workspace)
+    unknown = [value for value in formats if value not in RELEASE_FORMATS]
+    if unknown or not formats:
+        raise OptionError(f"--format {','.join(formats)}: must be of {', '.join(RELEASE_FORMATS)}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise OptionError(f"--name {name!r}: use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit")
+    with opened.lock("export"):
+        return _export(
+            opened, split, sorted(set(formats)), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, quiet
+        )
+
+
+def _export(
+    workspace: Workspace, split: str, formats: list[str], name: str, seed: int, include_unreviewed: bool, replace: bool, quiet: bool
+) -> dict[str, Any]:
+    source = workspace.latest()
+    records, left_out = _choose(read_records(source), include_unreviewed)
+    if not records:
+        reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "the workspace has no record"
+        hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
+        raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
+    rule = parse_rule(split, len(records), (workspace.root / "manifests" / "splits", Path("manifests") / "splits"))
+    near = _near_pairs(records)
+    scenes = _assign(records, rule, near, seed)
+    unlisted = sum(record.image.scene not in scenes for record in records)
+    if unlisted:
+        left_out["scene_not_in_frozen_split"] = unlisted
+    kept = [record.model_copy(update={"split": scenes[record.image.scene]}) for record in records if record.image.scene in scenes]
+    if not kept:
+        raise InputError(
+            f"--split {split}: none of the workspace's {len({record.image.scene for record in records}):,} scenes is in the list"
+        )
+    release = _describe(workspace, source, kept, rule, near, formats, name, seed, left_out)
+    folder = workspace.stage(EXPORT) / name
+    state = _existing(folder, release, replace)
+    if state is None:
+        _write(folder, workspace, kept, formats, release, {scene: scenes[scene] for scene in sorted(scenes)}, quiet)
+        state = "released"
+    return {**release, "state": state, "path": str(folder)}
+
+
+def _choose(records: Any, include_unreviewed: bool) -> tuple[list[Record], Counter[str]]:
+    kept: list[Record] = []
+    left_out: Counter[str] = Counter()
+    for record in records:
+        code = _reason_to_leave_out(record, include_unreviewed)
+        if code is None:
+            kept.append(record)
+        else:
+            left_out[code] += 1
+    return sorted(kept, key=lambda record: record.id), left_out
+
+
+def _reason_to_leave_out(record: Record, include_unreviewed: bool) -> str | None:
+    if record.problems:
+        return record.problems[0].code
+    if record.mask is None:
+        return "no_mask"
+    if record.review.status == "rejected":
+        return "rejected"
+    if record.expression is None:
+        return "no_expression"
+    if record.expression.is_true is False or record.expression.is_unique is False:
+        return "sentence_refused_in_review"
+    if record.review.status not in REVIEWED and not include_unreviewed:
+        return "unreviewed"
+    return None
+
+
+def _near_pairs(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return pairs of image paths that are copies or near copies of each other."""
+    images = {record.image.path: record.image for record in records}
+    paths = sorted(images)
+    pairs = {(paths[i], paths[j]) for i, j in near_duplicates([images[path].perceptual_hash for path in paths])}
+    first: dict[str, str] = {}
+    for path in paths:
+        same = first.setdefault(images[path].sha256, path)
+        if same != path:
+            pairs.add((same, path))
+    return sorted(pairs)
+
+
+def _assign(records: Sequence[Record], rule: SplitRule, near: Sequence[tuple[str, str]], seed: int) -> dict[str, Split]:
+    scene_of = {record.image.path: record.image.scene for record in records}
+    if rule.frozen is not None:
+        return {scene: rule.frozen[scene] for scene in sorted(set(scene_of.values())) if scene in rule.frozen}
+    assert rule.targets is not None, "a rule has sizes or a frozen list"
+    groups = scene_groups(scene_of.values(), [(scene_of[a], scene_of[b]) for a, b in near])
+    return assign_scenes(records, groups, rule.targets, seed)
+
+
+def _describe(
+    workspace: Workspace,
+    source: Path,
+    records: Sequence[Record],
+    rule: SplitRule,
+    near: Sequence[tuple[str, str]],
+    formats: list[str],
+    name: str,
+    seed: int,
+    left_out: Counter[str],
+) -> dict[str, Any]:
+    splits: dict[str, dict[str, Any]] = {}
+    for index, split in enumerate(SPLITS):
+        members = [record for record in records if record.split == split]
+        splits[split] = {
+            "triplets": len(members),
+            "wanted": rule.targets[index] if rule.targets else "frozen",
+            "scenes": len({record.image.scene for record in members}),
+            "images": len({record.image.path for record in members}),
+        }
+    by_id = {record.id: record.split for record in records if record.split is not None}
+    unreviewed = sum(record.review.status not in REVIEWED for record in records)
+    warnings = [*rule.warnings]
+    if unreviewed:
+        warnings.append(f"{unreviewed:,} of {len(records):,} masks have not been reviewed by a person")
+    empty = [split for split in SPLITS if not splits[split]["triplets"]]
+    if empty:
+        warnings.append(f"no triplet in {', '.join(empty)}: there are too few scenes for the sizes asked")
+    return {
+        "name": name,
+        "command": "export",
+        "dataset": workspace.settings.name,
+        "formats": formats,
+        "split_rule": rule.text,
+        "seed": seed,
+        "triplets": len(records),
+        "splits": splits,
+        "overlap": overlap_matrices(records, by_id, near),
+        "left_out": dict(sorted(left_out.items())),
+        "unreviewed": unreviewed,
+        "warnings": warnings,
+        "licences": dict(sorted(Counter(record.source.licence or "not stated by the source" for record in records).items())),
+        "source": {
+            "stage": source.relative_to(workspace.root).as_posix(),
+            "records": digest_of([sha256_of_file(path) for path in part_files(source)]),
+        },
+        "versions": versions("pyarrow"),
+    }
+
+
+def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | None:
+    """Return "up to date" where this very release exists, None where it is to be written.
+
+    Raises:
+        InputError: a release of this name and another content exists, and is not to be replaced.
+    """
+    aside = folder.with_name(f".old-{folder.name}")
+    if aside.exists():  # a replacement was interrupted between its two renames
+        if folder.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, folder)
+    if not folder.exists():
+        return None
+    there = folder / "release.json"
+    if there.exists() and json.loads(there.read_bytes()) == json.loads(json.dumps(release)):
+        return "up to date"
+    if not replace:
+        raise InputError(f"{folder}: a release of this name with other content exists; choose another --name, or --replace it")
+    return None
+
+
+def _write(
+    folder: Path,
+    workspace: Workspace,
+    records: Sequence[Record],
+    formats: list[str],
+    release: dict[str, Any],
+    scenes: dict[str, Split],
+    quiet: bool,
+) -> None:
+    temporary, aside = folder.with_name(f".tmp-{folder.name}"), folder.with_name(f".old-{folder.name}")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        with Progress("export", len(records) * len(formats), quiet=quiet) as progress:
+            write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
+        (temporary / "split.csv").write_text(write_frozen(scenes), encoding="utf-8")
+        write_description(temporary, release)
+        write_checksums(temporary)
+        os.sync()  # one flush for thousands of small files, before the rename that makes them a release
+        if folder.exists():
+            os.rename(folder, aside)
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+        if aside.exists():
+            shutil.rmtree(aside)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: is gone; run ingest again") from None
+    except OSError as error:
+        raise explain_os_error(error, folder) from error

@@ -1,0 +1,148 @@
+"""How results look on a terminal. No logic: what is printed is what the functions returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_CONSOLE = Console(highlight=False, soft_wrap=True)
+
+
+def _say(line: str = "") -> None:
+    _CONSOLE.print(line, markup=False)
+
+
+def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", pad_edge=False, box=None)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    _CONSOLE.print(table)
+
+
+def _reconciliation(result: Mapping[str, Any]) -> None:
+    counts = result["counts"]
+    rows: list[list[Any]] = [["rows in", counts["in"], ""]]
+    rows += [["  set aside", number, code] for code, number in result.get("filtered_by_code", {}).items()]
+    rows += [["  quarantined", number, code] for code, number in result.get("quarantined_by_code", {}).items()]
+    rows += [["records out", counts["out"], ""]]
+    rows += [["  with problem", number, code] for code, number in result.get("problems_by_code", {}).items()]
+    rows += [["  note", number, code] for code, number in result.get("notes", {}).items()]
+    _table("reconciliation (in = out + quarantined + set aside)", ["", "rows", "reason"], rows)
+
+
+def print_ingest(result: dict[str, Any]) -> None:
+    """Print what was guessed and what became of every row."""
+    _say(result["said"])
+    _reconciliation(result)
+    if "images" in result:
+        copies = result["duplicate_images"]
+        _say(
+            f"{result['images']:,} images of {result['scenes']:,} scenes; {copies['exact']} exact copies, {copies['near_pairs']} near pairs"
+        )
+    unused = result.get("images_without_rows", {"count": 0, "first": []})
+    if unused["count"]:
+        _say(f"{unused['count']:,} images of the source have no row and were left: {', '.join(unused['first'][:3])} ...")
+    _state(result)
+
+
+def _state(result: Mapping[str, Any]) -> None:
+    _say(f"{result['state']}" + (f" in {result['seconds']} s" if result["state"] == "done" else ""))
+
+
+def print_refine(result: dict[str, Any]) -> None:
+    """Print the round's counts."""
+    _say(f"round {result['round']}, engine {result['options']['engine']}")
+    _reconciliation(result)
+    _state(result)
+
+
+def print_export(result: dict[str, Any]) -> None:
+    """Print splits, what was left out, and the overlap matrix."""
+    splits = result["splits"]
+    _table(
+        f"split by {result['split_rule']} (seed {result['seed']})",
+        ["split", "triplets", "wanted", "scenes", "images"],
+        [[name, row["triplets"], row["wanted"], row["scenes"], row["images"]] for name, row in splits.items()],
+    )
+    for title, key in (("shared scenes", "scenes"), ("near-duplicate image pairs", "near_duplicates")):
+        matrix = result["overlap"][key]
+        _table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
+    if result["left_out"]:
+        _table("left out", ["reason", "records"], [[code, number] for code, number in result["left_out"].items()])
+    for warning in result["warnings"]:
+        _say(f"warning: {warning}")
+    _say(f"{result['state']}: {result['path']}")
+
+
+def print_audit(result: dict[str, Any]) -> None:
+    """Print the scores and their breakdowns."""
+    low, high = result["mean_iou_interval"]
+    _say(
+        f"{result['n']:,} records scored; mean IoU {result['mean_iou']:.3f} [{low:.3f}, {high:.3f}], "
+        f"boundary IoU {result['boundary_iou']:.3f} [{result['boundary_iou_interval'][0]:.3f}, {result['boundary_iou_interval'][1]:.3f}]"
+    )
+    shares = result["share"]
+    _table(
+        "share of masks with IoU of at least",
+        ["IoU", "share", "95 % interval"],
+        [[key, f"{shares[key]:.3f}", "[{:.3f}, {:.3f}]".format(*result["share_interval"][key])] for key in shares],
+    )
+    for name, groups in result["by"].items():
+        _table(
+            f"by {name}",
+            [name, "n", "mean IoU", ">= .8"],
+            [[key, row["n"], f"{row['mean_iou']:.3f}", f"{row['share_0.8']:.3f}"] for key, row in groups.items()],
+        )
+    for code, number in result["not_scored"].items():
+        _say(f"not scored, {code}: {number:,}")
+    if result["ambiguous"]:
+        _say(f"ambiguous matches: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
+    if result["sheet"]:
+        _say(f"worst cases: {result['sheet']}")
+
+
+def print_validate(result: dict[str, Any]) -> None:
+    """Print what was checked and every fault."""
+    for fault in result["faults"][:50]:
+        _say(f"fault: {fault}")
+    if len(result["faults"]) > 50:
+        _say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
+    _say(
+        f"checked {result['records']:,} records in {len(result['stages'])} stages, {result['images']:,} images: {len(result['faults'])} faults"
+    )
+    for code, number in result["problems"].items():
+        _say(f"records held back by a stage, {code}: {number:,}")
+
+
+def print_stats(result: dict[str, Any]) -> None:
+    """Print the Table I row and where the figures are."""
+    row = result["table_1"]
+    _table("Table I", list(row), [list(row.values())])
+    _table("sentences", ["figure", "value", "paper"], [[name, *pair] for name, pair in result["sentences"].items()])
+    for path in result["figures"]:
+        _say(f"figure: {path}")
+
+
+def print_show(result: dict[str, Any]) -> None:
+    """Print the record's history."""
+    for line in result["history"]:
+        _say(line)
+    _say(f"picture: {result['picture']}")
+
+
+def print_doctor(result: dict[str, Any]) -> None:
+    """Print the findings."""
+    for group, found in result.items():
+        _table(group, ["", "found"], [[name, value] for name, value in found.items()])
+
+
+def print_demo(result: dict[str, Any]) -> None:
+    """Print where the demo's results are."""
+    for line in result["summary"]:
+        _say(line)
