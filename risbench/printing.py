@@ -113,9 +113,8 @@ def print_validate(result: dict[str, Any]) -> None:
         _say(f"fault: {fault}")
     if len(result["faults"]) > 50:
         _say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
-    _say(
-        f"checked {result['records']:,} records in {len(result['stages'])} stages, {result['images']:,} images: {len(result['faults'])} faults"
-    )
+    where = f"{result['records']:,} records in {len(result['stages'])} stages, {result['images']:,} images"
+    _say(f"checked {where}: {len(result['faults'])} faults")
     for code, number in result["problems"].items():
         _say(f"records held back by a stage, {code}: {number:,}")
 

@@ -73,10 +73,10 @@ class Panel:
     def box(self, box: Box | Quad, color: Color, *, dashed: bool = False) -> Panel:
         """Draw an upright or oriented box."""
         if len(box) == 4 and isinstance(box[0], float):
-            x_min, y_min, x_max, y_max = (float(value) for value in box)  # type: ignore[arg-type]
+            x_min, y_min, x_max, y_max = (float(value) for value in box)
             points = [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]
         else:
-            points = [(float(point[0]), float(point[1])) for point in box]  # type: ignore[index]
+            points = [(float(point[0]), float(point[1])) for point in box]
         left, top = self._window[:2]
         placed = np.array([((x - left) * self._scale, (y - top) * self._scale) for x, y in points])
         for start, end in zip(placed, np.roll(placed, -1, axis=0), strict=True):

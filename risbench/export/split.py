@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.record import Record, Split
@@ -141,7 +142,7 @@ def assign_scenes(records: Sequence[Record], groups: Mapping[str, str], targets:
     """Return scene to split with sizes as near to `targets` (triplets) as whole groups allow, strata even."""
     strata = [stratum_of(record) for record in records]
     columns = {name: index for index, name in enumerate(sorted(set(strata)))}
-    contents: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
+    contents: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(columns)))
     for record, stratum in zip(records, strata, strict=True):
         contents[groups[record.image.scene]][columns[stratum]] += 1
     share = np.array(targets, dtype=np.float64) / max(1, sum(targets))
@@ -162,7 +163,7 @@ def assign_scenes(records: Sequence[Record], groups: Mapping[str, str], targets:
     return {scene: SPLITS[chosen[groups[scene]]] for scene in groups if groups[scene] in chosen}
 
 
-def _settle(chosen: dict[str, int], contents: Mapping[str, np.ndarray], targets: tuple[int, int, int], seed: int) -> None:
+def _settle(chosen: dict[str, int], contents: Mapping[str, NDArray[np.float64]], targets: tuple[int, int, int], seed: int) -> None:
     """Move or swap small groups until no single move brings the three sizes nearer to their targets."""
     sizes = {group: int(counts.sum()) for group, counts in contents.items()}
     totals = [sum(sizes[group] for group, split in chosen.items() if split == index) for index in range(3)]

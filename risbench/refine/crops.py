@@ -61,8 +61,8 @@ def turned_crop(pixels: Pixels, quad: Quad) -> tuple[Crop, NDArray[np.float64]]:
     if width < height:
         width, height, angle = height, width, angle + 90
     width, height = max(width, 2.0), max(height, 2.0)
-    pad = max(0.25 * width, 6.0)
-    scale = min(4.0, max(0.25, WORKING_SIDE_PX / width))
+    pad = max(PAD_SHARE * width, MIN_PAD_PX)
+    scale = WORKING_SIDE_PX / width
     turn = np.radians(angle)
     rotation = scale * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     size = (round((width + 2 * pad) * scale), round((height + 2 * pad) * scale))

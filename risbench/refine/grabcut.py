@@ -7,7 +7,8 @@
 4. Second GrabCut, one iteration, only free in a band around that outline.
 5. The mask is a weighted vote of outline, second and first pass. How far the three agree is kept as a score.
 
-With an oriented box the crop turns with it, and the polygon stands for steps 2 and 3.
+With an oriented box the crop turns with it, and for classes that are rectangles from above (vehicles, courts, bridges)
+the polygon stands for steps 2 and 3.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _SHADOW_LEVELS: Final = 10
 _VOTE_THRESHOLD: Final = 0.4
 _POLYGON_THRESHOLD: Final = 0.5
 _MIN_POLYGON_AGREEMENT: Final = 0.75
+# From this exponent on a class fills its oriented box, and the polygon itself is the outline.
+_RECTANGULAR: Final = 6
 
 
 class GrabCutEngine:
@@ -53,15 +56,15 @@ class GrabCutEngine:
         return [self._segment(prompt) for prompt in prompts]
 
     def _segment(self, prompt: Prompt) -> Segmentation:
-        if prompt.quad is not None:
+        shape = SHAPES.get(prompt.category, ANY_SHAPE)
+        if prompt.quad is not None and prompt.category != "airplane" and shape.exponent >= _RECTANGULAR:
             return self._oriented(prompt, prompt.quad)
-        crop = upright_crop(self._pixels, prompt.box)
+        crop = upright_crop(self._pixels, prompt.box) if prompt.quad is None else turned_crop(self._pixels, prompt.quad)[0]
         first, evidence = _first_pass(crop)
-        jitter = _jitter_agreement(crop, prompt)
+        jitter = _jitter_agreement(crop)
         if prompt.category == "airplane":
             votes, weights = _airplane_votes(crop, first, evidence), (1 / 3, 1 / 3, 1 / 3)
         else:
-            shape = SHAPES.get(prompt.category, ANY_SHAPE)
             soft = _soft((1 - shape.colour) * first + shape.colour * evidence, crop)
             outline = fit_superellipse(crop, soft, shape)
             drawn = outline.mask if outline.mask.any() else (np.hypot(crop.u, crop.v) < 1).astype(np.uint8)
@@ -122,14 +125,15 @@ def _box_grabcut(
     return mask
 
 
-def _jitter_agreement(crop: Crop, prompt: Prompt) -> float:
+def _jitter_agreement(crop: Crop) -> float:
     """Return the mean IoU of the first pass with that of jittered boxes, at half scale: it needs no fine outline."""
     lab = np.asarray(cv2.resize(crop.lab, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     rows, columns = np.mgrid[: lab.shape[0], : lab.shape[1]] + 0.5
-    scale, offset = crop.affine[0, 0] / 2, np.tile(crop.affine[:, 2], 2) / 2
+    x_min, y_min, x_max, y_max = (float(value) / 2 for value in crop.box)
+    given = Prompt((x_min, y_min, x_max, y_max), None, "")
     masks = []
-    for item in (prompt, *jittered(prompt)):
-        x_min, y_min, x_max, y_max = np.asarray(item.box) * scale + offset
+    for item in (given, *jittered(given)):
+        x_min, y_min, x_max, y_max = item.box
         u = (columns - (x_min + x_max) / 2) / max(x_max - x_min, 1.0) * 2
         v = (rows - (y_min + y_max) / 2) / max(y_max - y_min, 1.0) * 2
         masks.append(_box_grabcut(lab, u, v, np.zeros((1, 65)), np.zeros((1, 65))))

@@ -1,0 +1,124 @@
+"""`risbench validate`: is everything in the workspace what it says it is?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from risbench.core.errors import InputError, printable
+from risbench.core.masks import run_lengths
+from risbench.core.progress import Progress
+from risbench.core.record import Record
+from risbench.core.storage import sha256_of_file
+from risbench.core.workspace import INGEST, REVIEW, Workspace, part_files
+
+
+def validate(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+    """Check all finished stages and return every fault found, each naming file, record, field, value and bound.
+
+    Checked: the schema of every line, unique ids, part checksums, in = out + quarantined + filtered, images present
+    and unchanged, masks of the image's size and not empty, boxes inside the image. Records that a stage holds back
+    by a problem are counted under `problems`; they are no faults.
+    """
+    opened = Workspace.open(workspace)
+    folders = [folder for folder in (opened.root / INGEST, *opened.rounds(), opened.root / REVIEW) if folder.exists()]
+    faults: list[str] = []
+    problems: Counter[str] = Counter()
+    images: dict[str, str] = {}
+    records = 0
+    for folder in folders:
+        where = folder.relative_to(opened.root).as_posix()
+        if not (folder / "run.json").exists():
+            faults.append(f"{where}: is unfinished; run the same command again to finish it")
+            continue
+        records += _check_stage(folder, where, faults, problems if folder == opened.latest() else Counter(), images)
+    with Progress("validate images", len(images), quiet=quiet) as progress:
+        for path, expected in sorted(images.items()):
+            _check_image(opened.root, path, expected, faults)
+            progress.advance(1)
+    return {
+        "records": records,
+        "images": len(images),
+        "stages": [folder.relative_to(opened.root).as_posix() for folder in folders],
+        "faults": faults,
+        "problems": dict(sorted(problems.items())),
+    }
+
+
+def _check_stage(folder: Path, where: str, faults: list[str], problems: Counter[str], images: dict[str, str]) -> int:
+    try:
+        summary = json.loads((folder / "run.json").read_bytes())
+        counts, listed = summary["counts"], {part["name"]: part for part in summary["parts"]}
+    except (ValueError, KeyError, TypeError) as error:
+        faults.append(f"{where}/run.json: is damaged ({type(error).__name__}: {error})")
+        return 0
+    if counts["in"] != counts["out"] + counts["quarantined"] + counts["filtered"]:
+        faults.append(f"{where}/run.json: counts = {counts}: in must be out + quarantined + filtered")
+    for name, key in (("quarantine.jsonl", "quarantined"), ("filtered.jsonl", "filtered")):
+        lines = (folder / name).read_bytes().count(b"\n") if (folder / name).exists() else 0
+        if lines != counts[key]:
+            faults.append(f"{where}/{name}: has {lines} lines; run.json counts {counts[key]}")
+    seen: set[str] = set()
+    total = 0
+    parts = {path.name: path for path in part_files(folder)}
+    faults += [f"{where}/{name}: is missing" for name in listed if name not in parts]
+    for name, path in parts.items():
+        if name not in listed:
+            faults.append(f"{where}/{name}: is not of this run; run.json does not list it")
+        elif sha256_of_file(path) != listed[name]["sha256"]:
+            faults.append(f"{where}/{name}: its content is not what was written (sha256 differs)")
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            total += 1
+            place = f"{where}/{name}: line {number}"
+            try:
+                record = Record.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(piece) for piece in first["loc"])
+                faults.append(f"{place}: {field} = {printable(first['input'])}: {first['msg']}")
+                continue
+            faults.extend(f"{place}: record {record.id}: {fault}" for fault in _record_faults(record))
+            if record.id in seen:
+                faults.append(f"{place}: record {record.id}: id: stands here twice")
+            seen.add(record.id)
+            if images.setdefault(record.image.path, record.image.sha256) != record.image.sha256:
+                faults.append(f"{place}: record {record.id}: image.sha256: other records of {record.image.path} have another")
+            problems.update(problem.code for problem in record.problems)
+    if total != counts["out"]:
+        faults.append(f"{where}: holds {total} records; run.json counts {counts['out']}")
+    return total
+
+
+def _record_faults(record: Record) -> list[str]:
+    faults = []
+    width, height = record.image.width, record.image.height
+    for index, target in enumerate(record.targets):
+        x_min, y_min, x_max, y_max = target.box
+        if not (0 <= x_min < x_max <= width + 1e-6 and 0 <= y_min < y_max <= height + 1e-6):
+            faults.append(f"targets[{index}].box = {target.box}: must lie in the image of {width} x {height} px")
+    if not record.targets:
+        faults.append("targets = []: must hold at least one target")
+    if record.mask is not None:
+        try:
+            runs = run_lengths(record.mask.counts)
+        except InputError as error:
+            return [*faults, f"mask.counts: {error}"]
+        if record.mask.size != (height, width) or sum(runs) != height * width:
+            faults.append(f"mask.size = {record.mask.size}, runs {sum(runs)}: must be {(height, width)} and {height * width}")
+        if sum(runs[1::2]) == 0:
+            faults.append("mask: is empty; it must have at least one pixel")
+    return faults
+
+
+def _check_image(root: Path, path: str, expected: str, faults: list[str]) -> None:
+    target = root / path
+    if not target.resolve().is_relative_to(root.resolve()):
+        faults.append(f"{path}: lies outside the workspace")
+    elif not target.is_file():
+        faults.append(f"{path}: is missing; run ingest again in a new workspace")
+    elif sha256_of_file(target) != expected:
+        faults.append(f"{path}: is not the image that was ingested (sha256 differs)")

@@ -1,0 +1,1 @@
+"""Generated overhead scenes with exact masks, from a seed: used by the demo and the tests."""
