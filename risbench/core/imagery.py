@@ -130,14 +130,15 @@ def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixel
             data = dataset.read(chosen)
             valid = None
             if dataset.nodata is not None or dataset.mask_flag_enums[0] != [rasterio.enums.MaskFlags.all_valid]:
-                valid = dataset.read_masks(chosen).min(axis=0) > 0
+                # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
+                valid = dataset.read_masks(chosen).max(axis=0) > 0
             crs, transform = georeference(dataset)
     except (rasterio.errors.RasterioError, ValueError, MemoryError) as error:
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
     if np.iscomplexobj(data):
         data = np.abs(data)
     pixels = _to_rgb(data, valid) if data.dtype != np.uint8 else _as_three_bands(data, valid)
-    return Raster(pixels, "TIFF", False, crs, transform, _metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
+    return Raster(pixels, "TIFF", False, crs, transform, metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
 
 
 def _choose_bands(count: int, bands: Sequence[int] | None, name: str) -> list[int]:
@@ -191,7 +192,8 @@ def georeference(dataset: Any) -> tuple[str | None, Affine | None]:
     return (f"EPSG:{code}" if code else crs.to_wkt()), (a, b, c, d, e, f)
 
 
-def _metres_per_pixel(crs: str | None, transform: Affine | None, width: int, height: int) -> float | None:
+def metres_per_pixel(crs: str | None, transform: Affine | None, width: int, height: int) -> float | None:
+    """Return the side of a pixel in metres, in the middle of the image where the CRS is geographic; None without georeference."""
     if crs is None or transform is None:
         return None
     a, b, _, d, e, f = transform

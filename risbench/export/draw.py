@@ -112,7 +112,8 @@ def captioned(panel: NDArray[np.uint8], lines: Sequence[str], height: int) -> Im
 def wrap(draw: ImageDraw.ImageDraw, text: str, face: Any, width: int) -> list[str]:
     """Return the text as lines no wider than `width` pixels."""
     rows: list[str] = []
-    for word in text.split():
+    pieces = [word[start : start + 30] for word in text.split() for start in range(0, len(word), 30)]
+    for word in pieces:
         if rows and draw.textlength(f"{rows[-1]} {word}", font=face) <= width:
             rows[-1] = f"{rows[-1]} {word}"
         else:

@@ -23,7 +23,8 @@ DATASET: Final = "COCO"
 
 def looks_like_coco(head: str) -> bool:
     """Return whether the first characters of a JSON file are those of COCO instances."""
-    return ('"images"' in head or '"annotations"' in head or '"categories"' in head) and '"objects"' not in head
+    listed = '"file_name"' in head or '"bbox"' in head or '"segmentation"' in head or '"supercategory"' in head
+    return listed and any(key in head for key in ('"images"', '"annotations"', '"categories"')) and '"objects"' not in head
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
-from risbench.core.errors import Refusal, printable
+from risbench.core.errors import Refusal
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
-from risbench.core.imagery import georeference, image_kind
+from risbench.core.imagery import georeference, image_kind, metres_per_pixel
 from risbench.core.record import Affine, Quad
 from risbench.formats.lenient_json import load_json
 from risbench.formats.rows import GivenBox, Item, Refused, Row, number
 from risbench.formats.tree import Entry, SourceTree
 
 DATASET: Final = "geotiff"
+MIN_SIDE_PX: Final = 1.0
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
-CLASS_FIELDS: Final = ("category", "class", "class_name", "label", "type", "name", "type_id", "feature")
+CLASS_FIELDS: Final = ("category", "class", "class_name", "label", "type")
 
 
 @dataclass(frozen=True)
@@ -176,21 +177,33 @@ def _place(
 ) -> tuple[Scene, Quad, tuple[float, float, float, float]]:
     """Return the scene that holds the polygon's centre, and its oriented and upright boxes in that scene's pixels."""
     usable = [scene for scene in scenes if scene.crs is not None and scene.transform is not None]
-    for scene in sorted(usable, key=lambda scene: (scene.entry.stem != stem, scene.entry.path)):
+    too_coarse: Scene | None = None
+    for scene in sorted(usable, key=lambda scene: (scene.entry.stem != stem, _pixel_metres(scene), scene.entry.path)):
         points = _to_pixels(rings, crs, scene)
         if points is None:
             continue
         x_min, y_min, x_max, y_max = quad_bounds([(float(point[0]), float(point[1])) for point in points])
         x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
         if 0 <= x < scene.width and 0 <= y < scene.height:
+            if min(x_max - x_min, y_max - y_min) < MIN_SIDE_PX:
+                too_coarse = too_coarse or scene
+                continue
             corners = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32)))
             return scene, quad_from_flat(np.asarray(corners, dtype=np.float64).ravel().tolist()), (x_min, y_min, x_max, y_max)
+    if too_coarse is not None:
+        where = f"{too_coarse.entry.path} shows it less than {MIN_SIDE_PX} px wide"
+        raise Refusal("object_too_small", "geometry", str(rings[0][:2]), f"{where}; a finer image of the place is needed")
     raise Refusal(
         "outside_all_images",
         "geometry",
-        printable(str(rings[0][:2])),
+        str(rings[0][:2]),
         f"none of the {len(usable)} georeferenced images of the source holds its centre",
     )
+
+
+def _pixel_metres(scene: Scene) -> float:
+    """Return the side of a pixel in metres, to look into the finest image first."""
+    return metres_per_pixel(scene.crs, scene.transform, scene.width, scene.height) or float("inf")
 
 
 def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -> NDArray[np.float64] | None:
@@ -220,7 +233,7 @@ def _read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     columns = {(name or "").strip().lower(): name for name in table.fieldnames or ()}
     needed = {
         "image_path": ("image_path", "image", "filename", "file_name"),
-        "class": (class_field or "label", "class", "category", "name"),
+        "class": (class_field or "label", "label", "class", "category", "name"),
     }
     found = {role: next((columns[name] for name in names if name in columns), None) for role, names in needed.items()}
     if None in found.values() or not {"xmin", "ymin", "xmax", "ymax"} <= set(columns):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +107,23 @@ def _given_pixels(row: Row, raster: Raster, tree: SourceTree) -> NDArray[np.bool
 def object_names(candidates: Sequence[Candidate]) -> list[str]:
     """Return what names each candidate within its image: its object id, or a hash of its sentence and boxes.
 
-    Where two candidates share an object id, both carry the hash as well, so that no name depends on their order.
+    Candidates that share a name carry a hash as well, all of them, so that no name depends on their order.
     """
-    hashes = [content_hash(candidate) for candidate in candidates]
-    plain = [candidate.row.object_id or hashed for candidate, hashed in zip(candidates, hashes, strict=True)]
-    counts = Counter(plain)
-    return [name if counts[name] == 1 else f"{name}-{hashed}" for name, hashed in zip(plain, hashes, strict=True)]
+    names = [candidate.row.object_id or content_hash(candidate) for candidate in candidates]
+    finer: tuple[Callable[[Candidate], str], ...] = (content_hash, _exact_hash)
+    for name_by in finer:
+        counts = Counter(names)
+        names = [
+            name if counts[name] == 1 else f"{name}-{name_by(candidate)}" if name != name_by(candidate) else name
+            for name, candidate in zip(names, candidates, strict=True)
+        ]
+    return names
+
+
+def _exact_hash(candidate: Candidate) -> str:
+    """Return a hash that also tells rows apart whose boxes are equal at the coarsest tier's step."""
+    row = candidate.row
+    return "r" + digest_of([row.file, row.source_key, [box.box for box in row.boxes], row.category])[:10]
 
 
 def content_hash(candidate: Candidate) -> str:

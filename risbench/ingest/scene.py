@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-# P0003_0002 (VRSBench and ours), P0003__1__824___0 (DOTA devkit), P0003_0_800_0_800 (iSAID devkit).
+# P0003_0002, with a referent's name P0003_0002_1 or P0003_0002_h0123456789 (VRSBench, RISBench and ours),
+# P0003__1__824___0 (DOTA devkit), P0003_0_800_0_800 (iSAID devkit).
 _WINDOW_NAMES = (
     re.compile(r"^(?P<scene>.+?)__\d+(?:\.\d+)?__-?\d+___-?\d+$"),
     re.compile(r"^(?P<scene>.+?)_\d+_\d+_\d+_\d+$"),
+    re.compile(r"^(?P<scene>.+?)(?:_\d{4})?_h[0-9a-f]{10}(?:-\w+)?$"),
+    re.compile(r"^(?P<scene>.+?)_\d{4}_\d{1,3}$"),
     re.compile(r"^(?P<scene>.+?)_\d{4,6}$"),
 )
 
