@@ -24,6 +24,7 @@ import rasterio.errors
 import rasterio.transform
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from rasterio.enums import ColorInterp, MaskFlags
 
 from risbench.core.errors import Refusal
 from risbench.core.record import Affine
@@ -126,10 +127,10 @@ def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixel
     try:
         with opener as dataset:
             check_size(name, dataset.width, dataset.height, max_pixels)
-            chosen = _choose_bands(dataset.count, bands, name)
+            chosen = _choose_bands(dataset, bands, name)
             data = dataset.read(chosen)
             valid = None
-            if dataset.nodata is not None or dataset.mask_flag_enums[0] != [rasterio.enums.MaskFlags.all_valid]:
+            if dataset.nodata is not None or dataset.mask_flag_enums[0] != [MaskFlags.all_valid]:
                 # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
                 valid = dataset.read_masks(chosen).max(axis=0) > 0
             crs, transform = georeference(dataset)
@@ -141,8 +142,14 @@ def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixel
     return Raster(pixels, "TIFF", False, crs, transform, metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
 
 
-def _choose_bands(count: int, bands: Sequence[int] | None, name: str) -> list[int]:
+def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[int]:
+    """Return the bands to show: those asked for, else the ones marked red, green and blue, else the first three, or the first."""
+    count = dataset.count
     if bands is None:
+        marked = {color: index for index, color in reversed(list(enumerate(dataset.colorinterp, 1)))}
+        wanted = [marked.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
+        if None not in wanted:
+            return [index for index in wanted if index is not None]
         return [1, 2, 3] if count >= 3 else [1]
     if len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands):
         raise Refusal("no_such_band", "image", name, f"bands {list(bands)} are asked for; it has bands 1 to {count}; name one or three")
