@@ -61,7 +61,7 @@ def quad_area(quad: Quad) -> float:
     return abs(total) / 2
 
 
-def is_oriented(quad: Quad, tolerance_px: float = 1.0) -> bool:
+def is_oriented(quad: Quad, tolerance_px: float = 0.5) -> bool:
     """Return whether the four points differ from the corners of their upright box by more than `tolerance_px`."""
     x_min, y_min, x_max, y_max = quad_bounds(quad)
     return any(min(abs(x - x_min), abs(x - x_max)) > tolerance_px or min(abs(y - y_min), abs(y - y_max)) > tolerance_px for x, y in quad)

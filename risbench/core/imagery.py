@@ -29,6 +29,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from risbench.core.errors import Refusal
 from risbench.core.record import Affine
 
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # most images have none
 Image.MAX_IMAGE_PIXELS = None  # we check the size ourselves, before any pixel is decoded
 Pixels = NDArray[np.uint8]
 
@@ -133,6 +134,8 @@ def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixel
             if dataset.nodata is not None or dataset.mask_flag_enums[0] != [MaskFlags.all_valid]:
                 # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
                 valid = dataset.read_masks(chosen).max(axis=0) > 0
+                if not valid.any():
+                    raise Refusal("image_empty", "image", name, f"every pixel is nodata ({dataset.nodata})")
             crs, transform = georeference(dataset)
     except (rasterio.errors.RasterioError, ValueError, MemoryError) as error:
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error

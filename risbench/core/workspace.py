@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from risbench.core.errors import InputError, TryAgainLater, printable
 from risbench.core.record import Record
-from risbench.core.storage import write_durably
+from risbench.core.storage import explain_os_error, write_durably
 
 SETTINGS_FILE = "risbench.toml"
 INGEST, REFINE, REVIEW, EXPORT, BENCHMARK = "1-ingest", "2-refine", "3-review", "4-export", "5-benchmark"
@@ -74,8 +74,12 @@ class Workspace:
                 root.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 raise InputError(f"{root}: is a file; a workspace is a folder, name another with -w") from None
+            except OSError as error:
+                raise explain_os_error(error, root) from error
             lines = [f"{key} = {json.dumps(value)}" for key, value in settings.model_dump().items()]
-            write_durably(root / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+            with cls(root, settings).lock("ingest"):
+                if not (root / SETTINGS_FILE).exists():
+                    write_durably(root / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
         return cls.open(root)
 
     @contextlib.contextmanager
@@ -87,7 +91,11 @@ class Workspace:
         Raises:
             TryAgainLater: another process holds it; the message names it.
         """
-        with open(self.root / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            file = open(self.root / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+        except OSError as error:
+            raise explain_os_error(error, self.root) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -59,7 +59,7 @@ def _row(line: str, entry: Entry, key: str, locator: str, metres_per_pixel: floa
             raise Refusal("not_a_number", f"coordinate {index + 1}", word, "it must be a number") from None
         values.append(number(value, f"coordinate {index + 1}"))
     quad = quad_from_flat(values)
-    box = GivenBox(quad_bounds(quad), "exact", False, quad=quad if is_oriented(quad, 0.5) else None)
+    box = GivenBox(quad_bounds(quad), "exact", False, quad=quad if is_oriented(quad) else None)
     return Row(
         file=entry.path,
         source_key=key,

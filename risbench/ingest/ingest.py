@@ -76,7 +76,7 @@ def ingest(
     _check_options(fit, multi_target, uninformative, limit)
     class_map = _class_map(map_class)
     tree = SourceTree.open(source, images)
-    only = next((entry for entry in tree.entries if Path(source).is_file() and entry.file == Path(source)), None)
+    only = next((entry for entry in tree.entries if entry.member is None and entry.file == Path(source)), None)
     kind, files, said = choose_format(tree, format, only)
     items: Iterable[Item] = read_source(tree, kind, files, class_field)
     sorted_rows = triage(

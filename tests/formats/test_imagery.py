@@ -93,6 +93,10 @@ def test_sixteen_bits_are_stretched_over_valid_pixels_only(tmp_path: Path) -> No
 def test_every_real_geotiff_becomes_a_picture_or_a_reason(shared: Path) -> None:
     for path in sorted((shared / "geotiff").glob("*.tif")):
         with open(path, "rb") as file:
+            if path.name == "inverted_lat.tif":
+                with pytest.raises(Refusal, match="image_empty.*every pixel is nodata"):
+                    read_raster(file, path.name)
+                continue
             raster = read_raster(file, path.name)
         # RGBA.uint16.tif holds one value everywhere; the others must show something.
         assert raster.pixels.std() > 5 or path.name == "RGBA.uint16.tif", path.name
