@@ -136,9 +136,8 @@ class _Matcher:
         """Return the ids of the annotations that the record's targets are; empty and counted where there are none."""
         if self._links is None:
             return self._by_overlap(record)
-        keys = [record.source.source_key, *(row.source_key for row in record.source.merged)]
-        key = next((key for key in keys if key in self._links), None)
-        if key is None:
+        key = record.source.source_key
+        if key not in self._links:
             self.not_scored["no_link"] += 1
             return []
         missing = [value for value in self._links[key] if value not in self.by_id]
@@ -172,7 +171,7 @@ class _Matcher:
         """Return how many links name no record of the workspace."""
         if self._links is None:
             return 0
-        keys = {key for record in records for key in (record.source.source_key, *(row.source_key for row in record.source.merged))}
+        keys = {record.source.source_key for record in records}
         return sum(key not in keys for key in self._links)
 
 

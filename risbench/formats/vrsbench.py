@@ -91,12 +91,13 @@ def _read_listed(row: Any, index: int, entry: Entry) -> Iterator[Item]:
     elif "objects" in row:
         yield from _read_per_image(row, entry)
     elif "conversations" in row:
-        yield _guarded(_train_row, row, index, entry, str(index))
+        yield _guarded(_train_row, row, index, entry, f"{entry.stem}#{index}")
     elif "boxes_0_100_xyxy" in row:
-        yield _guarded(_boxes_row, row, index, entry, str(index))
+        yield _guarded(_boxes_row, row, index, entry, f"{entry.stem}#{index}")
     else:
-        key = row.get("question_id", index)
-        yield _guarded(_eval_row, row, index, entry, str(key))
+        key = row.get("question_id")
+        # Rows without a key of their own are named by file and place, so that no other file's keys are mistaken for theirs.
+        yield _guarded(_eval_row, row, index, entry, f"{entry.stem}#{index}" if key is None else str(key))
 
 
 def _guarded(reader: Any, row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
