@@ -13,6 +13,7 @@ from risbench.core.imagery import Pixels
 from risbench.core.record import Box, Quad
 
 WORKING_SIDE_PX: Final = 128
+MAX_SIDE_PX: Final = 256
 PAD_SHARE: Final = 0.4
 MIN_PAD_PX: Final = 12
 
@@ -42,11 +43,17 @@ class Crop:
         return np.asarray(out, dtype=np.float32)
 
 
+def _pad_and_scale(long_side: float) -> tuple[float, float]:
+    """Return the padding in image pixels and the scale that brings a box's long side to 128 px, and no crop beyond 256 px."""
+    pad = max(PAD_SHARE * long_side, MIN_PAD_PX)
+    return pad, min(WORKING_SIDE_PX / long_side, MAX_SIDE_PX / (long_side + 2 * pad))
+
+
 def upright_crop(pixels: Pixels, box: Box) -> Crop:
     """Return the padded crop of a box, its long side scaled to 128 px."""
     x_min, y_min, x_max, y_max = box
     width, height = max(x_max - x_min, 2.0), max(y_max - y_min, 2.0)
-    pad, scale = max(PAD_SHARE * max(width, height), MIN_PAD_PX), WORKING_SIDE_PX / max(width, height)
+    pad, scale = _pad_and_scale(max(width, height))
     left, top = x_min - pad, y_min - pad
     affine = np.array([[scale, 0.0, -scale * left], [0.0, scale, -scale * top]])
     size = (round((width + 2 * pad) * scale), round((height + 2 * pad) * scale))
@@ -61,8 +68,7 @@ def turned_crop(pixels: Pixels, quad: Quad) -> tuple[Crop, NDArray[np.float64]]:
     if width < height:
         width, height, angle = height, width, angle + 90
     width, height = max(width, 2.0), max(height, 2.0)
-    pad = max(PAD_SHARE * width, MIN_PAD_PX)
-    scale = WORKING_SIDE_PX / width
+    pad, scale = _pad_and_scale(width)
     turn = np.radians(angle)
     rotation = scale * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     size = (round((width + 2 * pad) * scale), round((height + 2 * pad) * scale))

@@ -1,0 +1,44 @@
+# make demo   build the environment, then draw a small world and run every stage on it
+# make test   build the environment, then run every test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(VENV)/.base
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/demo.sh
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.base
+	$(BIN)/python docs/make_cli.py
+
+bench: $(VENV)/.test
+	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes encode_once kill_and_resume; do \
+		echo "== $$script"; ../$(BIN)/python $$script.py | tee results/$$script.txt; done
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "risbench needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) -c constraints.txt -e '.[sam,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-workspace

@@ -1,0 +1,33 @@
+"""What the scripts share: where the real data is, and running the command line with its peak memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve() / "data"
+REFER = SHARED / "nwpu_vhr10_refer"
+
+
+def need_data() -> None:
+    """End the script with its reason where the real data is absent."""
+    if not REFER.is_dir():
+        sys.exit("skipped: the real data is not here; set RISBENCH_SHARED to the folder that holds data/")
+
+
+def risbench(*words: str | Path) -> tuple[str, float]:
+    """Run the command line; return what it printed and the seconds it took."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "risbench", *map(str, words)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"risbench {words[0]} ended with {done.returncode}: {done.stderr}")
+    return done.stdout, time.monotonic() - began
+
+
+def peak_gib() -> float:
+    """Return the largest resident set of any child so far."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

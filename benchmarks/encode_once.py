@@ -1,0 +1,67 @@
+"""Each image encoded once with its boxes batched, against one SAM call a triplet (random ViT-B weights, CPU, interleaved).
+
+    python benchmarks/encode_once.py [--rounds 3]
+
+Ours is the engine as `refine-masks` runs it, jittered boxes for the agreement score included; the peer is
+segment-anything's SamPredictor, set_image and predict for every triplet. Both use the same model and threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import REFER, need_data
+from PIL import Image
+from segment_anything import SamPredictor, sam_model_registry
+
+from risbench.core.metrics import mask_iou
+from risbench.refine.engines import Prompt
+from risbench.refine.sam_engine import SamEngine
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--rounds", type=int, default=3)
+options = parser.parse_args()
+need_data()
+torch.manual_seed(0)
+random = np.random.default_rng(0)
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "random_vit_b.pth"
+    torch.save(sam_model_registry["vit_b"]().state_dict(), path)
+    engine = SamEngine(path, "cpu")
+    peer = SamPredictor(sam_model_registry["vit_b"](str(path)).eval())
+files = sorted((REFER / "images").glob("*.jpg"))
+print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+for label, counts in (("1.78 boxes an image", [2, 2, 2, 2, 2, 2, 2, 1, 1]), ("10 boxes an image", [10, 10])):
+    work = []
+    for file, count in zip(files, counts, strict=False):
+        image = np.asarray(Image.open(file).convert("RGB"))
+        corners = random.uniform(0, 0.6, (count, 2)) * image.shape[1::-1]
+        sides = random.uniform(0.05, 0.3, (count, 2)) * image.shape[1::-1]
+        work.append((image, [(float(x), float(y), float(x + w), float(y + h)) for (x, y), (w, h) in zip(corners, sides, strict=True)]))
+    ratios, agreement = [], []
+    for _ in range(options.rounds):
+        began = time.monotonic()
+        ours = []
+        for image, boxes in work:
+            engine.load(image)
+            ours += [found.values > 0 for found in engine.segment([Prompt(box, None, "ship") for box in boxes])]
+        middle = time.monotonic()
+        theirs = []
+        for image, boxes in work:
+            for box in boxes:
+                peer.set_image(image)
+                theirs.append(peer.predict(box=np.array(box), multimask_output=False)[0][0])
+        ended = time.monotonic()
+        ratios.append((ended - middle) / (middle - began))
+        agreement += [mask_iou(a, b) if a.any() or b.any() else 1.0 for a, b in zip(ours, theirs, strict=True)]
+        print(f"  {label}: ours {middle - began:.1f} s, peer {ended - middle:.1f} s, {ratios[-1]:.2f}x", flush=True)
+    boxes = sum(counts)
+    print(
+        f"{label} ({len(counts)} images, {boxes} boxes): {statistics.median(ratios):.2f}x; mean mask IoU with the peer {np.mean(agreement):.4f}"
+    )

@@ -1,0 +1,124 @@
+"""kill -9 at 40 random moments a stage, at 60 images, then the same command: the result must be byte-identical."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from risbench.core.imagery import encode_png
+from tests.conftest import cli, eval_row, picture, tree_bytes
+
+KILLS = 40
+STAGES = {
+    "ingest": (["ingest", "source"], "1-ingest"),
+    "refine-masks": (["refine-masks", "--engine", "grabcut", "--workers", "2"], "2-refine"),
+    "export": (["export", "--split", "--include-unreviewed", "--format", "risbench,coco,refer"], "4-export"),
+}
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of 60 images and 360 rows after three uninterrupted stages."""
+    folder = tmp_path_factory.mktemp("calm")
+    source = folder / "source"
+    (source / "Images").mkdir(parents=True)
+    rows = []
+    for index in range(60):
+        name = f"S{index:04d}_0000.png"
+        (source / "Images" / name).write_bytes(encode_png(picture(index)))
+        rows += [eval_row(name, 6 * index + place, f"{{<{18 + 3 * place}><24><{47 + 2 * place}><49>}}") for place in range(6)]
+    rows += [eval_row("gone.png", 1000), {"type": "vqa"}]
+    import json
+
+    (source / "VRSBench_EVAL_referring.json").write_text(json.dumps(rows))
+    for words, _ in STAGES.values():
+        run = cli(*words, "-w", "w", cwd=folder)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+def before_stage(calm: Path, stage: str, target: Path) -> None:
+    """Copy the calm workspace as it was before a stage."""
+    shutil.copytree(calm / "source", target / "source")
+    shutil.copytree(calm / "w", target / "w")
+    for name in ("4-export", "2-refine", "1-ingest"):
+        shutil.rmtree(target / "w" / name)
+        if name == STAGES[stage][1]:
+            break
+    if stage == "ingest":
+        shutil.rmtree(target / "w")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("kill")
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_killed_forty_times_and_run_again_the_result_is_the_same(calm: Path, tmp_path: Path, stage: str) -> None:
+    words, folder = STAGES[stage]
+    before_stage(calm, stage, tmp_path)
+    pristine = tmp_path / "pristine"
+    if (tmp_path / "w").exists():
+        shutil.copytree(tmp_path / "w", pristine)
+    draw = random.Random(stage)
+    command = [sys.executable, "-m", "risbench", *words, "-w", "w"]
+    kills = resumed = 0
+    while kills < KILLS:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        # The clock starts when the stage has begun to write, so that no kill is wasted on the start of Python.
+        deadline = time.monotonic() + 60
+        while not _has_begun(tmp_path / "w", folder) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, {"ingest": 0.5, "refine-masks": 1.5, "export": 0.5}[stage]))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            resumed += any((tmp_path / "w" / folder).rglob("part-*.jsonl"))
+            continue
+        error = process.communicate()[1]
+        assert process.returncode == 0, error
+        assert _same(calm, tmp_path), f"after {kills} kills"
+        shutil.rmtree(tmp_path / "w")
+        if pristine.exists():
+            shutil.copytree(pristine, tmp_path / "w")
+    run = cli(*words, "-w", "w", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert _same(calm, tmp_path)
+    assert stage == "export" or resumed > 0, "no kill left a part to go on from"
+
+
+def _has_begun(workspace: Path, folder: str) -> bool:
+    return any((workspace / folder).rglob("plan.json")) or any((workspace / folder).glob(".tmp-*"))
+
+
+def _same(calm: Path, stormy: Path) -> bool:
+    ours, theirs = tree_bytes(stormy / "w"), tree_bytes(calm / "w")
+    return (
+        all(theirs[name] == data for name, data in ours.items())
+        and {name.split("/")[0] for name in ours} <= {name.split("/")[0] for name in theirs}
+        and all(name in ours for name in theirs if name.split("/")[0] in {other.split("/")[0] for other in ours})
+    )
+
+
+def test_a_kill_between_the_two_renames_of_a_replacement_loses_no_release(calm: Path, tmp_path: Path) -> None:
+    shutil.copytree(calm / "w", tmp_path / "w")
+    exports = tmp_path / "w" / "4-export"
+    (exports / "release").rename(exports / ".old-release")
+    run = cli("export", "--split", "--include-unreviewed", "--format", "risbench,coco,refer", "-w", "w", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert tree_bytes(exports) == tree_bytes(calm / "w" / "4-export")
+
+
+def test_the_comparison_sees_one_changed_byte(calm: Path, tmp_path: Path) -> None:
+    shutil.copytree(calm / "w", tmp_path / "w")
+    assert _same(calm, tmp_path)
+    part = next((tmp_path / "w" / "1-ingest").glob("part-*.jsonl"))
+    part.write_bytes(part.read_bytes().replace(b"1", b"2", 1))
+    assert not _same(calm, tmp_path)

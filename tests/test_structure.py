@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "risbench"
+# Who may import whom: a room may import the rooms of lower layers only, and stages never each other.
+LAYERS = [
+    {"cli", "demo", "doctor", "printing", "__main__"},
+    {"ingest", "refine", "review", "export", "benchmark"},
+    {"sam", "scenes", "formats"},
+    {"core"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the rooms of risbench that a module imports, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""] if node.module != "risbench" else [f"risbench.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("risbench.")}
+    return rooms - {"__version__"}
+
+
+def wrong_imports(room: str, imported: set[str]) -> set[str]:
+    """Return the imports that do not run downwards."""
+    return {
+        other for other in imported if other != room and (LEVEL[other] < LEVEL[room] or (LEVEL[other] == LEVEL[room] and LEVEL[room] != 0))
+    }
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downwards_and_stages_never_import_each_other(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).parts
+    if parts == ("__init__.py",):
+        return
+    room = parts[0].removesuffix(".py")
+    assert room in LEVEL, f"{room} is not a room of the house; add it to docs/architecture.md and here"
+    assert wrong_imports(room, imports_of(path)) == set()
+
+
+def test_the_rule_itself_catches_what_it_forbids() -> None:
+    assert wrong_imports("ingest", {"export"}) == {"export"}
+    assert wrong_imports("core", {"formats"}) == {"formats"}
+    assert wrong_imports("formats", {"refine"}) == {"refine"}
+    assert wrong_imports("refine", {"sam", "core", "refine"}) == set()
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "risbench", "--help"], stdout=subprocess.DEVNULL, check=True)
+        times.append(time.monotonic() - began)
+    # Other tests run beside this one, so the fastest run is what the program itself takes.
+    assert min(times) < 0.5, statistics.median(times)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys\nfrom risbench.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass\nprint(sorted(set(sys.modules) & {'torch', 'cv2', 'numpy', 'pydantic', 'rasterio', 'pandas', 'matplotlib'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_no_module_outgrows_its_room() -> None:
+    long = {str(path.relative_to(ROOT)): lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 400}
+    assert long == {}
