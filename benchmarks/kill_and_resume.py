@@ -2,7 +2,7 @@
 
     python benchmarks/kill_and_resume.py [--kills 40] [--seed 0]
 
-The kills are shared out over the stages by how long each takes. The result must equal an uninterrupted run's
+A quarter of the kills hits ingest, a quarter export, half refine-masks. The result must equal an uninterrupted run's
 byte for byte, `seconds` in run.json aside. As a check of the check, one byte is changed at the end and must be seen.
 """
 
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ STAGES = (
     ("refine-masks",),
     ("export", "--split", "--include-unreviewed", "--format", "risbench,coco,refer"),
 )
+FOLDERS = ("1-ingest", "2-refine", "4-export")
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -41,6 +43,11 @@ def digest(root: Path) -> dict[str, str]:
                 data = json.dumps(value, sort_keys=True).encode()
             found[path.relative_to(root).as_posix()] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def same_so_far(calm: Path, stormy: Path, folder: str) -> bool:
+    """Return whether one stage's folder is the same in both workspaces."""
+    return digest(calm / folder) == digest(stormy / folder)
 
 
 def killed_after(words: tuple[str, ...], workspace: Path, seconds: float) -> bool:
@@ -70,24 +77,30 @@ def main() -> None:
         calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
         lengths = [risbench(*words, "-w", calm)[1] for words in STAGES]
         print("uninterrupted: " + ", ".join(f"{words[0]} {length:.1f} s" for words, length in zip(STAGES, lengths, strict=True)))
-        # At least ten a stage, the rest by length.
-        shares = [10 + round((options.kills - 30) * length / sum(lengths)) for length in lengths]
-        shares[1] += options.kills - sum(shares)
         began = time.monotonic()
-        for words, length, wanted in zip(STAGES, lengths, shares, strict=True):
-            done = 0
-            while done < wanted:
-                # Resumed runs are shorter, so the moments are drawn from what is likely to be left.
-                done += killed_after(words, stormy, draw.uniform(0.3, max(1.0, length / max(1, wanted - 2)) + 1.5))
-                if (
-                    stormy / {"ingest": "1-ingest", "refine-masks": "2-refine/round-1"}.get(words[0], "4-export/release") / "run.json"
-                ).exists():
-                    break
+        total = 0
+        for index, (words, length) in enumerate(zip(STAGES, lengths, strict=True)):
+            wanted = options.kills // 4 if index != 1 else options.kills - 2 * (options.kills // 4)
+            kills = again = 0
+            while kills < wanted:
+                # A resumed run has less left to do: moments are drawn so that most kills hit work, not the start of Python.
+                if killed_after(words, stormy, draw.uniform(0.5, 1.5 + length / 4)):
+                    kills += 1
+                    continue
+                # It came to its end between two kills: that result counts too, then the stage starts from nothing.
+                again += 1
+                if not same_so_far(calm, stormy, FOLDERS[index]):
+                    sys.exit(f"{words[0]}: differs after {kills} kills")
+                shutil.rmtree(stormy / FOLDERS[index])
             risbench(*words, "-w", stormy)
-            print(f"{words[0]}: killed {done} times, then finished")
+            total += kills
+            print(
+                f"{words[0]}: killed {kills} times; finished {again + 1} times, each time the same: {same_so_far(calm, stormy, FOLDERS[index])}",
+                flush=True,
+            )
         first, second = digest(calm), digest(stormy)
         same = first == second
-        print(f"{len(first)} files, {time.monotonic() - began:.0f} s; byte-identical: {same}")
+        print(f"{total} kills, {len(first)} files, {time.monotonic() - began:.0f} s; byte-identical: {same}")
         target = stormy / "1-ingest" / "part-00000.jsonl"
         target.write_bytes(target.read_bytes().replace(b"0", b"1", 1))
         print(f"a changed byte is seen: {digest(stormy) != first}")

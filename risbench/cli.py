@@ -44,6 +44,9 @@ class SafeGroup(TyperGroup):
         except RisbenchError as error:
             typer.echo(f"risbench: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("risbench: interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -69,7 +72,7 @@ def _show(result: dict[str, Any], as_json: bool, printer: Callable[[dict[str, An
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="A folder, zip or annotation file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder, zip or annotation file.")],
     workspace: WorkspaceOption = Path(),
     format: Annotated[str | None, typer.Option(help="vrsbench, dota, coco, refer, phrases or geotiff; guessed when left out.")] = None,
     images: Annotated[Path | None, typer.Option(help="A further folder or zip to look for images in.")] = None,
@@ -229,7 +232,7 @@ def stats(
 
 @app.command()
 def show(
-    id: Annotated[str, typer.Argument(help="The record's id, or the end of it where that is unique.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The record's id, or the end of it where that is unique.")],
     workspace: WorkspaceOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Where the PNG goes; 'show' in the workspace by default.")] = None,
     json_: JsonOption = False,
@@ -284,9 +287,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("risbench: interrupted; the same command goes on from here", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -51,7 +51,10 @@ def demo(*, workspace: Path | str = "demo-workspace", scenes: int = 24, seed: in
         lambda r: f"{r['images']} windows with {r['objects']} objects, {r['rows']} sentences",
     )
     step("ingest", lambda: ingest(source, workspace=root, name="demo", quiet=quiet), _said_ingest)
-    step("baseline", lambda: refine_masks(workspace=root, engine="box", quiet=quiet), lambda _: "the boxes themselves as masks (round 1)")
+    if not Workspace.open(root).finished_rounds():
+        step(
+            "baseline", lambda: refine_masks(workspace=root, engine="box", quiet=quiet), lambda _: "the boxes themselves as masks (round 1)"
+        )
     baseline = step(
         "audit",
         lambda: audit(truth=source / "truth.json", links=source / "links.json", workspace=root, round_number=1, quiet=quiet),

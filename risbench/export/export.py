@@ -49,6 +49,7 @@ def export(
         raise OptionError(f"--format {','.join(formats)}: must be of {', '.join(RELEASE_FORMATS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise OptionError(f"--name {name!r}: use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit")
+    parse_rule(split, 1, _manifests(opened))  # a rule that cannot be is refused before anything is read
     with opened.lock("export"):
         return _export(
             opened, split, sorted(set(formats)), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, quiet
@@ -64,7 +65,7 @@ def _export(
         reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "the workspace has no record"
         hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
-    rule = parse_rule(split, len(records), (workspace.root / "manifests" / "splits", Path("manifests") / "splits"))
+    rule = parse_rule(split, len(records), _manifests(workspace))
     near = _near_pairs(records)
     scenes = _assign(records, rule, near, seed)
     unlisted = sum(record.image.scene not in scenes for record in records)
@@ -82,6 +83,11 @@ def _export(
         _write(folder, workspace, kept, formats, release, {scene: scenes[scene] for scene in sorted(scenes)}, quiet)
         state = "released"
     return {**release, "state": state, "path": str(folder)}
+
+
+def _manifests(workspace: Workspace) -> tuple[Path, Path]:
+    """Return the folders where frozen split lists are looked for by name."""
+    return (workspace.root / "manifests" / "splits", Path("manifests") / "splits")
 
 
 def _choose(records: Any, include_unreviewed: bool) -> tuple[list[Record], Counter[str]]:
