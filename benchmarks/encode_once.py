@@ -62,6 +62,5 @@ for label, counts in (("1.78 boxes an image", [2, 2, 2, 2, 2, 2, 2, 1, 1]), ("10
         agreement += [mask_iou(a, b) if a.any() or b.any() else 1.0 for a, b in zip(ours, theirs, strict=True)]
         print(f"  {label}: ours {middle - began:.1f} s, peer {ended - middle:.1f} s, {ratios[-1]:.2f}x", flush=True)
     boxes = sum(counts)
-    print(
-        f"{label} ({len(counts)} images, {boxes} boxes): {statistics.median(ratios):.2f}x; mean mask IoU with the peer {np.mean(agreement):.4f}"
-    )
+    same = float(np.mean(agreement))
+    print(f"{label} ({len(counts)} images, {boxes} boxes): {statistics.median(ratios):.2f}x; mean mask IoU with the peer {same:.4f}")

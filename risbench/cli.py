@@ -195,7 +195,9 @@ def audit(
         Path | None, typer.Option(help="JSON that maps source_key to annotation id; else rows match by image, class, overlap.")
     ] = None,
     round_: Annotated[int | None, typer.Option("--round", help="Score this refine round instead of the latest masks.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write the worst cases as an image sheet (PNG) here.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Where the sheet of worst cases goes (PNG); audit/worst.png in the workspace by default.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Score the workspace's masks against true ones, with intervals, by class, size, box tier and engine."""

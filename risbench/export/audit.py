@@ -54,7 +54,8 @@ def audit(
     """Score masks against COCO instances and return means with 95 % intervals (bootstrap, whole images drawn).
 
     `links` maps `source_key` to annotation id (or a list of ids for several targets); without it a record matches the
-    annotation of its image and class that overlaps its box most. A record without a mask scores 0.
+    annotation of its image and class that overlaps its box most. A record without a mask scores 0. The worst cases are
+    drawn to `sheet`, by default `audit/worst.png` in the workspace.
 
     Raises:
         InputError: truth or links cannot be read, or nothing matches.
@@ -80,15 +81,11 @@ def audit(
         raise InputError(f"{truth}: none of the workspace's {len(records):,} records matches an annotation: {dict(matcher.not_scored)}")
     result = {**_summary(scores), "not_scored": dict(sorted(matcher.not_scored.items())), "ambiguous": matcher.ambiguous}
     result["links_without_record"] = matcher.unused_links(records)
-    result["worst"] = [
-        {"id": score.record.id, "iou": round(score.iou, 4)}
-        for score in sorted(scores, key=lambda score: (score.iou, score.record.id))[:_WORST]
-    ]
-    result["sheet"] = None
-    if sheet is not None:
-        worst = sorted(scores, key=lambda score: (score.iou, score.record.id))[:_WORST]
-        write_sheet(Path(sheet), opened.root, [(score.record, score.truth, f"{score.iou:.2f}") for score in worst])
-        result["sheet"] = str(sheet)
+    worst = sorted(scores, key=lambda score: (score.iou, score.record.id))[:_WORST]
+    result["worst"] = [{"id": score.record.id, "iou": round(score.iou, 4)} for score in worst]
+    path = Path(sheet) if sheet is not None else opened.root / "audit" / "worst.png"
+    write_sheet(path, opened.root, [(score.record, score.truth, f"{score.iou:.2f}") for score in worst])
+    result["sheet"] = str(path)
     return result
 
 

@@ -140,8 +140,9 @@ def _classes_by_size(folder: Path, records: Sequence[Record]) -> str:
         axes.barh(names, widths, left=left, color=color, label=size)
         left += widths
     axes.invert_yaxis()
-    if left.max() > 30 * left[left > 0].min():
-        axes.set_xscale("symlog")
+    for place, total in enumerate(left):
+        axes.annotate(f" {int(total):,}", (total, place), va="center", fontsize=8, color="#444444")
+    axes.margins(x=0.09)
     axes.set(xlabel="triplets", title="Object classes and sizes (Fig. 3b); small < 32² px, large ≥ 96² px")
     axes.legend(frameon=False, loc="lower right")
     return _save(figure, folder / "classes_by_size.png")

@@ -82,6 +82,11 @@ RELATIVE_SIZES: Final = (
     "shorter",
 )
 
+# One pattern a kind, the longest word first, so that "medium-sized" wins over "medium".
+_WORDS: Final = {
+    kind: re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(words, key=lambda word: (-len(word), word)))})(?![\w-])")
+    for kind, words in (("color", COLORS), ("shape", SHAPES), ("size", SIZES), ("relative_size", RELATIVE_SIZES))
+}
 _VERTICAL, _HORIZONTAL = "top|bottom|upper|lower", "left|right"
 _MOST = re.compile(rf"\b(?:{_VERTICAL}|{_HORIZONTAL})[- ]?most\b|\b(?:leftmost|rightmost|topmost|bottommost|uppermost|lowermost)\b")
 _CORNER = re.compile(rf"\b(?:{_VERTICAL})[- ](?:{_HORIZONTAL}|middle|center)\b")
@@ -107,8 +112,8 @@ def attributes_of(category: str, sentence: str | None, fields: Mapping[str, str]
 def _tag(sentence: str) -> dict[str, str]:
     text = sentence.casefold()
     tags: dict[str, str] = {}
-    for kind, words in (("color", COLORS), ("shape", SHAPES), ("size", SIZES), ("relative_size", RELATIVE_SIZES)):
-        value = _first_word(text, words)
+    for kind in _WORDS:
+        value = _first_word(text, kind)
         if value is not None:
             tags[kind] = value
     most, corner, edge, relation = _MOST.search(text), _CORNER.search(text), _EDGE.search(text), _RELATION.search(text)
@@ -121,6 +126,6 @@ def _tag(sentence: str) -> dict[str, str]:
     return tags
 
 
-def _first_word(text: str, words: tuple[str, ...]) -> str | None:
-    found = [(match.start(), -len(word), word) for word in words if (match := re.search(rf"(?<![\w-]){word}(?![\w-])", text))]
-    return min(found)[2] if found else None
+def _first_word(text: str, kind: str) -> str | None:
+    found = _WORDS[kind].search(text)
+    return found[0] if found else None

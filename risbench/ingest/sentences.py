@@ -32,6 +32,10 @@ _ONE_OF = re.compile(
 _PLURAL_EXCEPTIONS: Final = frozenset(
     {"tennis", "bus", "gas", "grass", "cross", "canvas", "overpass", "across", "pass", "campus", "athletics"}
 )
+_CLASS_OF: Final = dict(CLASS_PHRASES)
+_CLASS_NOUNS: Final = frozenset(phrase.split()[-1] for phrase, _ in CLASS_PHRASES)
+# CLASS_PHRASES has the longest first, and of alternatives that start at one place the first wins.
+_ANY_CLASS = re.compile(rf"\b({'|'.join(re.escape(phrase) for phrase, _ in CLASS_PHRASES)})(?:s|es)?\b")
 _ARTICLES = re.compile(r"^(?:the|a|an|one|1|this|that)\s+")
 
 
@@ -95,20 +99,14 @@ def _plural_class(head: str) -> str | None:
     word = last[0]
     if not word.endswith("s") or word in _PLURAL_EXCEPTIONS or word.endswith("ss"):
         return None
-    nouns = {phrase.split()[-1] for phrase, _ in CLASS_PHRASES}
     singular = {word[:-1], word.removesuffix("es"), re.sub("ies$", "y", word)}
-    return word if word not in nouns and singular & nouns else None
+    return word if word not in _CLASS_NOUNS and singular & _CLASS_NOUNS else None
 
 
 def find_class(sentence: str) -> tuple[str, str] | None:
     """Return (phrase, class) of the first class that the sentence names, the longest phrase where several start there."""
-    text = " " + re.sub(r"[-_]", " ", sentence.casefold()) + " "
-    best: tuple[int, int, str, str] | None = None
-    for phrase, name in CLASS_PHRASES:
-        found = re.search(rf"\b{re.escape(phrase)}(?:s|es)?\b", text)
-        if found is not None and (best is None or (found.start(), -len(phrase)) < best[:2]):
-            best = (found.start(), -len(phrase), phrase, name)
-    return (best[2], best[3]) if best else None
+    found = _ANY_CLASS.search(re.sub(r"[-_]", " ", sentence.casefold()))
+    return (found[1], _CLASS_OF[found[1]]) if found else None
 
 
 def says_only_the_class(sentence: str) -> bool:
