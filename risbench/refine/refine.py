@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,10 @@ def refine_masks(
         raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth")
     if name != "sam" and checkpoint is not None:
         raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam")
+    if name == "sam" or gpu:
+        _need("torch")
+    if name == "sam":
+        _need("segment_anything")
     device = _device(gpu, name)
     count = workers if workers is not None else (1 if name == "sam" else (os.cpu_count() or 1))
     if count < 1:
@@ -130,13 +135,16 @@ def _is_open(record: Record, redo_given: bool) -> bool:
     return record.review.status in _UNDECIDED and (redo_given or not given)
 
 
+def _need(package: str) -> None:
+    if util.find_spec(package) is None:
+        raise missing_extra(package.replace("_", "-"), "sam")
+
+
 def _device(gpu: bool, engine: str) -> str:
     if not gpu:
         return "cpu"
-    try:
-        import torch
-    except ImportError as error:
-        raise missing_extra("torch", "sam") from error
+    import torch
+
     if not torch.cuda.is_available():
         raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
     return "cuda" if engine == "sam" else "cpu"
