@@ -94,10 +94,8 @@ def main() -> None:
                 shutil.rmtree(stormy / FOLDERS[index])
             risbench(*words, "-w", stormy)
             total += kills
-            print(
-                f"{words[0]}: killed {kills} times; finished {again + 1} times, each time the same: {same_so_far(calm, stormy, FOLDERS[index])}",
-                flush=True,
-            )
+            same = same_so_far(calm, stormy, FOLDERS[index])
+            print(f"{words[0]}: killed {kills} times; finished {again + 1} times, each time the same: {same}", flush=True)
         first, second = digest(calm), digest(stormy)
         same = first == second
         print(f"{total} kills, {len(first)} files, {time.monotonic() - began:.0f} s; byte-identical: {same}")

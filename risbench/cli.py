@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from types import FrameType
 
-DEFAULT_SPLIT = "scene"
+DEFAULT_SPLIT = "default"
 
 
 class SplitCommand(TyperCommand):
@@ -37,13 +37,22 @@ class SafeGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and translate errors that are the user's to mend."""
-        from risbench.core.errors import RisbenchError
+        from risbench.core.errors import Refusal, RisbenchError, printable
 
         try:
             return super().invoke(ctx)
         except RisbenchError as error:
-            typer.echo(f"risbench: {error}", err=True)
+            typer.echo(f"risbench: {printable(str(error), 2000)}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except Refusal as reason:
+            typer.echo(f"risbench: {printable(str(reason), 2000)}", err=True)
+            raise typer.Exit(3) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
+            raise typer.Exit(4) from None
         except KeyboardInterrupt:
             typer.echo("risbench: interrupted; the same command goes on from here", err=True)
             raise typer.Exit(130) from None
@@ -115,7 +124,7 @@ def ingest(
 def _bands(value: str | None) -> list[int] | None:
     if value is None:
         return None
-    if not all(part.strip().isdigit() for part in value.split(",")):
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in value.split(",")):
         raise typer.BadParameter(f"{value!r}: write band numbers with commas, such as 5,3,2", param_hint="--bands")
     return [int(part) for part in value.split(",")]
 
@@ -158,7 +167,7 @@ def export(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Bare: the default rule, 'scene' (whole scenes, .501/.191/.308 as in the paper, stratified by class and size). Else "
+            help="Bare: the workspace's rule, at first 'scene' (whole scenes, .501/.191/.308 as in the paper, even by class and size). Else "
             "fractions (.7,.1,.2), counts (26300,10013,16159), or a frozen list (a file, or a name in manifests/splits).",
         ),
     ] = None,
@@ -176,7 +185,7 @@ def export(
 
     result = run(
         workspace=workspace,
-        split=split or DEFAULT_SPLIT,
+        split=None if split in (None, DEFAULT_SPLIT) else split,
         formats=[part.strip() for part in format.split(",")],
         name=name,
         seed=seed,

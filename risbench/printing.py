@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from risbench.core.errors import printable
+
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
 def _say(line: str = "") -> None:
-    _CONSOLE.print(line, markup=False)
+    _CONSOLE.print(printable(line, 5000), markup=False)
 
 
 def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
@@ -21,7 +23,7 @@ def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+        table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 500)) for cell in row))
     _CONSOLE.print(table)
 
 
@@ -57,6 +59,8 @@ def _state(result: Mapping[str, Any]) -> None:
 
 def print_refine(result: dict[str, Any]) -> None:
     """Print the round's counts."""
+    if "said" in result:
+        _say(result["said"])
     _say(f"round {result['round']}, engine {result['options']['engine']}")
     _reconciliation(result)
     _state(result)

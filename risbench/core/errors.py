@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def missing_extra(package: str, extra: str) -> EnvironmentLacks:
     return EnvironmentLacks(f"the package {package!r} is not installed; run: pip install 'risbench[{extra}]'")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refusal(Exception):
     """Why one row of a source is refused. It goes to the quarantine list; the other rows go on.
 
@@ -58,12 +59,22 @@ class Refusal(Exception):
         return f"{self.code}: {self.field} = {printable(self.value)}; {self.bound}"
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 40
+_SHORT.maxstring = _SHORT.maxother = 2000
+
+
+def shortened(value: object) -> str:
+    """Return a repr of bounded length and cost: a hostile value may be a tree of a billion leaves."""
+    return _SHORT.repr(value)
+
+
 def printable(value: object, limit: int = 160) -> str:
     """Return `value` as one safe line: control, escape and direction-changing characters are shown by number.
 
     Source text goes to terminals and logs, where an escape sequence would be obeyed.
     """
-    text = value[: limit + 1] if isinstance(value, str) else repr(value)
+    text = value[: limit + 1] if isinstance(value, str) else shortened(value)
     shown = "".join(
         f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else character
         for character in text[:limit]

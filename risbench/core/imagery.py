@@ -34,6 +34,7 @@ Image.MAX_IMAGE_PIXELS = None  # we check the size ourselves, before any pixel i
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS: Final = 200_000_000
+MAX_BAND_BYTES: Final = 400_000_000
 MIN_SIDE_PX: Final = 8
 _ORIENTATION_TAG: Final = 0x0112
 _SIGNATURES: Final = {
@@ -117,32 +118,72 @@ def read_raster(file: BinaryIO, name: str, *, bands: Sequence[int] | None = None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
     if image.mode in ("I", "I;16", "I;16B", "F"):
-        return Raster(_to_rgb(np.asarray(image, dtype=np.float64)[None], None), kind)
+        grey = _to_eight_bits(np.asarray(image), None)
+        return Raster(np.repeat(grey[..., None], 3, axis=2), kind)
     plain = kind in ("PNG", "JPEG") and image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) == 1
     return Raster(np.ascontiguousarray(np.asarray(image.convert("RGB"))), kind, plain)
 
 
 def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixels: int) -> Raster:
     path = getattr(file, "name", None)
-    opener: Any = rasterio.open(path, driver="GTiff") if isinstance(path, str) else rasterio.open(io.BytesIO(file.read()), driver="GTiff")
     try:
-        with opener as dataset:
+        source: Any = path if isinstance(path, str) else io.BytesIO(file.read())
+        with rasterio.open(source, driver="GTiff") as dataset:
             check_size(name, dataset.width, dataset.height, max_pixels)
             chosen = _choose_bands(dataset, bands, name)
-            data = dataset.read(chosen)
-            valid = None
-            if dataset.nodata is not None or dataset.mask_flag_enums[0] != [MaskFlags.all_valid]:
-                # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
-                valid = dataset.read_masks(chosen).max(axis=0) > 0
-                if not valid.any():
-                    raise Refusal("image_empty", "image", name, f"every pixel is nodata ({dataset.nodata})")
+            item_bytes = max(np.dtype(dataset.dtypes[band - 1]).itemsize for band in chosen)
+            if dataset.width * dataset.height * item_bytes > MAX_BAND_BYTES:
+                size = f"{dataset.width} x {dataset.height} px of {item_bytes} bytes"
+                raise Refusal(
+                    "image_too_large", "image", name, f"a band has {size}; at most {MAX_BAND_BYTES:,} bytes: cut it into tiles first"
+                )
+            valid = _valid_pixels(dataset, chosen, name)
+            # Band by band, so that one band of the file's own depth is in memory at a time.
+            pixels = np.empty((dataset.height, dataset.width, 3), np.uint8)
+            for channel, band in enumerate(chosen):
+                pixels[..., channel] = _to_eight_bits(dataset.read(band), valid)
+            if len(chosen) == 1:
+                pixels[..., 1], pixels[..., 2] = pixels[..., 0], pixels[..., 0]
             crs, transform = georeference(dataset)
-    except (rasterio.errors.RasterioError, ValueError, MemoryError) as error:
+    except (rasterio.errors.RasterioError, ValueError, TypeError, MemoryError) as error:
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
-    if np.iscomplexobj(data):
-        data = np.abs(data)
-    pixels = _to_rgb(data, valid) if data.dtype != np.uint8 else _as_three_bands(data, valid)
     return Raster(pixels, "TIFF", False, crs, transform, metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
+
+
+def _valid_pixels(dataset: Any, chosen: Sequence[int], name: str) -> NDArray[np.bool_] | None:
+    """Return where a dataset has data, None where it has it everywhere."""
+    if dataset.nodata is None and dataset.mask_flag_enums[0] == [MaskFlags.all_valid]:
+        return None
+    # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
+    valid = np.zeros((dataset.height, dataset.width), bool)
+    for band in chosen:
+        valid |= dataset.read_masks(band) > 0
+    if not valid.any():
+        raise Refusal("image_empty", "image", name, f"every pixel is nodata ({dataset.nodata})")
+    return valid
+
+
+def _to_eight_bits(band: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
+    """Stretch one band (height, width) of any dtype between its 2nd and 98th percentile; 8-bit bands stay as they are."""
+    if np.iscomplexobj(band):
+        band = np.abs(band)
+    if band.dtype == np.uint8:
+        return np.asarray(band if valid is None else np.where(valid, band, 0), dtype=np.uint8)
+    usable = np.isfinite(band) if valid is None else np.isfinite(band) & valid
+    out = np.zeros(band.shape, np.uint8)
+    if not usable.any():
+        return out
+    # A million samples settle a percentile; the stride is fixed, so the result is too.
+    sample = band[usable]
+    low, high = np.percentile(sample[:: max(1, sample.size // 1_000_000)].astype(np.float64), (2, 98))
+    if high <= low:
+        low, high = float(sample.min()), float(sample.max())
+    scale = 255.0 / (high - low) if high > low else 0.0
+    for start in range(0, band.shape[0], 512):
+        rows = slice(start, start + 512)
+        values = np.where(usable[rows], band[rows], low).astype(np.float64)
+        out[rows] = np.where(usable[rows], np.clip((values - low) * scale, 0, 255), 0).round().astype(np.uint8)
+    return out
 
 
 def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[int]:
@@ -157,34 +198,6 @@ def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[
     if len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands):
         raise Refusal("no_such_band", "image", name, f"bands {list(bands)} are asked for; it has bands 1 to {count}; name one or three")
     return list(bands)
-
-
-def _to_rgb(data: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
-    """Stretch (bands, height, width) of any real dtype to 8 bits, band by band, over its valid pixels."""
-    usable = np.isfinite(data).all(axis=0)
-    if valid is not None:
-        usable &= valid
-    out = np.zeros(data.shape, np.uint8)
-    if usable.any():
-        for index, band in enumerate(data):
-            # A million samples settle a percentile; the stride is fixed, so the result is too.
-            sample = band[usable]
-            low, high = np.percentile(sample[:: max(1, sample.size // 1_000_000)].astype(np.float64), (2, 98))
-            if high <= low:
-                low, high = float(sample.min()), float(sample.max())
-            scale = 255.0 / (high - low) if high > low else 0.0
-            values = np.where(usable, band, low).astype(np.float64)
-            out[index] = np.where(usable, np.clip((values - low) * scale, 0, 255), 0).round().astype(np.uint8)
-    return _as_three_bands(out, None)
-
-
-def _as_three_bands(data: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
-    if data.shape[0] == 1:
-        data = np.repeat(data, 3, axis=0)
-    pixels = np.ascontiguousarray(np.moveaxis(data, 0, 2))
-    if valid is not None:
-        pixels[~valid] = 0
-    return pixels
 
 
 def georeference(dataset: Any) -> tuple[str | None, Affine | None]:

@@ -57,6 +57,7 @@ class Source(Frozen):
     source_key: str
     object_id: str | None = None
     licence: str | None = None
+    split: str | None = None
     merged: tuple[SourceRow, ...] = ()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from risbench import __version__
-from risbench.core.errors import EnvironmentLacks, RisbenchError
+from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError
 from risbench.core.record import Record
 
 PROGRESS = ".progress"
@@ -115,8 +115,7 @@ class StageRun:
         """Return the summary of the finished run in this folder, whatever its plan, or None."""
         if not self.run_file.exists():
             return None
-        summary: dict[str, Any] = json.loads(self.run_file.read_bytes())
-        return summary
+        return read_summary(self.folder)
 
     def same_plan(self, summary: Mapping[str, Any]) -> bool:
         """Return whether a finished run was made by this plan."""
@@ -130,6 +129,8 @@ class StageRun:
         discarded = False
         if self.folder.exists() and (not plan_file.exists() or plan_file.read_bytes() != wanted):
             discarded = any(self.folder.glob("part-*.jsonl"))
+            # First the commit point: a kill while the rest goes must not leave a stage that looks finished.
+            self.run_file.unlink(missing_ok=True)
             shutil.rmtree(self.folder)
         try:
             progress.mkdir(parents=True, exist_ok=True)
@@ -209,6 +210,22 @@ class StageRun:
 
     def _progress_file(self, index: int) -> Path:
         return self.folder / PROGRESS / f"part-{index:05d}.json"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the run.json of a finished stage.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / "run.json"
+    try:
+        summary: dict[str, Any] = json.loads(path.read_bytes())
+        if not all(isinstance(summary[key], kind) for key, kind in (("counts", dict), ("parts", list), ("plan", str))):
+            raise TypeError("counts, parts and plan are not what they should be")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder and run the stage again") from None
+    return summary
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from risbench.core.errors import InputError, TryAgainLater, printable
 from risbench.core.record import Record
-from risbench.core.storage import explain_os_error, write_durably
+from risbench.core.storage import explain_os_error, read_summary, sha256_of_file, write_durably
 
 SETTINGS_FILE = "risbench.toml"
 INGEST, REFINE, REVIEW, EXPORT, BENCHMARK = "1-ingest", "2-refine", "3-review", "4-export", "5-benchmark"
@@ -27,7 +27,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    window_size: int = 512
     seed: int = 0
     engine: str = "grabcut"
     split_rule: str = "scene"
@@ -51,7 +50,7 @@ class Workspace:
         path = root / SETTINGS_FILE
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{root}: no {SETTINGS_FILE} here, so this is not a workspace; make one with "
                 "`risbench ingest SOURCE -w FOLDER`, or name an existing one with -w"
@@ -72,7 +71,7 @@ class Workspace:
         if not (root / SETTINGS_FILE).exists():
             try:
                 root.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:
+            except (FileExistsError, NotADirectoryError):
                 raise InputError(f"{root}: is a file; a workspace is a folder, name another with -w") from None
             except OSError as error:
                 raise explain_os_error(error, root) from error
@@ -143,10 +142,15 @@ def read_records(folder: Path) -> Iterator[Record]:
     """Yield the records of a finished stage in their order.
 
     Raises:
-        InputError: a line is not a record of this schema version; the message names file, line and field.
+        InputError: a part is missing or is not what was written, or a line is not a record of this schema version.
     """
-    for part in part_files(folder):
-        with open(part, encoding="utf-8") as lines:
+    for name, expected in _listed_parts(folder):
+        part = folder / name
+        if not part.is_file():
+            raise InputError(f"{part}: is missing; run.json lists it. Run `risbench validate`, then the stage again in a new workspace")
+        if sha256_of_file(part) != expected:
+            raise InputError(f"{part}: is not what was written (sha256 differs from run.json); run `risbench validate`")
+        with open(part, encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield Record.model_validate_json(line)
@@ -159,6 +163,11 @@ def read_records(folder: Path) -> Iterator[Record]:
                     ) from None
 
 
+def _listed_parts(folder: Path) -> list[tuple[str, str]]:
+    """Return (name, sha256) of a stage's parts as its run.json lists them."""
+    return [(part["name"], part["sha256"]) for part in read_summary(folder)["parts"]]
+
+
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts of a stage in order."""
+    """Return the parts that lie in a stage's folder, in order."""
     return sorted(folder.glob("part-*.jsonl"))

@@ -23,7 +23,8 @@ from risbench.core.taxonomy import to_class
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
 from risbench.export.split import size_of
-from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels
+from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
+from risbench.formats.rows import numbers
 from risbench.formats.tree import Entry
 
 THRESHOLDS: Final = (0.5, 0.7, 0.8, 0.9)
@@ -75,7 +76,7 @@ def audit(
                 try:
                     scores.append(_score(record, ids, coco, matcher.by_id))
                 except Refusal as reason:
-                    matcher.not_scored[f"truth_{reason.code}"] += 1
+                    matcher.not_scored[reason.code] += 1
             progress.advance(1)
     if not scores:
         raise InputError(f"{truth}: none of the workspace's {len(records):,} records matches an annotation: {dict(matcher.not_scored)}")
@@ -107,7 +108,11 @@ def _load_links(path: Path) -> dict[str, list[Any]]:
         raise InputError(f"--links {path}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"--links {path}: must be a JSON object that maps source_key to annotation id")
-    return {str(key): ids if isinstance(ids, list) else [ids] for key, ids in value.items()}
+    links = {str(key): ids if isinstance(ids, list) else [ids] for key, ids in value.items()}
+    for key, ids in links.items():
+        if not ids or any(plain_id(one) is None for one in ids):
+            raise InputError(f"--links {path}: {printable(key)} = {printable(ids)}: must be an annotation id or a list of them")
+    return links
 
 
 class _Matcher:
@@ -117,11 +122,11 @@ class _Matcher:
         self.not_scored: Counter[str] = Counter()
         self.ambiguous: list[str] = []
         self._links = links
-        self.by_id = {annotation.get("id"): annotation for annotation in coco.annotations if isinstance(annotation, dict)}
+        self.by_id = {plain_id(annotation.get("id")): annotation for annotation in coco.annotations if isinstance(annotation, dict)}
         self._by_image: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         stems = Counter(PurePosixPath(str(image.get("file_name"))).stem for image in coco.images.values())
         for annotation in self.by_id.values():
-            image = coco.images.get(annotation.get("image_id"), {})
+            image = coco.images.get(plain_id(annotation.get("image_id")), {})
             name = str(image.get("file_name"))
             self._by_image[name].append(annotation)
             if stems[PurePosixPath(name).stem] == 1:
@@ -149,9 +154,9 @@ class _Matcher:
         for target in record.targets:
             ranked = sorted(
                 (
-                    (box_iou(map_box(record.placement.affine, target.box), _xyxy(item)), item.get("id"))
+                    (box_iou(map_box(record.placement.affine, target.box), box), item.get("id"))
                     for item in annotations
-                    if self._classes.get(item.get("category_id")) == record.category.name
+                    if self._classes.get(plain_id(item.get("category_id"))) == record.category.name and (box := _xyxy(item)) is not None
                 ),
                 key=lambda pair: (-pair[0], str(pair[1])),
             )
@@ -172,8 +177,11 @@ class _Matcher:
         return sum(key not in keys for key in self._links)
 
 
-def _xyxy(annotation: Mapping[str, Any]) -> Box:
-    x, y, width, height = (float(value) for value in annotation["bbox"])
+def _xyxy(annotation: Mapping[str, Any]) -> Box | None:
+    try:
+        x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
+    except Refusal:
+        return None  # an annotation without a usable box matches nothing, and the record is counted as not matched
     return (x, y, x + width, y + height)
 
 
@@ -181,6 +189,8 @@ def _score(record: Record, ids: Sequence[Any], coco: CocoFile, by_id: Mapping[An
     truth = np.zeros((record.image.height, record.image.width), bool)
     for value in ids:
         truth |= _truth_in_record(record, by_id[value], coco)
+    if record.mask is not None and record.mask.size != truth.shape:
+        raise Refusal("mask_of_other_size", "mask.size", record.mask.size, f"the image is {truth.shape}")
     if record.mask is None:
         return Score(record, 0.0, 0.0, float(truth.sum()), truth)
     mask = mask_of(record.mask)

@@ -35,7 +35,7 @@ def focus(record: Record, extra: Sequence[Box] = (), margin: float = 0.8) -> tup
     boxes = [*(target.box for target in record.targets), *extra]
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
-    side = max(right - left, bottom - top, 24.0) * (1 + 2 * margin)
+    side = max(min(right - left, 1e6), min(bottom - top, 1e6), 24.0) * (1 + 2 * margin)
     side = min(side, float(max(record.image.width, record.image.height)))
     x, y = (left + right) / 2, (top + bottom) / 2
     x = min(max(x, side / 2), max(side / 2, record.image.width - side / 2))
@@ -78,7 +78,8 @@ class Panel:
         else:
             points = [(float(point[0]), float(point[1])) for point in box]
         left, top = self._window[:2]
-        placed = np.array([((x - left) * self._scale, (y - top) * self._scale) for x, y in points])
+        # Far corners are brought near: a line of a million pixels would be drawn dash by dash.
+        placed = np.clip([((x - left) * self._scale, (y - top) * self._scale) for x, y in points], -4 * self._side, 5 * self._side)
         for start, end in zip(placed, np.roll(placed, -1, axis=0), strict=True):
             steps = max(1, int(np.hypot(*(end - start)) // 6)) if dashed else 1
             for index in range(0, steps, 2):
@@ -148,4 +149,4 @@ def write_sheet(
         sentence = record.expression.text if record.expression else "(no sentence)"
         tiles.append(captioned(panel.pixels, [sentence, f"{note}  {record.id}"], 76))
     path.parent.mkdir(parents=True, exist_ok=True)
-    tile(tiles, columns).save(path)
+    tile(tiles, columns).save(path, format="PNG")

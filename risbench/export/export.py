@@ -15,7 +15,7 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import near_duplicates
 from risbench.core.progress import Progress
 from risbench.core.record import REVIEWED, Record, Split
-from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, sync_folder, versions
+from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
 from risbench.export.split import SPLITS, SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups, write_frozen
@@ -24,7 +24,7 @@ from risbench.export.split import SPLITS, SplitRule, assign_scenes, overlap_matr
 def export(
     *,
     workspace: Path | str = ".",
-    split: str = "scene",
+    split: str | None = None,
     formats: Sequence[str] = ("risbench",),
     name: str = "release",
     seed: int | None = None,
@@ -32,7 +32,7 @@ def export(
     replace: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Write the release `4-export/<name>` and return what is in it.
+    """Write the release `4-export/<name>` and return what is in it; without `split` the workspace's own rule is used.
 
     Left out and counted by code: records with a problem, without a mask or sentence, rejected ones, and, unless
     `include_unreviewed`, masks that no person has looked at.
@@ -44,6 +44,7 @@ def export(
         TryAgainLater: another run holds the workspace.
     """
     opened = Workspace.open(workspace)
+    split = split or opened.settings.split_rule
     unknown = [value for value in formats if value not in RELEASE_FORMATS]
     if unknown or not formats:
         raise OptionError(f"--format {','.join(formats)}: must be of {', '.join(RELEASE_FORMATS)}")
@@ -174,6 +175,7 @@ def _describe(
         "dataset": workspace.settings.name,
         "formats": formats,
         "split_rule": rule.text,
+        "split_sha256": sha256_of(write_frozen({record.image.scene: record.split for record in records if record.split}).encode()),
         "seed": seed,
         "triplets": len(records),
         "splits": splits,

@@ -75,7 +75,7 @@ def _draw(workspace: Workspace, versions: list[tuple[str, Record]], path: Path) 
         panel = Panel(pixels, focus(first, given), _SIDE_PX).mask(mask_of(record.mask), MASK_COLOR)
         scores = ", ".join(f"{key} {value:.2f}" for key, value in record.mask.scores.items())
         tiles.append(captioned(panel.pixels, [f"{name}: {record.mask.engine}", f"{record.review.status}; {scores}"], 72))
-    tile(tiles, columns=3).save(path)
+    tile(tiles, columns=3).save(path, format="PNG")
 
 
 def _history(name: str, record: Record) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,15 +65,18 @@ def _sized_rule(text: str, available: int) -> SplitRule:
         sizes = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise OptionError(f"--split {text}: each of the three sizes must be a number") from None
-    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) == 0:
-        raise OptionError(f"--split {text}: needs three sizes for train, val and test, none negative, not all 0")
+    if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) == 0 or max(sizes) > 1e12:
+        raise OptionError(
+            f"--split {printable(text)}: needs three sizes for train, val and test, none negative, not all 0, none beyond 10^12"
+        )
+    if sizes[0] == 0:
+        raise OptionError(f"--split {text}: leaves nothing for training")
     total = sum(sizes)
     if all(size <= 1 for size in sizes):
         if total > 1 + 1e-6:
             raise OptionError(f"--split {text}: fractions must not add up to more than 1, these make {total:g}")
-        if sizes[0] == 0:
-            raise OptionError(f"--split {text}: leaves nothing for training")
-        return SplitRule(text, _apportion([size / total for size in sizes], available), None)
+        short = (f"--split {text} adds up to {total:g}: the fractions are used as proportions",) if total < 1 - 1e-6 else ()
+        return SplitRule(text, _apportion([size / total for size in sizes], available), None, short)
     if any(size != int(size) for size in sizes):
         raise OptionError(f"--split {text}: counts must be whole numbers")
     warnings: tuple[str, ...] = ()
@@ -99,17 +103,20 @@ def read_frozen(path: Path) -> dict[str, Split]:
         InputError: a column is missing, a split is none of the three, or a scene stands in two.
     """
     frozen: dict[str, Split] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        if not {"scene", "split"} <= set(table.fieldnames or ()):
-            raise InputError(f"{path}: needs the columns scene and split; it has {', '.join(table.fieldnames or ()) or 'none'}")
-        for number, row in enumerate(table, 2):
-            name = next((split for split in SPLITS if split == row["split"]), None)
-            if name is None:
-                raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
-            if frozen.get(row["scene"], name) != name:
-                raise InputError(f"{path}: line {number}: scene {printable(row['scene'])} stands in {frozen[row['scene']]} and in {name}")
-            frozen[row["scene"]] = name
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text file (byte {error.start} is not UTF-8); it must be a CSV of scene,split") from None
+    table = csv.DictReader(io.StringIO(content, newline=""))
+    if not {"scene", "split"} <= set(table.fieldnames or ()):
+        raise InputError(f"{path}: needs the columns scene and split; it has {printable(', '.join(table.fieldnames or ()) or 'none')}")
+    for number, row in enumerate(table, 2):
+        name = next((split for split in SPLITS if split == row["split"]), None)
+        if name is None:
+            raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
+        if frozen.get(row["scene"], name) != name:
+            raise InputError(f"{path}: line {number}: scene {printable(row['scene'])} stands in {frozen[row['scene']]} and in {name}")
+        frozen[row["scene"]] = name
     return frozen
 
 

@@ -53,6 +53,7 @@ def _check_stage(folder: Path, where: str, faults: list[str], problems: Counter[
     try:
         summary = json.loads((folder / "run.json").read_bytes())
         counts, listed = summary["counts"], {part["name"]: part for part in summary["parts"]}
+        counts = {key: int(counts[key]) for key in ("in", "out", "quarantined", "filtered")}
     except (ValueError, KeyError, TypeError) as error:
         faults.append(f"{where}/run.json: is damaged ({type(error).__name__}: {error})")
         return 0
@@ -71,7 +72,9 @@ def _check_stage(folder: Path, where: str, faults: list[str], problems: Counter[
             faults.append(f"{where}/{name}: is not of this run; run.json does not list it")
         elif sha256_of_file(path) != listed[name]["sha256"]:
             faults.append(f"{where}/{name}: its content is not what was written (sha256 differs)")
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n") if path.stat().st_size else [], 1
+        ):
             total += 1
             place = f"{where}/{name}: line {number}"
             try:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, Refusal, shortened
 from risbench.core.masks import decode_rle
 from risbench.core.record import Record
 from risbench.core.taxonomy import CLASSES
@@ -49,9 +49,16 @@ def load_coco(entry: Entry) -> CocoFile:
         if not isinstance(table, list):
             raise Refusal("unknown_layout", name, type(table).__name__, f"{entry.path} must hold a list of {name}")
         tables[name] = table
-    images = {image.get("id"): image for image in tables["images"] if isinstance(image, dict)}
-    categories = {item.get("id"): str(item.get("name")) for item in tables["categories"] if isinstance(item, dict)}
+    images = {plain_id(image.get("id")): image for image in tables["images"] if isinstance(image, dict)}
+    categories = {plain_id(item.get("id")): str(item.get("name")) for item in tables["categories"] if isinstance(item, dict)}
+    images.pop(None, None)
+    categories.pop(None, None)
     return CocoFile(images, categories, tables["annotations"])
+
+
+def plain_id(value: Any) -> int | str | None:
+    """Return an id that can be looked up, or None where it is something else than a number or a string."""
+    return value if isinstance(value, (int, str)) else None
 
 
 def read_coco(entry: Entry) -> Iterator[Item]:
@@ -67,7 +74,7 @@ def read_coco(entry: Entry) -> Iterator[Item]:
         try:
             yield annotation_row(coco, annotation, entry.path, key, locator)
         except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, repr(annotation)[:10_000])
+            yield Refused(entry.path, key, locator, reason, shortened(annotation))
 
 
 def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator: str) -> Row:
@@ -78,10 +85,10 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
     """
     if not isinstance(annotation, dict):
         raise Refusal("unknown_layout", "annotation", annotation, "it must be a JSON object")
-    image = coco.images.get(annotation.get("image_id"))
+    image = coco.images.get(plain_id(annotation.get("image_id")))
     if image is None:
         raise Refusal("unknown_image_id", "image_id", annotation.get("image_id"), "no image of the file has this id")
-    name = coco.categories.get(annotation.get("category_id"))
+    name = coco.categories.get(plain_id(annotation.get("category_id")))
     if name is None:
         raise Refusal("unknown_category_id", "category_id", annotation.get("category_id"), "no category of the file has this id")
     segmentation = annotation.get("segmentation")
@@ -118,7 +125,9 @@ def given_mask(segmentation: Any) -> GivenMask:
         if not 0 < height * width <= 2**31:
             raise Refusal("wrong_size", "segmentation.size", [height, width], "both sides must be positive")
         if isinstance(counts, list):
-            runs = [int(value) for value in numbers(counts, len(counts), "segmentation.counts")]
+            runs = [value for value in counts if isinstance(value, int) and not isinstance(value, bool)]
+            if len(runs) != len(counts):
+                raise Refusal("not_a_number", "segmentation.counts", counts, "the runs must be whole numbers")
             if sum(runs) != height * width or any(run < 0 for run in runs):
                 raise Refusal("wrong_size", "segmentation.counts", sum(runs), f"the runs must add up to {height * width}")
             counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"].decode("ascii")
@@ -129,6 +138,8 @@ def given_mask(segmentation: Any) -> GivenMask:
         return GivenMask(rle=((height, width), counts))
     if not isinstance(segmentation, list):
         raise Refusal("unknown_layout", "segmentation", type(segmentation).__name__, "it must be polygons or RLE")
+    if not segmentation:
+        raise Refusal("empty_mask", "segmentation", segmentation, "it must hold at least one polygon")
     polygons = []
     for index, polygon in enumerate(segmentation):
         length = len(polygon) if isinstance(polygon, list) else 0
@@ -152,6 +163,11 @@ def mask_pixels(mask: GivenMask, height: int, width: int) -> NDArray[np.bool_]:
             return decode_rle(size, counts)
         except InputError as error:
             raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
+    # pycocotools allocates by the polygon's extent, wherever it lies.
+    limit = 2.0 * max(height, width)
+    far = next((value for polygon in mask.polygons or () for value in polygon if not -limit <= value <= 2 * limit), None)
+    if far is not None:
+        raise Refusal("outside_image", "segmentation", far, f"no point may lie that far from the image of {width} x {height} px")
     rles = coco_mask.frPyObjects([list(polygon) for polygon in mask.polygons or ()], height, width)
     return np.ascontiguousarray(coco_mask.decode(coco_mask.merge(rles))).astype(bool)
 

@@ -13,12 +13,12 @@ from risbench.formats.tree import Entry
 
 DATASET: Final = "DOTA"
 LICENCE: Final = "DOTA images: academic use only"
-_LINE = re.compile(r"^\s*(?:-?[\d.]+(?:e[+-]?\d+)?\s+){8}\S+(?:\s+\d+)?\s*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"[ \t]*(?:-?[\d.]{1,30}(?:e[+-]?\d{1,5})?[ \t]{1,9}){8}\S{1,80}(?:[ \t]{1,9}\d{1,9})?[ \t]{0,9}\r?$", re.IGNORECASE)
 
 
 def looks_like_dota(head: str) -> bool:
     """Return whether the first characters of a text file are those of a labelTxt file."""
-    return head.startswith("imagesource:") or _LINE.search(head) is not None
+    return head.startswith("imagesource:") or any(_LINE.match(line) for line in head.split("\n", 20)[:20] if len(line) < 500)
 
 
 def read_dota(entry: Entry) -> Iterator[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
 from risbench.core.record import Affine, Quad
@@ -64,8 +65,8 @@ def read_scene(entry: Entry) -> Scene:
             raise Refusal("image_damaged", "image", entry.path, f"its header cannot be read ({error})") from None
 
 
-def read_geotiff_source(tree: SourceTree, class_field: str | None) -> Iterator[Item]:
-    """Yield one row per box of every GeoJSON, CSV and VOC file in the tree.
+def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: str | None) -> Iterator[Item]:
+    """Yield one row per box of the GeoJSON, CSV and VOC files, for the TIFFs of the tree.
 
     `class_field` names the GeoJSON property or CSV column that holds the class.
     """
@@ -76,7 +77,7 @@ def read_geotiff_source(tree: SourceTree, class_field: str | None) -> Iterator[I
                 scenes.append(read_scene(entry))
             except Refusal as reason:
                 yield Refused(entry.path, entry.path, "file", reason, entry.path)
-    for entry in tree.entries:
+    for entry in files:
         try:
             if entry.suffix in (".geojson", ".json"):
                 yield from _read_geojson(entry, scenes, class_field)
@@ -106,7 +107,7 @@ def _read_geojson(entry: Entry, scenes: Sequence[Scene], class_field: str | None
             category = _class_of(properties, class_field)
             scene, quad, bounds = _place(rings, crs, scenes, entry.stem)
         except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, repr(feature)[:10_000])
+            yield Refused(entry.path, key, locator, reason, shortened(feature))
             continue
         box = GivenBox(bounds, "exact", False, quad=quad if is_oriented(quad) else None)
         sentence = properties.get("expression")
@@ -130,10 +131,18 @@ def _geojson_crs(value: Mapping[str, Any]) -> CRS:
     name = crs.get("properties", {}).get("name") if isinstance(crs, dict) and isinstance(crs.get("properties"), dict) else None
     if name is None:
         return CRS.from_epsg(4326)
+    # Never handed to GDAL as it is: its "user input" may be a file's path or an address.
+    code = re.fullmatch(
+        r"(?:urn:(?:x-)?ogc:def:crs:|https?://www\.opengis\.net/def/crs/)?EPSG[:/]+(?:[\d.]+[:/])?(\d{4,6})", str(name), re.IGNORECASE
+    )
+    if code is None and re.fullmatch(r"(?:urn:ogc:def:crs:)?OGC:(?:[\d.]+:)?CRS84", str(name), re.IGNORECASE):
+        return CRS.from_epsg(4326)
     try:
-        return CRS.from_user_input(name)
-    except (CRSError, ValueError, TypeError):
-        raise Refusal("unknown_crs", "crs", name, "PROJ does not know it") from None
+        if code is not None:
+            return CRS.from_epsg(int(code[1]))
+    except CRSError:
+        pass
+    raise Refusal("unknown_crs", "crs", name, "it must be an EPSG code, such as urn:ogc:def:crs:EPSG::32616, or CRS84")
 
 
 def _outer_rings(feature: Any) -> list[list[tuple[float, float]]]:
@@ -151,6 +160,8 @@ def _outer_rings(feature: Any) -> list[list[tuple[float, float]]]:
         if not isinstance(ring, list) or len(ring) < 3 or not all(isinstance(point, list) and len(point) >= 2 for point in ring):
             raise Refusal("wrong_geometry", "geometry.coordinates", ring, "a ring needs at least 3 points of 2 numbers")
         rings.append([(number(point[0], "x"), number(point[1], "y")) for point in ring])
+    if not rings:
+        raise Refusal("wrong_geometry", "geometry.coordinates", polygons, "it must hold at least one polygon")
     return rings
 
 
@@ -238,7 +249,7 @@ def _read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     found = {role: next((columns[name] for name in names if name in columns), None) for role, names in needed.items()}
     if None in found.values() or not {"xmin", "ymin", "xmax", "ymax"} <= set(columns):
         raise Refusal("unknown_layout", "columns", sorted(columns), "it must have image_path, xmin, ymin, xmax, ymax and label")
-    for index, row in enumerate(table, 2):
+    for index, row in _csv_rows(table, entry):
         locator, key = f"line {index}", f"{entry.stem}:{index}"
         try:
             bounds = [_parsed(row.get(columns[name]), name) for name in ("xmin", "ymin", "xmax", "ymax")]
@@ -246,15 +257,22 @@ def _read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
             if not image or not category:
                 raise Refusal("missing_field", "image_path" if not image else "label", None, "the cell is empty")
         except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, repr(row)[:10_000])
+            yield Refused(entry.path, key, locator, reason, shortened(row))
             continue
         yield _pixel_row(entry, key, locator, image, category, bounds)
+
+
+def _csv_rows(table: csv.DictReader[str], entry: Entry) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        yield from enumerate(table, 2)
+    except csv.Error as error:
+        raise Refusal("broken_csv", "file", entry.path, f"line {table.line_num}: {error}") from None
 
 
 def _read_voc(entry: Entry) -> Iterator[Item]:
     try:
         root = SafeTree.fromstring(entry.read(64 << 20), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise Refusal("broken_xml", "file", entry.path, f"it is not plain XML ({error})") from None
     if root.tag != "annotation":
         return

@@ -11,12 +11,12 @@ from risbench.core.errors import Refusal
 from risbench.formats.tree import Entry
 
 MAX_JSON_BYTES: Final = 512 << 20
-# json5 is pure Python and reads about 100 kB/s; a large file that is not strict JSON is broken, not informal.
-MAX_JSON5_BYTES: Final = 2 << 20
+# json5 is pure Python and reads about 30 kB/s; a large file that is not strict JSON is broken, not informal.
+MAX_JSON5_BYTES: Final = 200_000
 
 
 def load_json(entry: Entry) -> Any:
-    """Return the value in a JSON file; JSON5 (comments, trailing commas, single quotes) is accepted up to 2 MiB.
+    """Return the value in a JSON file; JSON5 (comments, trailing commas, single quotes) is accepted up to 200 kB.
 
     NaN and infinities are kept as such: the field that holds one is refused where it is used.
 

@@ -10,11 +10,10 @@ from typing import Final
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
 from risbench.formats.rows import GivenMask, Item, Refused, Row
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.tree import MASK_FOLDERS, Entry, SourceTree
 
 DATASET: Final = "phrases"
 IMAGE_FOLDERS: Final = ("img_rgb", "images", "image", "imgs")
-MASK_FOLDERS: Final = ("mask", "masks")
 _FILE_NAME = re.compile(r"^output_phrase_(train|val|test)\.txt$")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, shortened
 from risbench.core.record import Record
-from risbench.formats.coco import CocoFile, annotation_row, coco_instances, load_coco
+from risbench.formats.coco import CocoFile, annotation_row, coco_instances, load_coco, plain_id
 from risbench.formats.lenient_json import load_json
 from risbench.formats.rows import Item, Refused, Row, text
 from risbench.formats.tree import Entry, SourceTree
@@ -85,7 +85,7 @@ def read_refer(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     if not isinstance(refs, list):
         raise Refusal("unknown_layout", "refs", type(refs).__name__, "it must be a list")
     coco = load_coco(instances)
-    annotations = {annotation["id"]: annotation for annotation in coco.annotations if isinstance(annotation, dict) and "id" in annotation}
+    annotations = {plain_id(item.get("id")): item for item in coco.annotations if isinstance(item, dict)}
     for index, ref in enumerate(refs):
         yield from _read_ref(ref, index, entry, coco, annotations)
 
@@ -95,7 +95,7 @@ def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: M
     sentences = ref.get("sentences") if isinstance(ref, dict) else None
     if not isinstance(sentences, list) or not sentences:
         reason = Refusal("unknown_layout", "sentences", sentences, "a ref needs a list of sentences")
-        yield Refused(entry.path, str(ref_id), f"ref {ref_id}", reason, repr(ref)[:10_000])
+        yield Refused(entry.path, str(ref_id), f"ref {ref_id}", reason, shortened(ref))
         return
     for place, sentence in enumerate(sentences):
         key = f"{ref_id}.{sentence.get('sent_id', place) if isinstance(sentence, dict) else place}"
@@ -103,14 +103,14 @@ def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: M
         try:
             if not isinstance(sentence, dict):
                 raise Refusal("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
-            annotation = annotations.get(ref.get("ann_id"))
-            if annotation is None:
+            annotation = annotations.get(plain_id(ref.get("ann_id")))
+            if annotation is None or plain_id(ref.get("ann_id")) is None:
                 raise Refusal("unknown_annotation_id", "ann_id", ref.get("ann_id"), "no annotation of instances.json has this id")
             row = annotation_row(coco, annotation, entry.path, key, locator)
             words = text(sentence, "raw" if isinstance(sentence.get("raw"), str) else "sent")
             yield _with_sentence(row, words, str(ref.get("split", "")), len(sentences), str(ref.get("ann_id")))
         except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, repr(sentence)[:10_000])
+            yield Refused(entry.path, key, locator, reason, shortened(sentence))
 
 
 def _with_sentence(row: Row, sentence: str, split: str, sentences: int, object_id: str) -> Row:

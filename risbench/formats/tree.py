@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.imagery import image_kind
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_ENTRY_BYTES: Final = 1 << 30
 MAX_RATIO: Final = 1000
+MASK_FOLDERS: Final = ("mask", "masks")
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -117,6 +118,8 @@ class SourceTree:
                 _list_folder(place, entries, refused)
             elif zipfile.is_zipfile(place):
                 _list_zip(place, prefix, entries, refused)
+            elif place.suffix.lower() == ".zip":
+                raise InputError(f"{place}: is not a readable zip; download or pack it again")
             else:
                 # A single file: it and its neighbours form the source, so that its images are found.
                 _list_folder(place.parent, entries, refused)
@@ -139,7 +142,7 @@ class SourceTree:
         if exact is not None and exact.suffix in IMAGE_SUFFIXES:
             return exact
         names = [pure.name] if pure.suffix.lower() in IMAGE_SUFFIXES else [pure.name + suffix for suffix in IMAGE_SUFFIXES]
-        found = [entry for name in names for entry in self._by_name.get(name, ())]
+        found = [entry for name in names for entry in self._by_name.get(name, ()) if not _is_mask(entry)]
         preferred = [entry for entry in found if PurePosixPath(entry.path).parent.name.lower() in folders]
         deeper = [entry for entry in found if entry.path.endswith("/" + str(pure))] if len(pure.parts) > 1 else []
         found = preferred or deeper or found
@@ -160,6 +163,11 @@ class SourceTree:
             return image_kind(file.read(16)) is not None
 
 
+def _is_mask(entry: Entry) -> bool:
+    """Return whether the entry lies in a folder of masks: a mask of the same name is never the image."""
+    return PurePosixPath(entry.path).parent.name.lower() in MASK_FOLDERS
+
+
 def check_reference(reference: str) -> None:
     """Refuse references that leave the source.
 
@@ -178,11 +186,19 @@ def _list_folder(root: Path, entries: list[Entry], refused: list[tuple[str, Refu
     for folder, subfolders, files in os.walk(root, followlinks=False):
         subfolders.sort()
         for name in [*subfolders]:
-            if (Path(folder) / name).is_symlink():
+            if not _is_text(name):
+                _refuse_name(root, Path(folder) / name, refused)
+                subfolders.remove(name)
+            elif (Path(folder) / name / "risbench.toml").exists():
+                subfolders.remove(name)  # a workspace of ours, not part of the source
+            elif (Path(folder) / name).is_symlink():
                 _refuse_link(root, Path(folder) / name, refused)
                 subfolders.remove(name)
         for name in sorted(files):
             path = Path(folder) / name
+            if not _is_text(name):
+                _refuse_name(root, path, refused)
+                continue
             relative = path.relative_to(root).as_posix()
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
@@ -199,6 +215,16 @@ def _list_folder(root: Path, entries: list[Entry], refused: list[tuple[str, Refu
                 entries.append(Entry(relative, status.st_size, path))
             if len(entries) > MAX_ENTRIES:
                 raise InputError(f"{root}: more than {MAX_ENTRIES:,} files; split the source")
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a file name is UTF-8: records could not hold another."""
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in name)
+
+
+def _refuse_name(root: Path, path: Path, refused: list[tuple[str, Refusal]]) -> None:
+    shown = printable(path.relative_to(root).as_posix())
+    refused.append((shown, Refusal("not_utf8", "file", shown, "its name is not UTF-8; rename it")))
 
 
 def _refuse_link(root: Path, path: Path, refused: list[tuple[str, Refusal]]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
 from risbench.formats.lenient_json import load_json, parse_json
@@ -22,6 +22,7 @@ from risbench.formats.tree import Entry
 DATASET: Final = "VRSBench"
 LICENCE: Final = "text CC-BY-4.0; images DOTA (academic use) or DIOR (CC BY-NC)"
 TOKEN_QUANTUM: Final = 0.01
+_MAX_PROMPT_CHARACTERS: Final = 2000
 # float32 corners are exact to a fraction of a pixel, coords are rounded to 2 decimals, tokens cut to 2.
 _TOKEN_GROUP = re.compile(r"\{\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*\}")
 _BETWEEN_GROUPS = re.compile(r"(?:\s|,|;|and|<delim>)*", re.IGNORECASE)
@@ -73,7 +74,7 @@ def read_vrsbench(entry: Entry) -> Iterator[Item]:
 
 
 def _read_lines(entry: Entry) -> Iterator[Item]:
-    for index, line in enumerate(entry.read().decode("utf-8", "surrogateescape").splitlines()):
+    for index, line in enumerate(entry.read().decode("utf-8", "surrogateescape").split("\n")):
         if not line.strip():
             continue
         try:
@@ -87,11 +88,11 @@ def _read_lines(entry: Entry) -> Iterator[Item]:
 def _read_listed(row: Any, index: int, entry: Entry) -> Iterator[Item]:
     if not isinstance(row, dict):
         reason = Refusal("unknown_layout", f"row {index}", row, "a row must be a JSON object")
-        yield Refused(entry.path, str(index), f"row {index}", reason, repr(row))
+        yield Refused(entry.path, str(index), f"row {index}", reason, shortened(row))
     elif "objects" in row:
         yield from _read_per_image(row, entry)
     elif "conversations" in row:
-        yield _guarded(_train_row, row, index, entry, f"{entry.stem}#{index}")
+        yield from _read_conversation(row, index, entry)
     elif "boxes_0_100_xyxy" in row:
         yield _guarded(_boxes_row, row, index, entry, f"{entry.stem}#{index}")
     else:
@@ -112,7 +113,7 @@ def _raw(row: Any) -> str:
     try:
         return json.dumps(row, sort_keys=True, default=repr)
     except (ValueError, RecursionError):
-        return repr(row)
+        return shortened(row)
 
 
 def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
@@ -120,11 +121,12 @@ def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Ite
     if kind not in ("ref", "refer", "referring"):
         return SetAside(entry.path, key, f"row {index}", "not_referring", f"type is {kind!r}")
     image = text(row, "image_id")
-    boxes = [GivenBox(box, "token", True, quantum=TOKEN_QUANTUM) for box in parse_tokens(text(row, "ground_truth"), "ground_truth")]
-    if row.get("obj_corner") is not None:
-        corner = corner_box(row["obj_corner"])
-        if len(boxes) == 1:
-            boxes = [corner]
+    corner = corner_box(row["obj_corner"]) if row.get("obj_corner") is not None else None
+    boxes: list[GivenBox] = []
+    if corner is None or row.get("ground_truth") is not None:
+        boxes = [GivenBox(box, "token", True, quantum=TOKEN_QUANTUM) for box in parse_tokens(text(row, "ground_truth"), "ground_truth")]
+    if corner is not None and len(boxes) <= 1:
+        boxes = [corner]
     unique = row.get("unique")
     fields = {"uniqueness": "unique" if unique else "not unique"} if isinstance(unique, bool) else {}
     dataset = row.get("dataset")
@@ -164,11 +166,25 @@ def _boxes_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> It
     )
 
 
+def _read_conversation(row: Mapping[str, Any], index: int, entry: Entry) -> Iterator[Item]:
+    """Yield one item per question and answer; VRSBench has one pair a row, other LLaVA files have several."""
+    turns, key = row["conversations"], f"{entry.stem}#{index}"
+    if not isinstance(turns, list) or len(turns) <= 2:
+        yield _guarded(_train_row, row, index, entry, key)
+        return
+    for start in range(0, len(turns), 2):
+        pair = {**row, "conversations": turns[start : start + 2]}
+        yield _guarded(_train_row, pair, index, entry, key if start == 0 else f"{key}.{start // 2}")
+
+
 def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
     turns = row["conversations"]
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
         raise Refusal("unknown_layout", "conversations", turns, "it must be a list of at least two turns")
     question, answer = text(turns[0], "value"), text(turns[1], "value")
+    if len(question) > _MAX_PROMPT_CHARACTERS:
+        bound = f"it has {len(question):,} characters; at most {_MAX_PROMPT_CHARACTERS:,}"
+        raise Refusal("sentence_too_long", "conversations[0].value", question, bound)
     tag = _TASK_TAG.match(question)
     if tag is None or tag[1].lower() != "refer":
         return SetAside(entry.path, key, f"row {index}", "not_referring", f"task is [{tag[1]}]" if tag else "no task tag")
@@ -266,7 +282,7 @@ def parse_tokens(value: str, field: str) -> list[Box]:
     """
     boxes: list[Box] = []
     position = 0
-    stripped = value.strip()
+    stripped = value[:20_000].strip()
     while position < len(stripped):
         group = _TOKEN_GROUP.match(stripped, position)
         if group is None:

@@ -163,6 +163,7 @@ def build_record(
             source_key=row.source_key,
             object_id=row.object_id,
             licence=row.licence,
+            split=row.split,
             merged=placed.candidate.merged,
         ),
         image=image,

@@ -105,7 +105,7 @@ def _listing(found: dict[Format, list[Entry]]) -> str:
 def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field: str | None) -> Iterator[Item]:
     """Yield every row of the source's annotation files; a file that cannot be read is one refusal."""
     if kind == "geotiff":
-        yield from read_geotiff_source(tree, class_field)
+        yield from read_geotiff_source(tree, files, class_field)
         return
     readers: dict[str, Callable[[Entry], Iterator[Item]]] = {
         "vrsbench": read_vrsbench,

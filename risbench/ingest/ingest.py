@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, to_json, versions, write_durably
 from risbench.core.taxonomy import CLASSES, to_class
-from risbench.core.workspace import INGEST, Settings, Workspace, read_records
+from risbench.core.workspace import INGEST, Settings, Workspace, part_files
 from risbench.formats.rows import Item, Row, SetAside
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
@@ -27,6 +28,7 @@ from risbench.ingest.scene import scene_of
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_line, quarantine_line, triage
 
 PART_RECORDS: Final = 64
+_TEXT_SUFFIXES: Final = (".json", ".jsonl", ".txt", ".csv", ".xml", ".geojson", ".p", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def ingest(
     _check_options(fit, multi_target, uninformative, limit)
     class_map = _class_map(map_class)
     tree = SourceTree.open(source, images)
-    only = next((entry for entry in tree.entries if entry.member is None and entry.file == Path(source)), None)
+    only = _single_file(Path(source), tree)
+    if Path(source).resolve() == Path(workspace).resolve():
+        raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
     kind, files, said = choose_format(tree, format, only)
     items: Iterable[Item] = read_source(tree, kind, files, class_field)
     sorted_rows = triage(
@@ -122,6 +126,20 @@ def ingest(
     opened = Workspace.create(workspace, Settings(name=slug))
     with opened.lock("ingest"):
         return {"said": said, **_run(job, opened, plan, sorted_rows, replace, quiet)}
+
+
+def _single_file(source: Path, tree: SourceTree) -> Entry | None:
+    """Return the one annotation file that the user named, or None for a folder or zip.
+
+    Raises:
+        InputError: it is a link that leaves its folder.
+    """
+    if source.is_dir() or zipfile.is_zipfile(source):
+        return None
+    entry = tree.by_path.get(source.name)
+    if entry is None:
+        raise InputError(f"{source}: is a link that leaves its folder, or cannot be read; name the file itself")
+    return entry
 
 
 def _run(job: _Job, workspace: Workspace, plan: dict[str, Any], rows: Triage, replace: bool, quiet: bool) -> dict[str, Any]:
@@ -280,8 +298,10 @@ def _note(result: PartResult, code: str, count: int = 1) -> None:
 def _write_duplicates(folder: Path) -> dict[str, Any]:
     """Write duplicates.json: images that are copies or near copies of each other; return what to count of it."""
     hashes: dict[str, tuple[str, str, str]] = {}
-    for record in read_records(folder):
-        hashes[record.image.path] = (record.image.sha256, record.image.perceptual_hash, record.image.scene)
+    for part in part_files(folder):  # run.json, which lists them, is not written yet
+        for line in part.read_text(encoding="utf-8").split("\n")[:-1]:
+            record = Record.model_validate_json(line)
+            hashes[record.image.path] = (record.image.sha256, record.image.perceptual_hash, record.image.scene)
     paths = sorted(hashes)
     exact: dict[str, list[str]] = {}
     for path in paths:
@@ -313,19 +333,32 @@ def _add_refused_entries(tree: SourceTree, rows: Triage) -> None:
 def _inputs(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str, Any]:
     """Return what the output depends on: the annotation files by content, the images by name and size."""
     images = sorted({image for image, _ in rows.candidates})
+    masks = sorted({candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask and candidate.row.mask.path})
+    texts = [entry for entry in tree.entries if entry in files or entry.suffix in _TEXT_SUFFIXES]
     return {
-        "annotations": digest_of([[entry.path, sha256_of(entry.read())] for entry in files]),
+        "annotations": digest_of([[entry.path, _content_hash(entry)] for entry in texts]),
         "annotation_files": len(files),
         "images": digest_of([[path, tree.by_path[path].size] for path in images]),
         "image_files": len(images),
+        "masks": digest_of([[path, _content_hash(tree.by_path[path])] for path in masks]),
     }
+
+
+def _content_hash(entry: Entry) -> str:
+    """Return the sha256 of a file, or why it cannot be read: that, too, decides what becomes of its rows."""
+    try:
+        return sha256_of(entry.read())
+    except Refusal as reason:
+        return reason.code
 
 
 def _stems(rows: Triage) -> dict[str, str]:
     """Return each image's stem in the workspace; images that share one in any case get their folders in front."""
     paths = sorted({image for image, _ in rows.candidates})
     counts = Counter(workspace_stem(path, False).casefold() for path in paths)
-    return {path: workspace_stem(path, counts[workspace_stem(path, False).casefold()] > 1) for path in paths}
+    stems = {path: workspace_stem(path, counts[workspace_stem(path, False).casefold()] > 1) for path in paths}
+    # File systems stop at 255 bytes a name, and windows add to it.
+    return {path: stem if len(stem.encode()) <= 180 else f"{stem[:40]}-{digest_of(path)[:16]}" for path, stem in stems.items()}
 
 
 def _dataset_name(kind: str, rows: Sequence[Row]) -> str:

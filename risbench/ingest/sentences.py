@@ -50,12 +50,21 @@ def clean_sentence(text: str) -> str:
     if len(text) > MAX_SENTENCE_CHARACTERS:
         raise Refusal("sentence_too_long", "sentence", text, f"it has {len(text):,} characters; at most {MAX_SENTENCE_CHARACTERS:,}")
     cleaned = " ".join(unicodedata.normalize("NFC", text).split())
-    for character in cleaned:
+    check_text(cleaned, "sentence")
+    return cleaned
+
+
+def check_text(text: str, field: str) -> None:
+    """Check that a source's text can stand in a record and be printed.
+
+    Raises:
+        Refusal: control or escape characters, line separators, direction overrides, or lone surrogates.
+    """
+    for character in text:
         category = unicodedata.category(character)
         # U+200D joins emoji and U+200E/U+200F are the harmless direction marks of right-to-left text.
-        if category in ("Cc", "Cs", "Co") or (category == "Cf" and character not in "\u200c\u200d\u200e\u200f\ufeff"):
-            raise Refusal("control_character", "sentence", text, f"U+{ord(character):04X} is no text; remove it")
-    return cleaned
+        if category in ("Cc", "Cs", "Co", "Zl", "Zp") or (category == "Cf" and character not in "\u200c\u200d\u200e\u200f\ufeff"):
+            raise Refusal("control_character", field, text, f"U+{ord(character):04X} is no text; remove it")
 
 
 def normalise(sentence: str) -> str:

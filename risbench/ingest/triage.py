@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from risbench.core.errors import Refusal, printable
+from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.storage import sha256_of
 from risbench.core.taxonomy import CLASSES, to_class
 from risbench.formats.phrases import IMAGE_FOLDERS
 from risbench.formats.rows import Item, Refused, Row, SetAside
 from risbench.formats.tree import SourceTree
 from risbench.ingest.merge import Candidate, merge_rows
-from risbench.ingest.sentences import clean_sentence, find_class, names_several, normalise, says_only_the_class
+from risbench.ingest.sentences import check_text, clean_sentence, find_class, names_several, normalise, says_only_the_class
 
 MultiTarget = Literal["aside", "keep"]
 Uninformative = Literal["filter", "keep"]
@@ -53,7 +53,7 @@ def triage(
                 row = _checked(item, class_map)
                 image = tree.find_image(row.image, folders=_IMAGE_FOLDERS)
             except Refusal as reason:
-                result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, reason, repr(item)))
+                result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, reason, shortened(item)))
                 continue
             several = _several(row) if multi_target == "aside" else None
             if several is not None:
@@ -119,6 +119,9 @@ def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
 def _checked(row: Row, class_map: Mapping[str, str]) -> Row:
     if row.category:
         class_of(row, class_map)
+    named = {"category": row.category, "object_id": row.object_id or "", "image": row.image, "source_key": row.source_key, **row.fields}
+    for field_name, value in named.items():
+        check_text(value, field_name)
     if row.sentence is None:
         return row
     return replace(row, sentence=clean_sentence(row.sentence))
@@ -129,7 +132,7 @@ def _check_class(candidate: Candidate, class_map: Mapping[str, str], image: str,
     try:
         class_of(row, class_map)
     except Refusal as reason:
-        result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+        result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, shortened(row)))
     else:
         result.candidates.append((image, candidate))
 

@@ -66,7 +66,10 @@ def refine_masks(
     if name == "sam" and not Path(str(checkpoint)).is_file():
         raise InputError(f"--checkpoint {checkpoint}: there is no such file")
     with opened.lock("refine-masks"):
-        return _run(opened, name, Path(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
+        result = _run(opened, name, Path(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
+    if gpu and device == "cpu":
+        result["said"] = f"engine {name} does not use the GPU; --engine sam does"
+    return result
 
 
 def _run(

@@ -16,6 +16,7 @@ from pathlib import Path
 from risbench.core.errors import EnvironmentLacks, Refusal
 from risbench.core.imagery import read_raster
 from risbench.core.record import Record
+from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
 from risbench.refine.engines import BoxEngine, Engine
 from risbench.refine.grabcut import GrabCutEngine
@@ -65,6 +66,11 @@ def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[R
             continue
         except Refusal as reason:
             refined += [member.with_problem("refine", reason.code, str(reason)) for member in members]
+            continue
+        changed = [member for member in members if (member.image.height, member.image.width) != raster.pixels.shape[:2]]
+        if changed or sha256_of_file(work.root / path) != members[0].image.sha256:
+            detail = f"{path} is not the image that was ingested ({raster.width} x {raster.height} px); run ingest again"
+            refined += [member.with_problem("refine", "image_changed", detail) for member in members]
             continue
         refined += refine_image(engine, work.engine, raster.pixels, members, work.rules, work.round_number)
     return refined
