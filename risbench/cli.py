@@ -167,7 +167,7 @@ def export(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Bare: the workspace's rule, at first 'scene' (whole scenes, .501/.191/.308 as in the paper, even by class and size). Else "
+            help="Bare: the workspace's rule, at first 'scene' (by scene, .501/.191/.308 as in the paper, even by class and size); else "
             "fractions (.7,.1,.2), counts (26300,10013,16159), or a frozen list (a file, or a name in manifests/splits).",
         ),
     ] = None,

@@ -62,12 +62,21 @@ def test_reviewed_records_are_released_and_rejected_ones_are_not(workspace: Path
         record.model_copy(update={"review": record.review.model_copy(update={"status": statuses[index % 4]})})
         for index, record in enumerate(records)
     ]
-    for part in stage.glob("part-*.jsonl"):
-        part.unlink()
-    (stage / "part-00000.jsonl").write_text("".join(record.to_line() + "\n" for record in changed))
+    rewrite(stage, [record.to_line() for record in changed])
     result = export(workspace=workspace)
     assert result["left_out"] == {"rejected": statuses_count(records, 2), "unreviewed": statuses_count(records, 3)}
     assert result["unreviewed"] == 0
+
+
+def rewrite(stage: Path, lines: list[str]) -> None:
+    """Put other records into a stage, as a later stage would: one part, listed in run.json."""
+    for part in stage.glob("part-*.jsonl"):
+        part.unlink()
+    data = "".join(line + "\n" for line in lines).encode()
+    (stage / "part-00000.jsonl").write_bytes(data)
+    summary = json.loads((stage / "run.json").read_bytes())
+    summary["parts"] = [{"name": "part-00000.jsonl", "records": len(lines), "sha256": hashlib.sha256(data).hexdigest()}]
+    (stage / "run.json").write_text(json.dumps(summary))
 
 
 def statuses_count(records: list, which: int) -> int:
@@ -181,6 +190,18 @@ def test_a_releases_own_split_list_makes_the_same_split_again(workspace: Path) -
     again = Path(frozen["path"])
     for split in ("train", "val", "test"):
         assert (first / f"output_phrase_{split}.txt").read_bytes() == (again / f"output_phrase_{split}.txt").read_bytes()
+
+
+def test_a_changed_frozen_list_is_another_release(workspace: Path, tmp_path: Path) -> None:
+    first = release(workspace)
+    listed = (first / "split.csv").read_text()
+    frozen = tmp_path / "frozen.csv"
+    frozen.write_text(listed)
+    assert export(workspace=workspace, include_unreviewed=True, split=str(frozen), name="f")["state"] == "released"
+    assert export(workspace=workspace, include_unreviewed=True, split=str(frozen), name="f")["state"] == "up to date"
+    frozen.write_text(listed.replace(",val", ",x").replace(",test", ",val").replace(",x", ",test"))
+    with pytest.raises(InputError, match="--replace"):
+        export(workspace=workspace, include_unreviewed=True, split=str(frozen), name="f")
 
 
 def test_bad_options_name_themselves(workspace: Path) -> None:
