@@ -84,7 +84,7 @@ def main() -> None:
             kills = again = 0
             while kills < wanted:
                 # A resumed run has less left to do: moments are drawn so that most kills hit work, not the start of Python.
-                if killed_after(words, stormy, draw.uniform(0.5, 1.5 + length / 4)):
+                if killed_after(words, stormy, draw.uniform(0.5, 1.5 + length / 8)):
                     kills += 1
                     continue
                 # It came to its end between two kills: that result counts too, then the stage starts from nothing.
