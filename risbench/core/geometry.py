@@ -33,12 +33,6 @@ def box_iou(a: Box, b: Box) -> float:
     return common / union if union > 0 else 0.0
 
 
-def fraction_inside(box: Box, frame: Box) -> float:
-    """Return the share of `box`'s area that lies in `frame`."""
-    area = box_area(box)
-    return box_area(box_intersection(box, frame)) / area if area > 0 else 0.0
-
-
 def quad_from_flat(values: Sequence[float], x_scale: float = 1.0, y_scale: float = 1.0) -> Quad:
     """Return four points from x1, y1 ... x4, y4, each scaled to pixels."""
     x1, y1, x2, y2, x3, y3, x4, y4 = values
@@ -51,14 +45,6 @@ def quad_bounds(points: Iterable[tuple[float, float]]) -> Box:
     """Return the upright box around points."""
     xs, ys = zip(*points, strict=True)
     return (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
-
-
-def quad_area(quad: Quad) -> float:
-    """Return the area of the polygon by the shoelace formula, in square pixels."""
-    total = 0.0
-    for (x1, y1), (x2, y2) in zip(quad, (*quad[1:], quad[0]), strict=True):
-        total += x1 * y2 - x2 * y1
-    return abs(total) / 2
 
 
 def is_oriented(quad: Quad, tolerance_px: float = 0.5) -> bool:

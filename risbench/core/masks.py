@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -67,8 +66,3 @@ def run_lengths(counts: str) -> list[int]:
 def mask_of(stored: Mask) -> NDArray[np.bool_]:
     """Return the pixels (height, width) of a record's mask."""
     return decode_rle(stored.size, stored.counts)
-
-
-def mask_key(stored: Mask) -> str:
-    """Return a hash of the mask's pixels; two masks with equal pixels share it."""
-    return hashlib.sha256(f"{stored.size}{stored.counts}".encode()).hexdigest()[:16]

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.imagery import image_kind
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_ENTRY_BYTES: Final = 1 << 30
@@ -65,7 +64,7 @@ class Entry:
         try:
             with _archive(self.file).open(self.member) as member:
                 data = member.read(self.size + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
             raise Refusal("damaged_archive", "file", self.path, f"the zip member cannot be read ({error})") from error
         if len(data) > self.size:
             raise Refusal("zip_bomb", "file", self.path, f"it unpacks to more than the {self.size} bytes it states")
@@ -154,13 +153,6 @@ class SourceTree:
                 places = ", ".join(entry.path for entry in found[:3])
                 raise Refusal("image_ambiguous", "image", reference, f"{len(found)} different files have this name: {places}")
         return found[0]
-
-    def is_image(self, entry: Entry) -> bool:
-        """Return whether the entry's first bytes are those of an image."""
-        if entry.suffix not in IMAGE_SUFFIXES:
-            return False
-        with entry.open() as file:
-            return image_kind(file.read(16)) is not None
 
 
 def _is_mask(entry: Entry) -> bool:
