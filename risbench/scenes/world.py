@@ -1,27 +1,30 @@
-"""Whole scenes: grounds, objects that do not touch, exact masks, and sentences that are true and unique in their image."""
+"""Whole scenes: grounds, objects at any angle and scale, exact masks, and sentences that are true and unique in their image."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.scenes.ground import Random, blend, finish, paint_ground, paint_road, paint_trees, polygon
-from risbench.scenes.objects import KINDS, Kind, Points, Thing, draw_thing, outline, paint_thing
+from risbench.scenes.canvas import SIDE_PX, Canvas, Floats, Points, Random, exact_mask, noise, ribbon, turned
+from risbench.scenes.sensor import expose
+from risbench.scenes.sentences import Seen, describe, position_of
+from risbench.scenes.surroundings import cast_trees, curve, half_plane, mix_ground, paint_ground, paint_road, paint_trees
+from risbench.scenes.themes import MAKERS, THEMES, Theme
+from risbench.scenes.thing import Thing
+from risbench.scenes.works import building
 
-SIDE_PX: Final = 512
-_SUPERSAMPLE: Final = 2
-_THEMES: Final = {
-    "airfield": ("airplane", "vehicle"),
-    "marina": ("ship",),
-    "depot": ("storage-tank", "vehicle"),
-    "park": ("tennis-court", "basketball-court", "swimming-pool", "vehicle"),
-    "town": ("vehicle", "swimming-pool"),
-}
+__all__ = ["SIDE_PX", "Placed", "Scene", "draw_scene"]
+
+_COARSE: Final = 4
+_GSD: Final = (0.1, 30.0)
+_FOCUS_PX: Final = (18.0, 360.0)
+_MIN_SIDE_PX: Final = 9.0
+_MIN_AREA_PX: Final = 24
+_MIN_VISIBLE: Final = 0.4
 
 
 @dataclass(frozen=True)
@@ -38,194 +41,238 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """A 512 x 512 image, what is on it, and its ground sample distance in metres."""
+    """A 512 x 512 image, what is on it, and its ground sample distance in metres. `clutter` is of none of the 26 classes."""
 
     pixels: NDArray[np.uint8]
     objects: tuple[Placed, ...]
     metres_per_pixel: float
+    clutter: tuple[Placed, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A thing and where it stands."""
+
+    thing: Thing
+    angle: float
+    centre: Points
+
+    def place(self, points: Points, metre_px: float) -> Points:
+        return turned(points, self.angle) * metre_px + self.centre
+
+    def outline(self, metre_px: float) -> list[Points]:
+        return [self.place(part, metre_px) for part in self.thing.outline]
 
 
 def draw_scene(seed: int, index: int) -> Scene:
     """Return scene number `index` of the world `seed`; the same numbers give the same pixels."""
     random = np.random.default_rng([seed, index])
-    theme = list(_THEMES)[index % len(_THEMES)]
-    kinds = [kind for kind in KINDS if kind.category in _THEMES[theme]]
-    side, metre_px = SIDE_PX * _SUPERSAMPLE, _SUPERSAMPLE / _metres_per_pixel(theme, random)
-    base = {"airfield": "concrete", "marina": "water", "depot": "soil", "park": "grass", "town": "grass"}[theme]
-    canvas = paint_ground(random, side, side, base)
-    roads, taken = _paint_surroundings(random, canvas, theme, metre_px)
-    sun = random.uniform(-1, 1, 2) * 0.8
-    roofs = taken.copy()
-    placed: list[tuple[Thing, Points]] = []
-    for _ in range(int(random.integers(5, 12))):
-        thing = draw_thing(random, _weighted(random, kinds))
-        found = _find_place(random, thing, taken if thing.category == "vehicle" else taken | roads, metre_px)
-        if found is None:
-            continue
-        turn, centre = found
-
-        def place(points: Points, turn: Points = turn, centre: Points = centre) -> Points:
-            return points @ turn.T * metre_px + centre
-
-        points = place(outline(thing))
-        paint_thing(random, canvas, thing, place, metre_px, sun)
-        cv2.fillPoly(taken, [np.round(points).astype(np.int32)], 255)
-        placed.append((thing, points / _SUPERSAMPLE))
-    trees = 0 if base in ("water", "concrete") else int(random.integers(10, 50))
-    paint_trees(random, canvas, trees, (2.0 * metre_px, 4.5 * metre_px), (taken | roads | roofs) > 0)
-    pixels = finish(random, canvas, (SIDE_PX, SIDE_PX))
-    return Scene(pixels, tuple(_describe(placed)), round(_SUPERSAMPLE / metre_px, 4))
+    theme = THEMES[index % len(THEMES)]
+    return _Painter(random, theme).draw()
 
 
-def _metres_per_pixel(theme: str, random: Random) -> float:
-    low, high = {"airfield": (0.30, 0.42), "marina": (0.16, 0.26), "depot": (0.22, 0.32), "park": (0.24, 0.34), "town": (0.10, 0.16)}[theme]
-    return float(random.uniform(low, high))
+class _Painter:
+    """One scene while it is made."""
 
+    def __init__(self, random: Random, theme: Theme) -> None:
+        self.random, self.theme, self.canvas = random, theme, Canvas()
+        self.taken: NDArray[np.uint8] = np.zeros((SIDE_PX // _COARSE, SIDE_PX // _COARSE), np.uint8)
+        focus = MAKERS[theme.focus[int(random.integers(len(theme.focus)))]](random)
+        target = float(np.exp(random.uniform(*np.log(_FOCUS_PX))))
+        gsd = float(np.clip(max(focus.size) / target, *_GSD))
+        self.metre_px = 1 / gsd
+        self.first = focus
+        self.grain: Floats = noise(random, SIDE_PX, SIDE_PX, (1, 2)[int(random.integers(2))])
+        direction = random.uniform(0, 2 * np.pi)
+        self.sun = np.array([np.cos(direction), np.sin(direction)]) * random.uniform(0.25, 1.5)
+        self.main_angle = random.uniform(0, np.pi)
 
-def _weighted(random: Random, kinds: list[Kind]) -> Kind:
-    return kinds[int(random.integers(len(kinds)))]
+    def draw(self) -> Scene:
+        random, theme, canvas = self.random, self.theme, self.canvas
+        canvas.pixels, _ = paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))])
+        for _ in range(int(random.integers(0, 3)) if theme.water != "all" else 0):
+            mix_ground(random, canvas, theme.grounds[int(random.integers(len(theme.grounds)))])
+        spots = self._arrange()
+        clutter = self._buildings()
+        if theme.water == "coast":
+            self._coast()
+        roads = [curve(random, random.choice([0.0, 0.0, 0.03, 0.1])) for _ in range(int(random.integers(theme.roads[0], theme.roads[1] + 1)))]
+        if theme.water == "river":
+            self._river(spots)
+        for line in roads:
+            paint_road(random, canvas, line, float(np.clip(random.uniform(4, 18) * self.metre_px, 2, 110)), self.grain)
+        self._paint(spots, clutter)
+        pixels, look = expose(random, canvas.pixels)
+        seen = [self._see(spot) for spot in spots]
+        told = describe([Seen(item.thing, item.corners, item.mask) for item in seen], colors=look.true_color)
+        objects = tuple(replace(item, sentence=text, is_unique=alone) for item, (text, alone) in zip(seen, told, strict=True))
+        return Scene(pixels, objects, round(1 / self.metre_px, 4), tuple(self._see(spot) for spot in clutter))
 
+    # -- where things stand
 
-def _paint_surroundings(
-    random: Random, canvas: NDArray[np.float32], theme: str, metre_px: float
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw what objects stand among; return where roads are, and where nothing may stand (roofs, piers), each 0 or 255."""
-    side = canvas.shape[0]
-    roads, blocked = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
-    if theme == "airfield":
+    def _arrange(self) -> list[_Spot]:
+        random, theme = self.random, self.theme
+        spots = self._single(self.first, tries=12)
+        for _ in range(int(random.integers(3, 9))):
+            thing = MAKERS[theme.others[int(random.integers(len(theme.others)))]](random)
+            sides = np.array(thing.size) * self.metre_px
+            if max(sides) < _MIN_SIDE_PX or min(sides) < 3 or max(sides) > SIDE_PX * 0.9:
+                continue
+            spots += self._row(thing) if random.random() < theme.rows else self._single(thing)
+        return spots
+
+    def _angle(self) -> float:
+        random = self.random
+        if random.random() < 0.5:
+            return float(self.main_angle + random.integers(4) * np.pi / 2)
+        return float(random.uniform(0, 2 * np.pi))
+
+    def _single(self, thing: Thing, tries: int = 5) -> list[_Spot]:
+        for _ in range(tries):
+            spot = _Spot(thing, self._angle(), self.random.uniform(0, SIDE_PX, 2))
+            if self._fits(spot):
+                self._take([spot])
+                return [spot]
+        return []
+
+    def _row(self, thing: Thing) -> list[_Spot]:
+        """Return a row or block of like things, side by side, with or without a gap."""
+        random = self.random
+        angle, centre = self._angle(), random.uniform(0.1, 0.9, 2) * SIDE_PX
+        length, width = (side * self.metre_px for side in thing.size)
+        across = width * random.uniform(1.0, 1.06) if random.random() < 0.4 else width * random.uniform(1.06, 1.7)
+        along = length * random.uniform(1.02, 1.5)
+        count, deep = int(random.integers(2, 9)), int(random.choice([1, 1, 2, 3]))
+        spots = []
+        for row in range(deep):
+            for column in range(count):
+                if random.random() < 0.12:
+                    continue
+                offset = turned(np.array([[(row - (deep - 1) / 2) * along, (column - (count - 1) / 2) * across]]), angle)[0]
+                one = thing if (row == column == 0 or thing.category.endswith("court")) else self._like(thing)
+                flip = np.pi if thing.category == "vehicle" and random.random() < 0.3 else 0.0
+                spot = _Spot(one, angle + flip, centre + offset)
+                if self._fits(spot):
+                    spots.append(spot)
+        self._take(spots)
+        return spots
+
+    def _like(self, thing: Thing) -> Thing:
+        """Return another thing of the same kind that fits into the same place of a row."""
         for _ in range(3):
-            x = random.uniform(0, side, 2)
-            direction = random.uniform(-1, 1, 2)
-            direction /= np.hypot(*direction)
-            normal = np.array([-direction[1], direction[0]]) * 0.25 * metre_px
-            strip = np.array(
-                [x - direction * side - normal, x + direction * side - normal, x + direction * side + normal, x - direction * side + normal]
-            )
-            blend(canvas, polygon(canvas.shape, strip), (186, 160, 60), 0.6)
-        joints = (np.arange(side) % int(8 * metre_px) < 2).astype(np.uint8) * 255
-        blend(canvas, np.repeat(joints[None, :], side, axis=0), (120, 120, 116), 0.25)
-        blend(canvas, np.repeat(joints[:, None], side, axis=1), (120, 120, 116), 0.25)
-        return roads, blocked
-    if theme == "marina":
-        for _ in range(2):
-            y = random.uniform(0.1, 0.9) * side
-            end = random.uniform(0.4, 1.0) * side
-            pier = np.array([(0, y), (end, y), (end, y + 3 * metre_px), (0, y + 3 * metre_px)])
-            blocked |= polygon(canvas.shape, pier)
-            blend(canvas, polygon(canvas.shape, pier), (150, 140, 122))
-        return roads, blocked
-    for _ in range(int(random.integers(1, 3))):
-        roads |= paint_road(random, canvas, random.uniform(7, 11) * metre_px)
-    for _ in range({"town": 5, "depot": 2, "park": 1}[theme]):
-        blocked |= _paint_roof(random, canvas, metre_px)
-    return roads, blocked
+            other = MAKERS[thing.category](self.random)
+            if all(0.7 * size < mine < 1.02 * size for mine, size in zip(other.size, thing.size, strict=True)):
+                return other
+        return thing
 
+    def _coarse(self, spots: list[_Spot], grow: float) -> NDArray[np.uint8]:
+        drawn = np.zeros_like(self.taken)
+        for spot in spots:
+            points = np.vstack(spot.outline(self.metre_px)).astype(np.float32)
+            hull = cv2.convexHull(points)[:, 0]
+            middle = hull.mean(axis=0)
+            cv2.fillConvexPoly(drawn, np.rint((hull - middle) * (1 + grow) / _COARSE + middle / _COARSE).astype(np.int32), 1)
+        return drawn
 
-def _paint_roof(random: Random, canvas: NDArray[np.float32], metre_px: float) -> NDArray[np.uint8]:
-    """Draw one gabled roof with its shadow and return where it is."""
-    side = canvas.shape[0]
-    angle, centre = random.uniform(0, np.pi), random.uniform(0, side, 2)
-    a, b = random.uniform(5, 9) * metre_px, random.uniform(3.5, 5.5) * metre_px
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = np.array([(-a, -b), (a, -b), (a, b), (-a, b)]) @ turn.T + centre
-    blend(canvas, polygon(canvas.shape, corners + 3.0 * metre_px * np.array([0.5, 0.5])), (16, 18, 22), 0.4)
-    tone = np.array([(150, 96, 78), (120, 118, 116), (176, 160, 138)][int(random.integers(3))]) + random.normal(0, 8, 3)
-    blend(canvas, polygon(canvas.shape, corners), tone)
-    ridge = np.array([(-a, -b), (a, -b), (a, 0), (-a, 0)]) @ turn.T + centre
-    blend(canvas, polygon(canvas.shape, ridge), tone * 0.82)
-    return polygon(canvas.shape, corners)
+    def _fits(self, spot: _Spot) -> bool:
+        """Return whether a spot is free, and enough of the thing lies in the image."""
+        here = self._coarse([spot], -0.06)
+        if not here.any() or (here & self.taken).any():
+            return False
+        points = np.vstack(spot.outline(self.metre_px))
+        if (points > 2).all() and (points < SIDE_PX - 2).all():
+            return True
+        area = cv2.contourArea(cv2.convexHull(points.astype(np.float32)))
+        return bool(here.sum() * _COARSE**2 > _MIN_VISIBLE * area) and int(self._mask(spot).sum()) > _MIN_AREA_PX
 
+    def _take(self, spots: list[_Spot]) -> None:
+        self.taken |= self._coarse(spots, 0.06)
 
-def _find_place(random: Random, thing: Thing, taken: NDArray[np.uint8], metre_px: float) -> tuple[Points, Points] | None:
-    side = taken.shape[0]
-    body = outline(thing) * metre_px
-    for _ in range(40):
-        angle = random.uniform(0, 2 * np.pi)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        turned = body @ turn.T
-        reach = np.abs(turned).max(axis=0) + 8
-        if (2 * reach > side).any():
-            return None
-        centre = random.uniform(reach, side - reach)
-        spot = np.zeros_like(taken)
-        cv2.fillPoly(spot, [np.round(turned * 1.15 + centre).astype(np.int32)], 255)
-        spot = np.asarray(cv2.dilate(spot, np.ones((13, 13), np.uint8)), dtype=np.uint8)
-        if not (taken & spot).any():
-            return turn, centre
-    return None
+    def _buildings(self) -> list[_Spot]:
+        random = self.random
+        spots: list[_Spot] = []
+        for _ in range(int(random.integers(self.theme.buildings[0], self.theme.buildings[1] + 1))):
+            thing = building(random)
+            if 6 < max(thing.size) * self.metre_px < SIDE_PX * 0.7:
+                spots += self._single(thing, tries=2)
+        return spots
 
+    # -- paint
 
-def _describe(placed: list[tuple[Thing, Points]]) -> list[Placed]:
-    """Return the objects with the shortest sentence that is true of each and of no other object in the image."""
-    positions = [_position(points) for _, points in placed]
-    nouns = Counter(thing.noun for thing, _ in placed)
-    sizes = _relative_sizes(placed)
-    described = []
-    for index, (thing, points) in enumerate(placed):
-        sentence = next((text for text, test in _sentences(index, placed, positions, sizes) if sum(test) == 1), None)
-        mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-        cv2.fillPoly(mask, [np.round((points - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    def _coast(self) -> None:
+        random = self.random
+        other, _ = paint_ground(random, "concrete" if random.random() < 0.5 else "soil")
+        ragged = noise(random, SIDE_PX, SIDE_PX, 64) * np.float32(random.choice([0.0, 10.0]))
+        self.canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), half_plane(random, ragged, (0.55, 0.9)), other)
+
+    def _river(self, spots: list[_Spot]) -> None:
+        random = self.random
+        bridges = [spot for spot in spots if spot.thing.category == "bridge"]
+        for spot in bridges:
+            half = spot.thing.size[0] / 2 * self.metre_px * random.uniform(0.8, 1.0)
+            line = curve(random, random.uniform(0, 0.05), spot.centre, spot.angle + np.pi / 2)
+            color = np.array([(44, 70, 80), (62, 88, 74), (26, 38, 46), (112, 100, 78)][int(random.integers(4))]) + random.normal(0, 10, 3)
+            if random.random() < 0.5:
+                self.canvas.fill([ribbon(line, half * 1.08)], color + 50, 0.6, self.grain, 6)
+            self.canvas.fill([ribbon(line, half)], color, 1.0, self.grain, 2)
+
+    def _paint(self, spots: list[_Spot], clutter: list[_Spot]) -> None:
+        random, canvas, every = self.random, self.canvas, [*spots, *clutter]
+        for spot in every:
+            for layer in spot.thing.skirt:
+                self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
+        low = [spot for spot in every if spot.thing.height == 0]
+        tall = [spot for spot in every if spot.thing.height > 0]
+        for spot in low:
+            self._body(spot)
+        places, radii, reach = self._trees()
+        strength = random.uniform(0.25, 0.75)
+        if random.random() < 0.85:
+            for spot in tall:
+                canvas.cast(spot.outline(self.metre_px), self.sun * spot.thing.height * self.metre_px, solid=spot.thing.solid)
+            cast_trees(canvas, places, radii, reach)
+            canvas.apply_shadow(strength, random.uniform(0.4, 1.0))
+        for spot in tall:
+            self._body(spot)
+        green = np.array([(58, 82, 44), (78, 92, 52), (44, 62, 40), (112, 96, 60)][int(random.integers(4))]) + random.normal(0, 8, 3)
+        paint_trees(random, canvas, places, radii, green, self.sun)
+
+    def _body(self, spot: _Spot) -> None:
+        for layer in spot.thing.layers:
+            self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
+
+    def _layer(self, spot: _Spot, points: object, color: object, opacity: float, grain: float) -> None:
+        parts = [spot.place(part, self.metre_px) for part in points]  # type: ignore[attr-defined]
+        if parts and opacity > 0.03:
+            self.canvas.fill(parts, color, opacity, self.grain if grain else None, grain)
+
+    def _trees(self) -> tuple[Points, NDArray[np.float64], Points]:
+        random = self.random
+        radius = random.uniform(1.5, 5.0) * self.metre_px
+        if not 1.5 < radius < 60 or self.theme.trees == 0 or random.random() < 0.2:
+            return np.zeros((0, 2)), np.zeros(0), np.zeros(2)
+        count = int(min(140, random.uniform(0, 1.2) * self.theme.trees * 0.18 * SIDE_PX**2 / (np.pi * radius**2)))
+        places = random.uniform(0, SIDE_PX, (count, 2))
+        if random.random() < 0.5 and count > 4:
+            heads = random.uniform(0, SIDE_PX, (1 + count // 12, 2))
+            places = heads[random.integers(len(heads), size=count)] + random.normal(0, 3.5 * radius, (count, 2))
+        radii = radius * random.uniform(0.5, 1.3, count)
+        cell = np.clip((places / _COARSE).astype(int), 0, SIDE_PX // _COARSE - 1)
+        near = cv2.dilate(self.taken, np.ones((2 * int(radius / _COARSE) + 1,) * 2, np.uint8))
+        free = near[cell[:, 1], cell[:, 0]] == 0
+        return places[free], radii[free], self.sun * 1.2
+
+    # -- the truth
+
+    def _mask(self, spot: _Spot) -> NDArray[np.bool_]:
+        return exact_mask(spot.outline(self.metre_px))
+
+    def _see(self, spot: _Spot) -> Placed:
+        points = np.vstack(spot.outline(self.metre_px))
+        mask = self._mask(spot)
+        if not ((points > 0).all() and (points < SIDE_PX).all()):
+            rims = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+            low = np.vstack(rims)[:, 0]
+            points = np.vstack([low, low + 1])
         corners = np.asarray(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))), dtype=np.float64)
-        described.append(Placed(thing, mask > 0, corners, sentence, nouns[thing.noun] == 1, positions[index]))
-    return described
-
-
-def _position(points: Points) -> str | None:
-    """Return the producer's word for where a box lies: corners by thirds, sides by .3 and .7, None in the middle."""
-    low, high = points.min(axis=0) / SIDE_PX, points.max(axis=0) / SIDE_PX
-    vertical = "top" if high[1] < 0.33 else "bottom" if low[1] > 0.66 else None
-    horizontal = "left" if high[0] < 0.33 else "right" if low[0] > 0.66 else None
-    if vertical and horizontal:
-        return f"{vertical}-{horizontal}"
-    centre = (low + high) / 2
-    if centre[0] < 0.3 or centre[0] > 0.7:
-        return "left" if centre[0] < 0.3 else "right"
-    if centre[1] < 0.3 or centre[1] > 0.7:
-        return "top" if centre[1] < 0.3 else "bottom"
-    return None
-
-
-def _lies_at(position: str | None, word: str | None) -> bool:
-    """Return whether a reader may say `word` of an object there: what is at the top-left is at the left, too."""
-    return position == word if word is None or position is None else word in (position, *position.split("-"))
-
-
-def _relative_sizes(placed: list[tuple[Thing, Points]]) -> list[str | None]:
-    """Return largest or smallest where an object is 1.44 x or .64 x every other's area of its noun."""
-    words: list[str | None] = []
-    for index, (thing, _) in enumerate(placed):
-        others = [other.length * other.width for place, (other, _) in enumerate(placed) if place != index and other.noun == thing.noun]
-        area = thing.length * thing.width
-        words.append(
-            None if not others else "largest" if area >= 1.44 * max(others) else "smallest" if area <= 0.64 * min(others) else None
-        )
-    return words
-
-
-def _sentences(
-    index: int, placed: list[tuple[Thing, Points]], positions: list[str | None], sizes: list[str | None]
-) -> list[tuple[str, list[bool]]]:
-    """Return candidate sentences for an object with, for every object of the image, whether it fits too."""
-    thing, position = placed[index][0], positions[index]
-    same = [other.noun == thing.noun for other, _ in placed]
-    color = [fits and other.color == thing.color for fits, (other, _) in zip(same, placed, strict=True)]
-    at = [fits and _lies_at(positions[place], position) for place, fits in enumerate(same)]
-    both = [fits and _lies_at(positions[place], position) for place, fits in enumerate(color)]
-    where = f" at the {position} of the image" if position else " near the center of the image"
-    candidates = (
-        [(f"The {thing.color} {thing.noun}", color)] if sum(same) > 1 else [(f"The only {thing.noun}, which is {thing.color}", same)]
-    )
-    if sizes[index]:
-        candidates.append(
-            (f"The {sizes[index]} {thing.noun} in the image", [fits and sizes[place] == sizes[index] for place, fits in enumerate(same)])
-        )
-    candidates += [(f"The {thing.noun}{where}", at), (f"The {thing.color} {thing.noun}{where}", both)]
-    for name, axis, sign in (("top-most", 1, 1), ("bottom-most", 1, -1), ("left-most", 0, 1), ("right-most", 0, -1)):
-        reach = [sign * (points.mean(axis=0)[axis]) for _, points in placed]
-        first = [
-            fits and all(reach[place] + 30 <= reach[other] for other, also in enumerate(same) if also and other != place)
-            for place, fits in enumerate(same)
-        ]
-        if first[index]:
-            candidates.append((f"The {name} {thing.noun}", first))
-    return candidates
+        return Placed(spot.thing, mask, corners, None, False, position_of(corners))

@@ -1,0 +1,162 @@
+"""The built-in SAM: small, and run on a magnified crop per object (docs/decisions/0006).
+
+SAM's prompt encoder and two-way mask decoder (Kirillov et al. 2023) under an encoder of a convolutional stem and SAM's
+transformer blocks. As in SAM 2 (Ravi et al. 2024, section 4) the stem's finer features join the decoder's upscaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.image_encoder import Block
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class CompactSettings:
+    """Sizes of a compact SAM. `stem` are the channels at strides 2, 4 and 8; the grid has `side_px / 8` cells a side."""
+
+    side_px: int = 128
+    stem: tuple[int, int, int] = (32, 64, 128)
+    stem_depth: tuple[int, int, int] = (1, 2, 2)
+    width: int = 224
+    depth: int = 5
+    heads: int = 7
+    prompt_width: int = 256
+
+    @property
+    def grid(self) -> int:
+        """Cells a side of the embedding."""
+        return self.side_px // 8
+
+    def as_metadata(self) -> dict[str, object]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions with a short cut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) from (B, C, H, W)."""
+        inner = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(inner)))
+
+
+def _stage(inside: int, outside: int, depth: int) -> nn.Sequential:
+    down = [nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+    return nn.Sequential(*down, *(Residual(outside) for _ in range(depth)))
+
+
+class CompactEncoder(nn.Module):
+    """A convolutional stem to stride 8, then SAM's transformer blocks with global attention, then SAM's neck."""
+
+    def __init__(self, settings: CompactSettings) -> None:
+        super().__init__()
+        channels = (3, *settings.stem)
+        self.stem = nn.ModuleList(_stage(channels[i], channels[i + 1], settings.stem_depth[i]) for i in range(3))
+        self.proj = nn.Conv2d(settings.stem[2], settings.width, 1)
+        self.pos_embed = nn.Parameter(torch.zeros(1, settings.grid, settings.grid, settings.width))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.blocks = nn.ModuleList(
+            Block(settings.width, settings.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=False, window_size=0)
+            for _ in range(settings.depth)
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(settings.width, settings.prompt_width, 1, bias=False),
+            LayerNorm2d(settings.prompt_width),
+            nn.Conv2d(settings.prompt_width, settings.prompt_width, 3, padding=1, bias=False),
+            LayerNorm2d(settings.prompt_width),
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the embedding (B, 256, S/8, S/8) and the features at strides 2 and 4 of a normalised image (B, 3, S, S)."""
+        fine = self.stem[0](image)
+        middle = self.stem[1](fine)
+        x = self.proj(self.stem[2](middle)).permute(0, 2, 3, 1)
+        x = x + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return self.neck(x.permute(0, 3, 1, 2)), (fine, middle)
+
+
+class CompactDecoder(MaskDecoder):
+    """SAM's mask decoder whose upscaling takes in the encoder's finer features; every prompt has an image of its own."""
+
+    def __init__(self, settings: CompactSettings) -> None:
+        width = settings.prompt_width
+        transformer = TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=1024, num_heads=8)
+        super().__init__(transformer_dim=width, transformer=transformer, num_multimask_outputs=3, iou_head_depth=3, iou_head_hidden_dim=256)
+        fine, middle = settings.stem[0], settings.stem[1]
+        self.skip_middle = nn.Conv2d(middle, width // 4, 1)
+        self.skip_fine = nn.Conv2d(fine, width // 8, 1)
+        self.mix_middle = Residual(width // 4)
+        self.mix_fine = Residual(width // 8)
+
+    def decode(self, embedding: Tensor, finer: Sequence[Tensor], position: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mask logits (B, 4, S/2, S/2) and predicted IoU (B, 4): one mask, then SAM's three alternatives.
+
+        Args:
+            embedding: (B, 256, S/8, S/8), one image a prompt.
+            finer: features at strides 2 and 4 of the same images.
+            position: the prompt encoder's code of the grid (1, 256, S/8, S/8).
+            sparse: prompt tokens (B, n, 256).
+            dense: prompt map (B, 256, S/8, S/8).
+        """
+        count = embedding.shape[0]
+        learned = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(count, -1, -1)
+        tokens = torch.cat([learned, sparse], dim=1)
+        hidden, keys = self.transformer(embedding + dense, position.expand(count, -1, -1, -1), tokens)
+        x = keys.transpose(1, 2).reshape(embedding.shape)
+        up1, norm, act1, up2, act2 = self.output_upscaling
+        x = self.mix_middle(act1(norm(up1(x) + self.skip_middle(finer[1]))))
+        x = self.mix_fine(act2(up2(x) + self.skip_fine(finer[0])))
+        weights = torch.stack([mlp(hidden[:, 1 + index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        masks = torch.einsum("bkc,bchw->bkhw", weights, x)
+        return masks, self.iou_prediction_head(hidden[:, 0])
+
+
+class CompactSam(nn.Module):
+    """Crops and prompts in, masks out."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, settings: CompactSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        side, grid = settings.side_px, settings.grid
+        self.image_encoder = CompactEncoder(settings)
+        self.prompt_encoder = PromptEncoder(settings.prompt_width, (grid, grid), (side, side), mask_in_chans=16)
+        self.mask_decoder = CompactDecoder(settings)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
+
+    def forward(self, crops: Tensor, boxes: Tensor, masks: Tensor, points: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Return mask logits (B, 4, S/2, S/2) and predicted IoU (B, 4).
+
+        Args:
+            crops: (B, 3, S, S), 0-255.
+            boxes: (B, 4) in pixels of the crops.
+            masks: mask prompts (B, 1, S/2, S/2): the box or the polygon itself, 1 inside and -1 outside.
+            points: coordinates (B, n, 2) in pixels of the crops and labels (B, n): 1 object, 0 not, -1 padding.
+        """
+        image = ((crops - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
+        embedding, finer = self.image_encoder(image)
+        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        return self.mask_decoder.decode(embedding, finer, self.prompt_encoder.get_dense_pe(), sparse, dense)

@@ -1,0 +1,73 @@
+"""From the canvas to an image as a sensor and its archive give it: optics, colour, haze, noise, compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.scenes.canvas import SIDE_PX, Floats, Random, noise
+
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Look:
+    """Whether an image's colours are those that people would name."""
+
+    true_color: bool
+
+
+def expose(random: Random, canvas: Floats) -> tuple[NDArray[np.uint8], Look]:
+    """Return the image (512, 512, 3) of a canvas (512, 512, 3) and its look; the canvas is used up."""
+    picture = _optics(random, canvas)
+    matrix, true_color = _color(random)
+    contrast, haze = random.uniform(0.55, 1.2), random.uniform(0, 0.35) * float(random.random() < 0.35)
+    middle = float(random.uniform(85, 145))
+    gain = matrix * contrast * (1 - haze)
+    # contrast about a middle grey, then haze as a veil of skylight
+    offset = (1 - haze) * (random.uniform(middle - 50, middle + 35) - contrast * middle) + haze * np.array([190.0, 200.0, 210.0])
+    picture = cv2.transform(picture, np.column_stack([gain, offset]).astype(np.float32))
+    level = abs(random.normal(0, 4.0))
+    for channel in range(3):
+        shared = noise(random, SIDE_PX, SIDE_PX, 1 if random.random() < 0.7 else 2)
+        picture[..., channel] += shared * np.float32(level)
+    image = np.clip(picture, 0, 255).astype(np.uint8)
+    if random.random() < 0.7:
+        quality = int(random.integers(35, 96))
+        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    return np.asarray(image, dtype=np.uint8), Look(true_color)
+
+
+def _optics(random: Random, canvas: Floats) -> Floats:
+    """Return the canvas blurred as optics and resampling do, at times sharpened again."""
+    spread = random.choice([0.0, 0.45, 0.7, 1.0, 1.5], p=[0.15, 0.25, 0.3, 0.2, 0.1])
+    picture = cv2.GaussianBlur(canvas, (0, 0), spread) if spread else canvas
+    if random.random() < 0.2:
+        side = round(SIDE_PX / random.uniform(1.2, 2.6))
+        small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(small, (SIDE_PX, SIDE_PX), interpolation=(cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(random.integers(2))])
+    if random.random() < 0.3:
+        amount = random.uniform(0.4, 1.5)
+        picture = cv2.addWeighted(picture, 1 + amount, cv2.GaussianBlur(picture, (0, 0), random.uniform(0.8, 1.6)), -amount, 0)
+    return np.asarray(picture, dtype=np.float32)
+
+
+def _color(random: Random) -> tuple[NDArray[np.float64], bool]:
+    """Return a colour matrix (3, 3) and whether it leaves colours nameable."""
+    draw = random.random()
+    if draw < 0.07:
+        return np.tile(_LUMA, (3, 1)), False
+    gains = np.diag(random.normal(1.0, 0.07, 3))
+    saturation = random.uniform(0.45, 1.3)
+    matrix = gains @ (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1)))
+    if draw < 0.17:
+        # infrared as red, as in aerial surveys: vegetation turns red, the rest bluish
+        infrared = np.array([[-0.3, 1.9, -0.6], [0.75, 0.15, 0.1], [0.1, 0.7, 0.2]])
+        return infrared @ matrix, False
+    if draw < 0.27:
+        return matrix @ (np.eye(3) + random.normal(0, 0.16, (3, 3))), False
+    return matrix, True
