@@ -5,6 +5,7 @@ Pixel (row, column) covers x from column to column + 1; points are (n, 2) arrays
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 SIDE_PX: Final = 512
 _BANK_SIDE: Final = 1024
 _CELLS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+LUMPS: Final = 0
 
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -33,7 +35,19 @@ def noise_bank() -> dict[int, Floats]:
         small = random.standard_normal((count, count)).astype(np.float32)
         wide = np.asarray(cv2.resize(small, (_BANK_SIDE, _BANK_SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
         bank[cell] = wide / wide.std()
+    bank[LUMPS] = _canopy(random)
     return bank
+
+
+def _canopy(random: Random) -> Floats:
+    """Return the light on a closed canopy of crowns (1024, 1024), of unit spread: woods, and rubble when seen small."""
+    tile = np.zeros((_BANK_SIDE, _BANK_SIDE), np.float32)
+    for x, y, radius, light in zip(*random.uniform(0, _BANK_SIDE, (2, 9000)), random.uniform(4, 13, 9000), random.normal(0, 1, 9000), strict=True):
+        at = (int(x), int(y))
+        cv2.circle(tile, at, int(radius), float(light - 1.2), -1)
+        cv2.circle(tile, (int(x - 0.25 * radius), int(y - 0.25 * radius)), int(0.7 * radius), float(light + 0.5), -1)
+    tile = np.asarray(cv2.GaussianBlur(tile, (0, 0), 0.8), dtype=np.float32)
+    return (tile - tile.mean()) / tile.std()
 
 
 def noise(random: Random, height: int, width: int, cell: int) -> Floats:
@@ -46,10 +60,10 @@ def noise(random: Random, height: int, width: int, cell: int) -> Floats:
 
 def window_of(points: Sequence[Points], margin: float = 1.0) -> Window | None:
     """Return the rows and columns of the canvas that polygons touch, or None where they lie outside."""
-    low = np.min([part.min(axis=0) for part in points], axis=0) - margin
-    high = np.max([part.max(axis=0) for part in points], axis=0) + margin
-    left, top = max(0, int(np.floor(low[0]))), max(0, int(np.floor(low[1])))
-    right, bottom = min(SIDE_PX, int(np.ceil(high[0]))), min(SIDE_PX, int(np.ceil(high[1])))
+    every = points[0] if len(points) == 1 else np.concatenate(points)
+    x, y = every[:, 0], every[:, 1]
+    left, top = max(0, math.floor(x.min() - margin)), max(0, math.floor(y.min() - margin))
+    right, bottom = min(SIDE_PX, math.ceil(x.max() + margin)), min(SIDE_PX, math.ceil(y.max() + margin))
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
@@ -75,10 +89,10 @@ def exact_mask(points: Sequence[Points]) -> NDArray[np.bool_]:
 
 
 class Canvas:
-    """A picture (512, 512, 3) of 0-255 in floats, and the shadow that tall things cast on it."""
+    """A picture (3, 512, 512) of 0-255 in floats, a plane a colour, and the shadow that tall things cast on it."""
 
     def __init__(self) -> None:
-        self.pixels: Floats = np.zeros((SIDE_PX, SIDE_PX, 3), np.float32)
+        self.pixels: Floats = np.zeros((3, SIDE_PX, SIDE_PX), np.float32)
         self.shadow: NDArray[np.uint8] = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
 
     def fill(self, points: Sequence[Points], color: Any, opacity: float = 1.0, texture: Floats | None = None, grain: float = 1.0) -> None:
@@ -88,15 +102,11 @@ class Canvas:
             self.lay(window, coverage(points, window), color, opacity, None if texture is None else texture[window] * np.float32(grain))
 
     def lay(self, window: Window, alpha: Floats, color: Any, opacity: float = 1.0, texture: Floats | None = None) -> None:
-        """Lay a colour (3,) or a picture (height, width, 3) on a window where `alpha` (height, width) is over 0."""
-        under = self.pixels[window]
+        """Lay a colour (3,) or a picture (3, height, width) on a window where `alpha` (height, width) is over 0."""
         weight = alpha if opacity == 1.0 else alpha * np.float32(opacity)
-        over = np.asarray(color, dtype=np.float32)
-        # One channel at a time: three passes over contiguous arrays beat one over a broadcast last axis.
-        for channel in range(3):
-            plane = over[..., channel] if texture is None else over[..., channel] + texture
-            below = under[..., channel]
-            below += weight * (plane - below)
+        for plane, over in zip(self.pixels, np.asarray(color, dtype=np.float32), strict=True):
+            below = plane[window]
+            below += weight * ((over if texture is None else over + texture) - below)
 
     def cast(self, points: Sequence[Points], reach: Points, *, solid: bool) -> None:
         """Note the shadow of something whose top lies `reach` (2,) away from its foot along the ground.
@@ -116,8 +126,9 @@ class Canvas:
         """Darken the canvas where shadows fell, bluish as skylight is, and forget them."""
         if self.shadow.any():
             soft = cv2.GaussianBlur(self.shadow, (0, 0), softness_px)
-            kept = 1 - soft.astype(np.float32)[..., None] * (np.array([1.0, 0.97, 0.9], np.float32) * np.float32(strength / 255))
-            self.pixels *= kept
+            dark = soft.astype(np.float32)
+            for plane, share in zip(self.pixels, (1.0, 0.97, 0.9), strict=True):
+                plane *= 1 - dark * np.float32(strength * share / 255)
             self.shadow[:] = 0
 
 

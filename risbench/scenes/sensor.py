@@ -22,14 +22,14 @@ class Look:
 
 
 def expose(random: Random, canvas: Floats) -> tuple[NDArray[np.uint8], Look]:
-    """Return the image (512, 512, 3) of a canvas (512, 512, 3) and its look; the canvas is used up."""
-    picture = _optics(random, canvas)
+    """Return the image (512, 512, 3) of a canvas (3, 512, 512) and its look."""
+    picture = _optics(random, np.asarray(cv2.merge(list(canvas)), dtype=np.float32))
     matrix, true_color = _color(random)
-    contrast, haze = random.uniform(0.55, 1.2), random.uniform(0, 0.35) * float(random.random() < 0.35)
-    middle = float(random.uniform(85, 145))
+    contrast, haze = random.choice([0.6, 0.85, 1.05, 1.3, 1.6]) * random.uniform(0.88, 1.12), random.uniform(0, 0.4) * float(random.random() < 0.25)
+    middle = float(np.mean(cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA)))
     gain = matrix * contrast * (1 - haze)
-    # contrast about a middle grey, then haze as a veil of skylight
-    offset = (1 - haze) * (random.uniform(middle - 50, middle + 35) - contrast * middle) + haze * np.array([190.0, 200.0, 210.0])
+    # contrast about the image's own grey, exposure, then haze as a veil of skylight
+    offset = (1 - haze) * (random.normal(98, 22) - contrast * middle) + haze * np.array([190.0, 200.0, 210.0])
     picture = cv2.transform(picture, np.column_stack([gain, offset]).astype(np.float32))
     level = abs(random.normal(0, 4.0))
     for channel in range(3):
@@ -62,12 +62,12 @@ def _color(random: Random) -> tuple[NDArray[np.float64], bool]:
     if draw < 0.07:
         return np.tile(_LUMA, (3, 1)), False
     gains = np.diag(random.normal(1.0, 0.07, 3))
-    saturation = random.uniform(0.45, 1.3)
+    saturation = random.uniform(0.4, 1.15)
     matrix = gains @ (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1)))
-    if draw < 0.17:
+    if draw < 0.13:
         # infrared as red, as in aerial surveys: vegetation turns red, the rest bluish
         infrared = np.array([[-0.3, 1.9, -0.6], [0.75, 0.15, 0.1], [0.1, 0.7, 0.2]])
         return infrared @ matrix, False
-    if draw < 0.27:
+    if draw < 0.2:
         return matrix @ (np.eye(3) + random.normal(0, 0.16, (3, 3))), False
     return matrix, True

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.scenes.canvas import SIDE_PX, Canvas, Floats, Points, Random, noise, ribbon, window_of
+from risbench.scenes.canvas import LUMPS, SIDE_PX, Canvas, Floats, Points, Random, bar, noise, ribbon, turned, window_of
 
 GROUNDS: Final[dict[str, tuple[tuple[int, int, int], float, float, float]]] = {
     # colour; spread of the colour; strength of fine, and of wide texture
@@ -28,24 +28,26 @@ GROUNDS: Final[dict[str, tuple[tuple[int, int, int], float, float, float]]] = {
 }
 
 
-def paint_ground(random: Random, kind: str) -> tuple[Floats, Any]:
-    """Return a ground (512, 512, 3) and its colour (3,)."""
+def paint_ground(random: Random, kind: str) -> Floats:
+    """Return a ground (3, 512, 512)."""
     base, spread, fine, wide = GROUNDS[kind]
     color = np.asarray(base) + random.normal(0, spread) + random.normal(0, spread * 0.3, 3)
     strength = random.uniform(0.3, 1.7)
-    close = (1, 2, 4)[int(random.integers(3))]
-    light = noise(random, SIDE_PX, SIDE_PX, close) * np.float32(fine * strength)
-    light = light + noise(random, SIDE_PX, SIDE_PX, (8, 16)[int(random.integers(2))]) * np.float32(0.5 * (fine + wide) * strength)
-    light += noise(random, SIDE_PX, SIDE_PX, (64, 128)[int(random.integers(2))]) * np.float32(wide * strength)
-    if "water" in kind and random.random() < 0.4:
-        light += _rows(random, random.uniform(4, 14), 4)
-    elif kind in ("grass", "dry", "soil") and random.random() < 0.25:
-        light += _rows(random, random.uniform(3, 24), random.uniform(2, 12))
-    hue = noise(random, SIDE_PX, SIDE_PX, 32) * np.float32(0.25 * wide * strength)
-    picture = np.empty((SIDE_PX, SIDE_PX, 3), np.float32)
-    for channel, sign in enumerate((1.0, 0.1, -0.7)):
-        picture[..., channel] = light + hue * np.float32(sign) + np.float32(color[channel])
-    return picture, color
+    light = _texture(random, (1, 2, 4)[int(random.integers(3))], fine * strength)
+    light += _texture(random, (8, 16)[int(random.integers(2))], 0.2 * (fine + wide) * strength)
+    light += _texture(random, (64, 128)[int(random.integers(2))], 0.8 * wide * strength)
+    if kind == "forest" or random.random() < 0.15:
+        light += _texture(random, LUMPS, (1.4 if kind == "forest" else 0.7) * fine)
+    if "water" in kind and random.random() < 0.3:
+        light += _rows(random, random.uniform(4, 14), 3)
+    elif kind in ("grass", "dry", "soil") and random.random() < 0.1:
+        light += _rows(random, random.uniform(3, 24), random.uniform(2, 10))
+    hue = _texture(random, 32, 0.25 * wide * strength)
+    return np.stack([light + hue + np.float32(color[0]), light + np.float32(color[1]), light - hue * np.float32(0.7) + np.float32(color[2])])
+
+
+def _texture(random: Random, cell: int, strength: float) -> Floats:
+    return noise(random, SIDE_PX, SIDE_PX, cell) * np.float32(strength)
 
 
 def _rows(random: Random, pitch_px: float, strength: float) -> Floats:
@@ -58,8 +60,47 @@ def _rows(random: Random, pitch_px: float, strength: float) -> Floats:
 
 def mix_ground(random: Random, canvas: Canvas, kind: str) -> None:
     """Lay another ground over patches of the canvas: ragged, or beyond a straight or wavy border."""
-    other, _ = paint_ground(random, kind)
-    canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), _region(random), other, random.uniform(0.5, 1.0))
+    canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), _region(random), paint_ground(random, kind), random.uniform(0.5, 1.0))
+
+
+def paint_parcels(random: Random, canvas: Canvas, kinds: tuple[str, ...], angle: float, count: int, metre_px: float) -> None:
+    """Lay straight-edged plots along the main direction: yards, fields, aprons, car parks with their stalls."""
+    for _ in range(count):
+        kind = kinds[int(random.integers(len(kinds)))]
+        base, spread, fine, _ = GROUNDS[kind]
+        color = np.asarray(base) + random.normal(0, 1.4 * spread) + random.normal(0, spread * 0.3, 3)
+        a, b = np.exp(random.uniform(np.log(25), np.log(260), 2))
+        turn = angle + random.integers(2) * np.pi / 2 + (random.uniform(-0.6, 0.6) if random.random() < 0.2 else 0.0)
+        centre = random.uniform(0, SIDE_PX, 2)
+        window = window_of([turned(bar(-a, a, -b, b), turn) + centre])
+        if window is None:
+            continue
+        texture = noise(random, SIDE_PX, SIDE_PX, (0, 1, 2, 4, 8)[int(random.integers(5))])
+        canvas.fill([turned(bar(-a, a, -b, b), turn) + centre], color, random.uniform(0.6, 1.0), texture, fine * random.uniform(0.5, 2))
+        draw, thin = random.random(), max(0.5, 0.12 * metre_px)
+        if draw < 0.25:
+            edges = [bar(-a, a, y - thin, y + thin) for y in (-b, b)] + [bar(x - thin, x + thin, -b, b) for x in (-a, a)]
+            tint = (214, 214, 208) if random.random() < 0.4 else color * random.uniform(0.4, 0.8)
+            canvas.fill([turned(edge, turn) + centre for edge in edges], tint, random.uniform(0.3, 0.9))
+        elif draw < 0.45 and 4 < 2.6 * metre_px < 60:
+            pitch = 2.6 * metre_px
+            stalls = [bar(x - thin, x + thin, -min(b, 2.6 * metre_px), min(b, 2.6 * metre_px)) for x in np.arange(-a, a, pitch)[:50]]
+            canvas.fill([turned(stall, turn) + centre for stall in stalls], (218, 218, 212), random.uniform(0.3, 0.9))
+        elif draw < 0.6:
+            pitch = random.uniform(8, 40)
+            joints = [bar(x - 0.5, x + 0.5, -b, b) for x in np.arange(-a, a, pitch)] + [bar(-a, a, y - 0.5, y + 0.5) for y in np.arange(-b, b, pitch)]
+            canvas.fill([turned(joint, turn) + centre for joint in joints[:60]], color * random.uniform(0.6, 1.25), random.uniform(0.2, 0.6))
+
+
+def paint_oddments(random: Random, canvas: Canvas, angle: float, count: int) -> None:
+    """Scatter small bright and dark things that nobody names: boxes, bins, marks, carts, vents."""
+    heads = random.uniform(0, SIDE_PX, (max(1, count // 10), 2))
+    for _ in range(count):
+        a = float(np.exp(random.uniform(np.log(1.0), np.log(9))))
+        b = a * random.uniform(0.3, 1.0)
+        centre = heads[int(random.integers(len(heads)))] + random.normal(0, 28, 2)
+        color = np.full(3, random.choice([30, 70, 150, 215, 240])) + random.normal(0, 14, 3)
+        canvas.fill([turned(bar(-a, a, -b, b), angle) + centre], color, random.uniform(0.4, 1.0))
 
 
 def _region(random: Random) -> Floats:
@@ -136,7 +177,7 @@ def paint_trees(random: Random, canvas: Canvas, places: Points, radii: NDArray[n
             continue
         inner = (slice(window[0].start - top, window[0].stop - top), slice(window[1].start - left, window[1].stop - left))
         cover, light = (cv2.resize(part[flip], (side, side), interpolation=cv2.INTER_AREA)[inner] for part in crowns[kind])
-        canvas.lay(window, cover, (color + tint).astype(np.float32) + light[..., None] * np.float32(16))
+        canvas.lay(window, cover, (color + tint)[:, None, None].astype(np.float32) + light * np.float32(18))
 
 
 def cast_trees(canvas: Canvas, places: Points, radii: NDArray[np.float64], reach: Points) -> None:

@@ -234,9 +234,8 @@ def chimney(random: Random) -> Thing:
     """A tall stack from above: its mouth, and its side where the view is not straight down."""
     radius = random.uniform(2, 8)
     color = pick(random, "gray", "white", "red", "brown")
-    lean = random.uniform(0, 6) * radius
+    lean = random.uniform(0, 6) * radius * float(random.random() < 0.7)
     foot, top = regular(radius, 28), regular(radius * 0.7, 28) + (lean, 0)
-    side = np.vstack([foot[7:22], top[[20, 21, 0, 7]]]) if lean > radius else foot
     shaft = np.array([(0, -radius), (lean, -0.7 * radius), (lean, 0.7 * radius), (0, radius)])
     paint = tone(random, color, 12)
     layers = [Layer([foot, shaft], paint, 1.0, 3), Layer([shaft * (1, 0.35)], paint * 1.15, 0.6)]
@@ -244,7 +243,6 @@ def chimney(random: Random) -> Thing:
         if color == "red" and lean > 2 * radius:
             layers.append(Layer([bar(share * lean, (share + 0.14) * lean, -0.85 * radius, 0.85 * radius)], tone(random, "white"), 0.9))
     layers += [Layer([top], paint * 0.9), Layer([regular(radius * 0.5, 20) + (lean, 0)], (40, 40, 42), 0.95)]
-    _ = side
     return Thing("chimney", color, [foot, shaft, top], layers, height=random.uniform(8, 25) * radius * 0.6)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from risbench.scenes.canvas import SIDE_PX, Canvas, Floats, Points, Random, exact_mask, noise, ribbon, turned
 from risbench.scenes.sensor import expose
 from risbench.scenes.sentences import Seen, describe, position_of
-from risbench.scenes.surroundings import cast_trees, curve, half_plane, mix_ground, paint_ground, paint_road, paint_trees
+from risbench.scenes.surroundings import cast_trees, curve, half_plane, mix_ground, paint_ground, paint_oddments, paint_parcels, paint_road, paint_trees
 from risbench.scenes.themes import MAKERS, THEMES, Theme
 from risbench.scenes.thing import Thing
 from risbench.scenes.works import building
@@ -89,9 +89,11 @@ class _Painter:
 
     def draw(self) -> Scene:
         random, theme, canvas = self.random, self.theme, self.canvas
-        canvas.pixels, _ = paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))])
+        canvas.pixels = paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))])
         for _ in range(int(random.integers(0, 3)) if theme.water != "all" else 0):
             mix_ground(random, canvas, theme.grounds[int(random.integers(len(theme.grounds)))])
+        if theme.water != "all":
+            paint_parcels(random, canvas, theme.grounds, self.main_angle, int(random.integers(0, 9)), self.metre_px)
         spots = self._arrange()
         clutter = self._buildings()
         if theme.water == "coast":
@@ -201,7 +203,7 @@ class _Painter:
 
     def _coast(self) -> None:
         random = self.random
-        other, _ = paint_ground(random, "concrete" if random.random() < 0.5 else "soil")
+        other = paint_ground(random, "concrete" if random.random() < 0.5 else "soil")
         ragged = noise(random, SIDE_PX, SIDE_PX, 64) * np.float32(random.choice([0.0, 10.0]))
         self.canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), half_plane(random, ragged, (0.55, 0.9)), other)
 
@@ -218,6 +220,8 @@ class _Painter:
 
     def _paint(self, spots: list[_Spot], clutter: list[_Spot]) -> None:
         random, canvas, every = self.random, self.canvas, [*spots, *clutter]
+        if self.theme.water != "all" and random.random() < 0.6:
+            paint_oddments(random, canvas, self.main_angle, int(random.integers(5, 40)))
         for spot in every:
             for layer in spot.thing.skirt:
                 self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
@@ -251,11 +255,18 @@ class _Painter:
         radius = random.uniform(1.5, 5.0) * self.metre_px
         if not 1.5 < radius < 60 or self.theme.trees == 0 or random.random() < 0.2:
             return np.zeros((0, 2)), np.zeros(0), np.zeros(2)
-        count = int(min(140, random.uniform(0, 1.2) * self.theme.trees * 0.18 * SIDE_PX**2 / (np.pi * radius**2)))
+        count = int(min(160, random.uniform(0, 1.3) * self.theme.trees * 0.25 * SIDE_PX**2 / (np.pi * radius**2)))
         places = random.uniform(0, SIDE_PX, (count, 2))
-        if random.random() < 0.5 and count > 4:
-            heads = random.uniform(0, SIDE_PX, (1 + count // 12, 2))
-            places = heads[random.integers(len(heads), size=count)] + random.normal(0, 3.5 * radius, (count, 2))
+        draw = random.random()
+        if draw < 0.4 and count > 4:
+            heads = random.uniform(0, SIDE_PX, (1 + count // 14, 2))
+            places = heads[random.integers(len(heads), size=count)] + random.normal(0, 3.0 * radius, (count, 2))
+        elif draw < 0.7 and count > 4:
+            # avenues and hedges
+            lines = [curve(random, 0.04) for _ in range(1 + count // 40)]
+            along = random.integers(0, 40, count)
+            places = np.array([lines[k % len(lines)][step] for k, step in enumerate(along)]) + random.normal(0, 0.6 * radius, (count, 2))
+            places += random.normal(0, SIDE_PX / 60, (count, 2))
         radii = radius * random.uniform(0.5, 1.3, count)
         cell = np.clip((places / _COARSE).astype(int), 0, SIDE_PX // _COARSE - 1)
         near = cv2.dilate(self.taken, np.ones((2 * int(radius / _COARSE) + 1,) * 2, np.uint8))
