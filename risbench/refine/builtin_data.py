@@ -19,7 +19,7 @@ from risbench.sam.magnify import frame_of, prompt_mask
 from risbench.scenes.world import Placed, Scene, draw_scene
 
 Random = np.random.Generator
-SCENES_PER_BATCH: Final = 8
+SCENES_PER_BATCH: Final = 6
 _WORST_IOU: Final = 0.4
 _CLUTTER_SHARE: Final = 0.2
 _ORIENTED_SHARE: Final = 0.25

@@ -26,8 +26,8 @@ class Recipe:
     """The settings of a run; the checkpoint carries them, and a run resumed with others is refused."""
 
     seed: int = 0
-    steps: int = 4000
-    batch: int = 64
+    steps: int = 4500
+    batch: int = 48
     learning_rate: float = 1.0e-3
     weight_decay: float = 0.05
     warm_up: int = 200
@@ -112,7 +112,7 @@ def train_builtin(
                 averaged.n_averaged.zero_()  # the first steps only start the average
             averaged.update_parameters(model)
             if step % 25 == 0 or step + 1 == recipe.steps:
-                row = {"step": step, **{name: round(float(value), 4) for name, value in parts.items()}, "seconds": round(time.monotonic() - began, 1)}
+                row = {"step": step, **{name: round(float(value.detach()), 4) for name, value in parts.items()}, "seconds": round(time.monotonic() - began, 1)}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
             if (step + 1) % keep_every == 0 or step + 1 == recipe.steps:

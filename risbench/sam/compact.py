@@ -22,14 +22,14 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class CompactSettings:
-    """Sizes of a compact SAM. `stem` are the channels at strides 2, 4 and 8; the grid has `side_px / 8` cells a side."""
+    """Sizes of a compact SAM. `stem` are the channels at strides 2, 4 and 8; the transformer works at stride 16."""
 
     side_px: int = 128
-    stem: tuple[int, int, int] = (32, 64, 128)
+    stem: tuple[int, int, int] = (32, 64, 160)
     stem_depth: tuple[int, int, int] = (1, 2, 2)
-    width: int = 224
+    width: int = 256
     depth: int = 5
-    heads: int = 7
+    heads: int = 8
     prompt_width: int = 256
 
     @property
@@ -64,15 +64,17 @@ def _stage(inside: int, outside: int, depth: int) -> nn.Sequential:
 
 
 class CompactEncoder(nn.Module):
-    """A convolutional stem to stride 8, then SAM's transformer blocks with global attention, then SAM's neck."""
+    """A convolutional stem to stride 8, SAM's transformer blocks at stride 16 brought back to it, then SAM's neck."""
 
     def __init__(self, settings: CompactSettings) -> None:
         super().__init__()
         channels = (3, *settings.stem)
         self.stem = nn.ModuleList(_stage(channels[i], channels[i + 1], settings.stem_depth[i]) for i in range(3))
-        self.proj = nn.Conv2d(settings.stem[2], settings.width, 1)
-        self.pos_embed = nn.Parameter(torch.zeros(1, settings.grid, settings.grid, settings.width))
+        self.patch_embed = nn.Conv2d(settings.stem[2], settings.width, 2, stride=2)
+        self.pos_embed = nn.Parameter(torch.zeros(1, settings.grid // 2, settings.grid // 2, settings.width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.lateral = nn.Conv2d(settings.stem[2], settings.width, 1)
+        self.raise_grid = nn.ConvTranspose2d(settings.width, settings.width, 2, stride=2)
         self.blocks = nn.ModuleList(
             Block(settings.width, settings.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=False, window_size=0)
             for _ in range(settings.depth)
@@ -88,11 +90,12 @@ class CompactEncoder(nn.Module):
         """Return the embedding (B, 256, S/8, S/8) and the features at strides 2 and 4 of a normalised image (B, 3, S, S)."""
         fine = self.stem[0](image)
         middle = self.stem[1](fine)
-        x = self.proj(self.stem[2](middle)).permute(0, 2, 3, 1)
-        x = x + self.pos_embed
+        coarse = self.stem[2](middle)
+        x = self.patch_embed(coarse).permute(0, 2, 3, 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.neck(x.permute(0, 3, 1, 2)), (fine, middle)
+        x = self.lateral(coarse) + self.raise_grid(x.permute(0, 3, 1, 2))
+        return self.neck(x), (fine, middle)
 
 
 class CompactDecoder(MaskDecoder):

@@ -71,12 +71,12 @@ def coverage(points: Sequence[Points], window: Window) -> Floats:
     """Return the share (0-1) of every pixel of a window that the union of polygons covers."""
     top, left = window[0].start, window[1].start
     height, width = window[0].stop - top, window[1].stop - left
-    fine = 4 if max(height, width) <= 128 else 2
+    fine = 4 if max(height, width) <= 128 else 2 if max(height, width) <= 256 else 1
     drawn = np.zeros((height * fine, width * fine), np.uint8)
     for part in points:
         local = (part - (left, top)) * fine - 0.5
-        cv2.fillPoly(drawn, [np.rint(local * 16).astype(np.int32)], 255, shift=4)
-    small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+        cv2.fillPoly(drawn, [np.rint(local * 16).astype(np.int32)], 255, cv2.LINE_AA if fine == 1 else cv2.LINE_8, shift=4)
+    small = drawn if fine == 1 else cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) * np.float32(1 / 255)
 
 
@@ -106,7 +106,9 @@ class Canvas:
         weight = alpha if opacity == 1.0 else alpha * np.float32(opacity)
         for plane, over in zip(self.pixels, np.asarray(color, dtype=np.float32), strict=True):
             below = plane[window]
-            below += weight * ((over if texture is None else over + texture) - below)
+            change = over - below if texture is None else over + texture - below
+            change *= weight
+            below += change
 
     def cast(self, points: Sequence[Points], reach: Points, *, solid: bool) -> None:
         """Note the shadow of something whose top lies `reach` (2,) away from its foot along the ground.

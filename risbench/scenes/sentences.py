@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,7 +70,7 @@ class _Image:
         self.nouns = np.array([item.thing.noun for item in seen])
         self.colors = np.array([item.thing.color for item in seen])
         self.positions = [position_of(item.corners) for item in seen]
-        self.areas = np.array([float(item.mask.sum()) for item in seen])
+        self.areas = np.array([float(cv2.countNonZero(item.mask.view(np.uint8))) for item in seen])
         self.centres = np.array([item.corners.mean(axis=0) for item in seen]).reshape(-1, 2)
 
     def candidates(self, index: int, colors: bool) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -125,15 +125,14 @@ def harbor(random: Random) -> Thing:
     crowded = random.random() < 0.65
     layers: list[Layer] = []
     boat = random.uniform(7, 15)
+    fleet = [one for one in (ship(random) for _ in range(8)) if one.size[0] <= 30][:4]
     sides = (-1, 1) if random.random() < 0.75 else (1,)
     for side in sides:
         reach = b + boat * 0.62
         for x in np.arange(-a + 2, a - 1, boat * random.uniform(0.34, 0.5)):
-            if random.random() < (0.88 if crowded else 0.3):
-                one = ship(random)
+            if fleet and random.random() < (0.88 if crowded else 0.3):
+                one = fleet[int(random.integers(len(fleet)))]
                 scale = boat * random.uniform(0.75, 1.0) / one.size[0]
-                if one.size[0] > 30:
-                    continue
                 for layer in _with(one, 0, 0, 0)[:3]:
                     parts = [turned(part * scale, np.pi / 2 * side) + (x, side * reach) for part in layer.points]
                     layers.append(Layer(parts, layer.color, layer.opacity, layer.grain))

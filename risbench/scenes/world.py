@@ -131,7 +131,8 @@ class _Painter:
 
     def _single(self, thing: Thing, tries: int = 5) -> list[_Spot]:
         for _ in range(tries):
-            spot = _Spot(thing, self._angle(), self.random.uniform(0, SIDE_PX, 2))
+            margin = 0.0 if self.random.random() < 0.3 else 0.12
+            spot = _Spot(thing, self._angle(), self.random.uniform(margin, 1 - margin, 2) * SIDE_PX)
             if self._fits(spot):
                 self._take([spot])
                 return [spot]
@@ -161,7 +162,7 @@ class _Painter:
 
     def _like(self, thing: Thing) -> Thing:
         """Return another thing of the same kind that fits into the same place of a row."""
-        for _ in range(3):
+        if thing.category in ("vehicle", "ship", "storage-tank"):
             other = MAKERS[thing.category](self.random)
             if all(0.7 * size < mine < 1.02 * size for mine, size in zip(other.size, thing.size, strict=True)):
                 return other
