@@ -1,0 +1,121 @@
+"""Box-promptable mask models of transformers: SAM, SAM-HQ, SAM 2.1, the SAM 3 tracker, and their kin.
+
+They come by folder or by name on the hub, through transformers' own loaders; nothing a repository ships as code is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+try:
+    from transformers import AutoModelForMaskGeneration, AutoProcessor
+    from transformers.utils import cached_file
+    from transformers.utils import logging as hf_logging
+except ImportError as error:
+    from risbench.core.errors import missing_extra
+
+    raise missing_extra(error.name or "transformers", "train") from error
+
+from risbench.core.errors import InputError, OptionError
+from risbench.sam.predictor import Predicted, SamPrompt
+
+DECODE_BATCH: Final = 64
+_STABILITY_OFFSET: Final = 1.0
+_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
+    """Return (model in evaluation mode on `device`, its processor, sha256 of its weights) for a folder or a hub name.
+
+    Raises:
+        InputError: nothing of that name here or on the hub, or not a mask model that takes boxes.
+    """
+    hf_logging.set_verbosity_error()  # what matters of its warnings is an error below
+    hf_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(name)
+        digest = _digest(name)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({reason[:300]})") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(f"--checkpoint {name}: {len(missing)} tensors are missing from its file, {missing[0]} first; they would be random")
+    broken = next((key for key, value in model.state_dict().items() if value.is_floating_point() and not bool(torch.isfinite(value).all())), None)
+    if broken is not None:
+        raise InputError(f"--checkpoint {name}: {broken} holds values that are not finite numbers; the file is damaged")
+    return model.eval().to(device), processor, digest
+
+
+def _digest(name: str) -> str:
+    """Return the sha256 of the weights: of the file, or of its shards' in the index's order."""
+    found = next((path for file in _WEIGHTS if (path := cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None)
+    if found is None:
+        raise OSError(f"no {' or '.join(_WEIGHTS)} beside its configuration")
+    files = sorted(Path(found).parent.glob("model-*.safetensors")) if found.endswith(".json") else [Path(found)]
+    digests = []
+    for file in files:
+        with open(file, "rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class HfPredictor:
+    """A mask model of transformers and the embedding of one image."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._model, self._processor = model, processor
+        self._device = next(model.parameters()).device
+        self._pixels: NDArray[np.uint8] = np.zeros((1, 1, 3), np.uint8)
+        self._embeddings: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def load(self, pixels: NDArray[np.uint8]) -> None:
+        """Encode an image (height, width, 3), 8-bit RGB."""
+        self._pixels = pixels
+        inputs = self._processor(images=pixels, return_tensors="pt").to(self._device)
+        found = self._model.get_image_embeddings(inputs["pixel_values"])
+        if isinstance(found, tuple):  # SAM-HQ's decoder also takes what lies between its encoder's blocks
+            self._embeddings = {"image_embeddings": found[0], "intermediate_embeddings": found[1]}
+        else:
+            self._embeddings = {"image_embeddings": found}
+
+    @torch.inference_mode()
+    def predict(self, prompts: Sequence[SamPrompt]) -> Predicted:
+        """Return logits at the image's size for prompts with a box, or a polygon, whose extent is the box.
+
+        Raises:
+            OptionError: a prompt holds neither.
+        """
+        boxes = [_box_of(prompt, index) for index, prompt in enumerate(prompts)]
+        parts = [self._decode(boxes[start : start + DECODE_BATCH]) for start in range(0, len(boxes), DECODE_BATCH)]
+        return Predicted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _decode(self, boxes: Sequence[list[float]]) -> tuple[Any, Any, Any]:
+        inputs = self._processor(images=self._pixels, input_boxes=[list(boxes)], return_tensors="pt")
+        given = inputs["input_boxes"].to(self._device, torch.float32)
+        out = self._model(input_boxes=given, multimask_output=False, **self._embeddings)
+        sizes = [inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
+        masks = self._processor.post_process_masks(out.pred_masks.float().cpu(), *sizes, binarize=False)[0]
+        values = masks[:, 0].float()
+        wide = (values > -_STABILITY_OFFSET).flatten(1).sum(1).float()
+        narrow = (values > _STABILITY_OFFSET).flatten(1).sum(1).float()
+        return values.numpy(), out.iou_scores[0, :, 0].float().cpu().numpy(), (narrow / wide.clamp(min=1)).numpy()
+
+
+def _box_of(prompt: SamPrompt, index: int) -> list[float]:
+    if prompt.box is not None:
+        return [float(value) for value in prompt.box]
+    if prompt.polygon is None:
+        raise OptionError(f"prompt {index}: models of transformers are asked with a box or a polygon")
+    corners = np.asarray(prompt.polygon, dtype=np.float64)
+    return [float(value) for value in (*corners.min(axis=0), *corners.max(axis=0))]
+
