@@ -36,7 +36,8 @@ def airplane(random: Random) -> Thing:
 
     nose = [(np.cos(t) * 0.16 + 0.84, np.sin(t) * body * 1.9) for t in np.linspace(0, np.pi / 2, 6)]
     fuselage = mirrored(at(*nose, (-0.55, body * 1.9), (-0.8, body * 1.2), (-1.0, body * 0.35)))
-    wing = mirrored(at((root, 0.0), (root - sweep, span), (root - sweep - tip, span), (root - chord - 0.02, body * 2.2), (root - chord, 0.0)))
+    half_wing = at((root, 0.0), (root - sweep, span), (root - sweep - tip, span), (root - chord - 0.02, body * 2.2), (root - chord, 0.0))
+    wing = mirrored(half_wing)
     fin_x = -0.72 if form != "fighter" else -0.7
     stabiliser = mirrored(
         at((fin_x, 0.0), (fin_x - tail_sweep, tail_span), (fin_x - tail_sweep - tail * 0.4, tail_span), (fin_x - tail, 0.0))
@@ -53,9 +54,12 @@ def airplane(random: Random) -> Thing:
     stripe = tone(random, pick(random, "red", "blue", "gray", "white", "black"), 10)
     layers = [
         Layer(engines, paint * random.uniform(0.6, 0.9)) if engines else Layer([], paint),
-        Layer([wing, stabiliser], paint * random.uniform(0.78, 1.0)),
+        # the wings face the sun at other angles than the body: either may be the darker, down to the apron's own grey
+        Layer([half_wing], paint * random.uniform(0.5, 1.05)),
+        Layer([half_wing * (1, -1)], paint * random.uniform(0.5, 1.05)),
+        Layer([stabiliser], paint * random.uniform(0.6, 1.05)),
         Layer([fuselage], paint),
-        Layer([bar(-0.85 * half, 0.85 * half, body * 0.9 * half, body * 1.9 * half)], paint * 0.8, random.uniform(0, 0.8)),
+        Layer([bar(-0.85 * half, 0.85 * half, body * 0.9 * half, body * 1.9 * half) * (1, 1 if random.random() < 0.5 else -1)], paint * random.uniform(0.55, 0.9), random.uniform(0, 0.8)),
         Layer([bar(-1.0 * half, -0.7 * half, -0.016 * half, 0.016 * half)], stripe, random.uniform(0.3, 1.0)),
         Layer([bar(0.88 * half, 0.93 * half, -body * half, body * half)], GLASS, 0.8),
     ]
@@ -147,10 +151,15 @@ def vehicle(random: Random) -> Thing:
     color = pick(random, "white", "white", "gray", "gray", "black", "black", "red", "blue", "yellow", "green", "brown", "orange")
     paint = tone(random, color, 14)
     layers = [Layer([body], paint, grain=2)]
+    if random.random() < 0.5:
+        side = 1 if random.random() < 0.5 else -1
+        layers.append(Layer([body * (0.97, 0.3) + (0, 0.66 * b * side)], paint * random.uniform(0.4, 0.85), random.uniform(0.4, 0.9)))
     if form == "car":
         shift = random.uniform(-0.08, 0.08)
+        # glass mirrors the sky as often as it shows the inside
+        glass = tone(random, GLASS if random.random() < 0.65 else (176, 190, 204), 12)
         layers += [
-            Layer([regular(0.46 * a, 20, b / a * 1.65, 5) + ((shift - 0.12) * a, 0)], GLASS, random.uniform(0.5, 0.95)),
+            Layer([regular(0.46 * a, 20, b / a * 1.65, 5) + ((shift - 0.12) * a, 0)], glass, random.uniform(0.5, 0.95)),
             Layer([regular(0.3 * a, 16, b / a * 2.2, 6) + ((shift - 0.12) * a, 0)], paint * random.uniform(0.9, 1.12), grain=2),
         ]
     elif form == "van":

@@ -65,6 +65,7 @@ _WATER: Final = ("water", "green water", "dark water")
 
 THEMES: Final[tuple[Theme, ...]] = (
     Theme("airfield", ("airplane",), ("airplane", "airplane", "vehicle", "helicopter"), _FLAT, rows=0.3, roads=(0, 2), buildings=(0, 3), trees=0.1),
+    Theme("apron", ("airplane",), ("airplane", "airplane", "vehicle", "vehicle"), ("concrete", "concrete", "asphalt"), rows=0.5, roads=(0, 2), buildings=(1, 6), trees=0.0),
     Theme("marina", ("ship", "harbor"), ("ship", "ship", "harbor"), _WATER, water="all", rows=0.5, roads=(0, 0), buildings=(0, 0), trees=0.0),
     Theme("depot", ("storage-tank",), ("storage-tank", "storage-tank", "vehicle", "chimney"), _URBAN, rows=0.6, trees=0.3),
     Theme("park", ("tennis-court", "basketball-court"), ("tennis-court", "basketball-court", "swimming-pool", "vehicle"), _GREEN, rows=0.6, trees=1.0),

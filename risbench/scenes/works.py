@@ -39,16 +39,27 @@ def _road_deck(random: Random, a: float, b: float) -> list[Layer]:
 
 
 def bridge(random: Random) -> Thing:
-    """A deck over water, straight, of road or rail; its approaches go on beyond it."""
-    a, b = random.uniform(18, 160), 0.0
+    """A deck over water, straight or curved, single or twin, of road or rail; its approaches go on beyond it."""
+    a = random.uniform(18, 160)
     b = min(random.uniform(2.5, 16), a * 0.4)
-    body = bar(-a, a, -b, b)
-    layers = _road_deck(random, a, b)
+    deck = _road_deck(random, a, b)
+    x = np.linspace(-a, a, 20)
+    bend = random.uniform(-0.35, 0.35) * a if random.random() < 0.25 else 0.0
+    line = np.stack([x, bend * ((x / a) ** 2 - 0.5)], axis=1)
+    body = ribbon(line, b) if bend else bar(-a, a, -b, b)
+    layers = [Layer([body], deck[0].color, 1.0, 5), *([] if bend else deck[1:])]
+    if bend:
+        layers += [Layer([ribbon(line, b), ribbon(line, 0.9 * b)], CONCRETE, random.uniform(0, 0.4))]
+    elif random.random() < 0.25:
+        layers.append(Layer([bar(-a, a, -0.08 * b, 0.08 * b)], (40, 46, 50), random.uniform(0.4, 1.0)))
     if random.random() < 0.3:
-        layers.append(Layer([bar(x, x + 0.6, -b, b) for x in np.arange(-a, a, 6)][:40], (80, 84, 88), 0.6))
-    approach = tone(random, ASPHALT, 12)
-    skirt = [Layer([bar(-a * 4 - 200, a * 4 + 200, -b * 0.85, b * 0.85)], approach, 1.0, 5)]
-    return Thing("bridge", "gray", [body], layers, height=random.uniform(2, 14), skirt=skirt)
+        layers.append(Layer([bar(x, x + 0.6, -b, b) for x in np.arange(-a, a, 6)][:40], (80, 84, 88), 0.5 if not bend else 0.0))
+    approach = deck[0].color if random.random() < 0.7 else tone(random, ASPHALT, 12)
+    ends = [bar(-a * 4 - 200, -a, -b * 0.85, b * 0.85), bar(a, a * 4 + 200, -b * 0.85, b * 0.85)]
+    if bend:
+        slope = 2 * bend / a
+        ends = [ribbon(np.array([(side * a, bend / 2), (side * (a + 300), bend / 2 + 300 * slope)]), b * 0.85) for side in (-1, 1)]
+    return Thing("bridge", "gray", [body], layers, height=random.uniform(2, 14), skirt=[Layer(ends, approach, 1.0, 5)])
 
 
 def overpass(random: Random) -> Thing:

@@ -71,6 +71,13 @@ def draw_scene(seed: int, index: int) -> Scene:
     return _Painter(random, theme).draw()
 
 
+def _tier(thing: Thing) -> int:
+    """Return 0 for what lies flat, 1 for what moves about on the ground, 2 for what is built upon it."""
+    if thing.height == 0:
+        return 0
+    return 1 if thing.category in ("vehicle", "ship", "airplane", "helicopter") else 2
+
+
 class _Painter:
     """One scene while it is made."""
 
@@ -221,24 +228,26 @@ class _Painter:
 
     def _paint(self, spots: list[_Spot], clutter: list[_Spot]) -> None:
         random, canvas, every = self.random, self.canvas, [*spots, *clutter]
-        if self.theme.water != "all" and random.random() < 0.6:
-            paint_oddments(random, canvas, self.main_angle, int(random.integers(5, 40)))
+        if self.theme.water != "all" and random.random() < 0.7:
+            paint_oddments(random, canvas, self.main_angle, int(random.integers(5, 60)))
         for spot in every:
             for layer in spot.thing.skirt:
                 self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
-        low = [spot for spot in every if spot.thing.height == 0]
-        tall = [spot for spot in every if spot.thing.height > 0]
-        for spot in low:
+        tiers = {tier: [spot for spot in every if _tier(spot.thing) == tier] for tier in range(3)}
+        for spot in tiers[0]:
             self._body(spot)
         places, radii, reach = self._trees()
-        strength = random.uniform(0.25, 0.75)
-        if random.random() < 0.85:
-            for spot in tall:
-                canvas.cast(spot.outline(self.metre_px), self.sun * spot.thing.height * self.metre_px, solid=spot.thing.solid)
-            cast_trees(canvas, places, radii, reach)
-            canvas.apply_shadow(strength, random.uniform(0.4, 1.0))
-        for spot in tall:
-            self._body(spot)
+        strength, softness, sunny = random.uniform(0.25, 0.75), random.uniform(0.4, 1.0), random.random() < 0.85
+        for tier in (1, 2):
+            # what is tall shades what is low, and nothing shades what is tall
+            if sunny:
+                for spot in tiers[tier]:
+                    canvas.cast(spot.outline(self.metre_px), self.sun * spot.thing.height * self.metre_px, solid=spot.thing.solid)
+                if tier == 2:
+                    cast_trees(canvas, places, radii, reach)
+                canvas.apply_shadow(strength, softness)
+            for spot in tiers[tier]:
+                self._body(spot)
         green = np.array([(58, 82, 44), (78, 92, 52), (44, 62, 40), (112, 96, 60)][int(random.integers(4))]) + random.normal(0, 8, 3)
         paint_trees(random, canvas, places, radii, green, self.sun)
 
