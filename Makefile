@@ -37,7 +37,7 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(PIP) -c constraints.txt -e '.[sam,dev]'
+	$(PIP) -c constraints.txt -e '.[train,dev]'
 	touch $@
 
 clean:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "ingest", "refine-masks", "export", "audit", "validate", "stats", "show", "doctor", "demo")
+COMMANDS = ("", "ingest", "refine-masks", "export", "audit", "validate", "stats", "show", "weights", "weights list", "weights fetch", "weights verify",
+            "train-builtin", "doctor", "demo")
 
 
 def page() -> str:
@@ -15,7 +16,7 @@ def page() -> str:
     parts = ["# The command line\n\nMade by `make docs` from `risbench --help`; a test fails when it is out of date.\n"]
     env = {**os.environ, "COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}
     for command in COMMANDS:
-        words = [sys.executable, "-m", "risbench", *([command] if command else []), "--help"]
+        words = [sys.executable, "-m", "risbench", *command.split(), "--help"]
         text = subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
         lines = "\n".join(line.rstrip() for line in text.replace("python -m risbench", "risbench").strip().splitlines())
         parts.append(f"## {('risbench ' + command).strip()}\n\n```text\n{lines}\n```\n")

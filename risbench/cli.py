@@ -132,10 +132,12 @@ def _bands(value: str | None) -> list[int] | None:
 @app.command("refine-masks")
 def refine_masks(
     workspace: WorkspaceOption = Path(),
-    engine: Annotated[str, typer.Option(help="auto (the workspace's, grabcut at first), box, oriented-box, grabcut or sam.")] = "auto",
-    checkpoint: Annotated[Path | None, typer.Option(help="The SAM checkpoint for --engine sam.")] = None,
+    engine: Annotated[str, typer.Option(help="auto (the workspace's, grabcut at first), box, oriented-box, grabcut, builtin, sam or hf.")] = "auto",
+    checkpoint: Annotated[
+        str | None, typer.Option(help="For --engine sam: a SAM or MobileSAM file; for hf: a folder, or a name on the hub; for builtin: other weights.")
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for sam.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for networks.")] = None,
     min_fragment: Annotated[float, typer.Option(help="Drop pieces smaller than this share of the largest; 0 keeps all.")] = 0.2,
     max_hole: Annotated[float, typer.Option(help="Fill holes smaller than this share of the mask; 0 fills none.")] = 0.05,
     max_outside: Annotated[
@@ -253,6 +255,71 @@ def show(
     from risbench.printing import print_show
 
     _show(run(id, workspace=workspace, output=output), json_, print_show)
+
+
+weights_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="What others published: list it, fetch it, check it.")
+app.add_typer(weights_app, name="weights")
+FolderOption = Annotated[
+    Path | None, typer.Option(help="Where weights lie; $RISBENCH_WEIGHTS (such as a team's shared folder), else the user's cache.")
+]
+
+
+@weights_app.command("list")
+def weights_list(folder: FolderOption = None, json_: JsonOption = False) -> None:
+    """List the weights that risbench can use: size, licence, what for, and whether they are here."""
+    from risbench.printing import print_weights
+    from risbench.sam.fetch import list_weights
+
+    _show(list_weights(folder=folder), json_, print_weights)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names as `risbench weights list` prints them.")],
+    folder: FolderOption = None,
+    mirror: Annotated[str | None, typer.Option(help="Another address, or a folder, that holds the files by their names.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fetch weights and check their sha256; an interrupted fetch goes on where it stopped."""
+    from risbench.printing import print_fetched
+    from risbench.sam.fetch import fetch_weights
+
+    _show(fetch_weights(names, folder=folder, mirror=mirror, quiet=json_), json_, print_fetched)
+
+
+@weights_app.command("verify")
+def weights_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Names; without any, all that are here.")] = None,
+    folder: FolderOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Read the weights that are here and compare their sha256; exit 1 where one is damaged or missing."""
+    from risbench.printing import print_fetched
+    from risbench.sam.fetch import verify_weights
+
+    result = verify_weights(names or (), folder=folder)
+    _show(result, json_, print_fetched)
+    if result["faults"]:
+        raise typer.Exit(1)
+
+
+@app.command("train-builtin")
+def train_builtin(
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where checkpoints, log and weights go; the same call goes on there.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 4400,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = 48,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the scenes and the boxes.")] = 0,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that draw scenes.")] = 1,
+    json_: JsonOption = False,
+) -> None:
+    """Train the built-in SAM from scratch on generated scenes (pipelines/builtin_sam.sh)."""
+    from risbench.printing import print_trained
+    from risbench.refine.train_builtin import Recipe
+    from risbench.refine.train_builtin import train_builtin as run
+
+    recipe = Recipe(seed=seed, steps=steps, batch=batch)
+    _show(run(output, recipe, gpu=gpu, workers=workers, quiet=json_), json_, print_trained)
 
 
 @app.command()

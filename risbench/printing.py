@@ -145,6 +145,29 @@ def print_doctor(result: dict[str, Any]) -> None:
         _table(group, ["", "found"], [[name, value] for name, value in found.items()])
 
 
+def print_weights(result: dict[str, Any]) -> None:
+    """Print the manifest as a table."""
+    rows = [
+        [row["name"], f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "not stated", row["state"], row["licence"], row["use"]]
+        for row in result["weights"]
+    ]
+    _table(f"weights in {result['folder']}", ["name", "size", "state", "licence", "for"], rows)
+
+
+def print_fetched(result: dict[str, Any]) -> None:
+    """Print what became of each file."""
+    if not result["weights"]:
+        _say(f"no weights in {result['folder']}")
+    for row in result["weights"]:
+        _say(f"{row['name']}: {row['state']}, {row['path']}" + (f" (sha256 {row['sha256']})" if row["sha256"] else ""))
+
+
+def print_trained(result: dict[str, Any]) -> None:
+    """Print where the trained weights are."""
+    _say(f"{result['steps']} steps, {result['parameters'] / 1e6:.1f} M parameters: {result['weights']} (sha256 {result['sha256']})")
+    _say(f"use them: risbench refine-masks --engine builtin --checkpoint {result['weights']}")
+
+
 def print_demo(result: dict[str, Any]) -> None:
     """Print where the demo's results are."""
     for line in result["summary"]:

@@ -74,7 +74,7 @@ class CropExamples(IterableDataset[Batch]):
     def make(self, index: int) -> Batch:
         """Return batch number `index`."""
         random = np.random.default_rng([self.seed, index, 7])
-        examples = []
+        examples: list[tuple[NDArray[np.generic], ...]] = []
         for number in range(SCENES_PER_BATCH):
             scene = draw_scene(self.seed, index * SCENES_PER_BATCH + number)
             wanted = self.batch * (number + 1) // SCENES_PER_BATCH - len(examples)

@@ -14,8 +14,10 @@ from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Box, Quad
 
-EngineName = Literal["auto", "box", "oriented-box", "grabcut", "sam"]
-ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "sam")
+EngineName = Literal["auto", "box", "oriented-box", "grabcut", "builtin", "sam", "hf"]
+ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "builtin", "sam", "hf")
+# Those that run a network: they need an extra, use the GPU, and fill a process's threads by themselves.
+NETWORKS: Final = ("builtin", "sam", "hf")
 
 
 @dataclass(frozen=True)

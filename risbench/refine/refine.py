@@ -15,7 +15,7 @@ from risbench.core.record import Record
 from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import ENGINES
+from risbench.refine.engines import ENGINES, NETWORKS
 from risbench.refine.workers import Work, refine_parts
 
 PART_RECORDS: Final = 64
@@ -52,28 +52,32 @@ def refine_masks(
     if name not in ENGINES or name == "auto":
         raise OptionError(f"--engine {name}: must be one of {', '.join(ENGINES)}")
     if name == "sam" and checkpoint is None:
-        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth")
-    if name != "sam" and checkpoint is not None:
-        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam")
-    if name == "sam" or gpu:
-        _need("torch")
-    if name == "sam":
-        _need("segment_anything")
+        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
+    if name == "hf" and checkpoint is None:
+        raise OptionError("--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large")
+    if name not in NETWORKS and checkpoint is not None:
+        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, hf or builtin")
+    if name in NETWORKS or gpu:
+        _need("torch", "sam")
+    if name in NETWORKS:
+        _need("segment_anything", "sam")
+    if name == "hf":
+        _need("transformers", "train")
     device = _device(gpu, name)
-    count = workers if workers is not None else (1 if name == "sam" else (os.cpu_count() or 1))
+    count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
-    if name == "sam" and not Path(str(checkpoint)).is_file():
+    if name in ("sam", "builtin") and checkpoint is not None and not Path(checkpoint).is_file():
         raise InputError(f"--checkpoint {checkpoint}: there is no such file")
     with opened.lock("refine-masks"):
-        result = _run(opened, name, Path(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
+        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
     if gpu and device == "cpu":
-        result["said"] = f"engine {name} does not use the GPU; --engine sam does"
+        result["said"] = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
     return result
 
 
 def _run(
-    workspace: Workspace, engine: str, checkpoint: Path | None, device: str, workers: int, rules: CleanRules, redo_given: bool, quiet: bool
+    workspace: Workspace, engine: str, checkpoint: str | None, device: str, workers: int, rules: CleanRules, redo_given: bool, quiet: bool
 ) -> dict[str, Any]:
     source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
     source_run = StageRun(source, {}).finished()
@@ -82,9 +86,9 @@ def _run(
     options = {"engine": engine, "device": device, "rules": asdict(rules), "redo_given": redo_given}
     inputs = {
         "records": digest_of(source_run["parts"]),
-        "checkpoint": sha256_of_file(checkpoint) if checkpoint else None,
+        "checkpoint": _checkpoint_digest(engine, checkpoint),
     }
-    packages = ("torch", "segment-anything") if engine == "sam" else ()
+    packages = (*(("torch", "segment-anything") if engine in NETWORKS else ()), *(("transformers",) if engine == "hf" else ()))
     plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*packages)}
     number, run = _round(workspace, plan)
     summary = run.finished()
@@ -138,9 +142,22 @@ def _is_open(record: Record, redo_given: bool) -> bool:
     return record.review.status in _UNDECIDED and (redo_given or not given)
 
 
-def _need(package: str) -> None:
+def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
+    """Return the sha256 of what an engine loads, so that other weights make another round."""
+    if engine == "builtin":
+        from risbench.sam.builtin import builtin_weights
+
+        return sha256_of_file(Path(checkpoint) if checkpoint else builtin_weights())
+    if engine == "hf":
+        from risbench.sam.hf import weights_digest
+
+        return weights_digest(str(checkpoint))
+    return sha256_of_file(Path(checkpoint)) if checkpoint else None
+
+
+def _need(package: str, extra: str) -> None:
     if util.find_spec(package) is None:
-        raise missing_extra(package.replace("_", "-"), "sam")
+        raise missing_extra(package.replace("_", "-"), extra)
 
 
 def _device(gpu: bool, engine: str) -> str:
@@ -150,7 +167,7 @@ def _device(gpu: bool, engine: str) -> str:
 
     if not torch.cuda.is_available():
         raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
-    return "cuda" if engine == "sam" else "cpu"
+    return "cuda" if engine in NETWORKS else "cpu"
 
 
 def _check_rules(rules: CleanRules) -> None:

@@ -82,15 +82,17 @@ def train_builtin(
     """
     torch.manual_seed(recipe.seed)
     settings = settings or CompactSettings()
-    model = CompactSam(settings).to(device, memory_format=torch.channels_last)
+    model = CompactSam(settings).to(device).to(memory_format=torch.channels_last)
     decayed = [value for value in model.parameters() if value.ndim > 1]
     plain = [value for value in model.parameters() if value.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)  # type: ignore[no-untyped-call]
     out.mkdir(parents=True, exist_ok=True)
     start = _resume(out / "last.pt", recipe, model, averaged, optimizer, device)
-    data = DataLoader(CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px), batch_size=None, num_workers=1, prefetch_factor=6)
+    data = DataLoader(
+        CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px), batch_size=None, num_workers=1, prefetch_factor=6
+    )
     began = time.monotonic()
     model.train()
     with Progress("train", recipe.steps) as bar, open(out / "log.jsonl", "a", encoding="utf-8") as log:
@@ -105,33 +107,47 @@ def train_builtin(
             if not torch.isfinite(loss):
                 raise EnvironmentLacks(f"step {step}: the loss is not finite: { {name: float(value) for name, value in parts.items()} }")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             if step < 400:
                 averaged.n_averaged.zero_()  # the first steps only start the average
             averaged.update_parameters(model)
             if step % 25 == 0 or step + 1 == recipe.steps:
-                row = {"step": step, **{name: round(float(value.detach()), 4) for name, value in parts.items()}, "seconds": round(time.monotonic() - began, 1)}
+                row = {
+                    "step": step,
+                    **{name: round(float(value.detach()), 4) for name, value in parts.items()},
+                    "seconds": round(time.monotonic() - began, 1),
+                }
                 log.write(json.dumps(row) + "\n")
                 log.flush()
             if (step + 1) % keep_every == 0 or step + 1 == recipe.steps:
                 _keep(out / "last.pt", step + 1, recipe, model, averaged, optimizer)
-                save_compact(averaged.module, out / "builtin.safetensors", {"recipe": asdict(recipe), "step": step + 1})
+                save_compact(_the(averaged), out / "builtin.safetensors", {"recipe": asdict(recipe), "step": step + 1})
             bar.advance(1)
     return out / "builtin.safetensors"
 
 
+def _the(averaged: AveragedModel) -> CompactSam:
+    inner = averaged.module
+    assert isinstance(inner, CompactSam), "it averages the model it was made of"
+    return inner
+
+
 def _keep(path: Path, step: int, recipe: Recipe, model: CompactSam, averaged: AveragedModel, optimizer: torch.optim.Optimizer) -> None:
-    state = {"step": step, "recipe": asdict(recipe), "model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {
+        "step": step,
+        "recipe": asdict(recipe),
+        "model": model.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)
 
 
-def _resume(
-    path: Path, recipe: Recipe, model: CompactSam, averaged: AveragedModel, optimizer: torch.optim.Optimizer, device: str
-) -> int:
+def _resume(path: Path, recipe: Recipe, model: CompactSam, averaged: AveragedModel, optimizer: torch.optim.Optimizer, device: str) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location=device, weights_only=True)

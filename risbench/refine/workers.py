@@ -18,7 +18,7 @@ from risbench.core.imagery import read_raster
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import BoxEngine, Engine
+from risbench.refine.engines import NETWORKS, BoxEngine, Engine
 from risbench.refine.grabcut import GrabCutEngine
 from risbench.refine.masks import refine_image
 
@@ -29,7 +29,7 @@ class Work:
 
     root: Path
     engine: str
-    checkpoint: Path | None
+    checkpoint: str | None
     device: str
     rules: CleanRules
     round_number: int
@@ -47,10 +47,16 @@ def build_engine(work: Work) -> Engine:
         return BoxEngine(oriented=work.engine == "oriented-box")
     if work.engine == "grabcut":
         return GrabCutEngine()
-    from risbench.refine.sam_engine import SamEngine
+    from risbench.refine import sam_engine
 
-    assert work.checkpoint is not None, "refine_masks checks that sam has a checkpoint"
-    return SamEngine(work.checkpoint, work.device)
+    if work.engine == "builtin":
+        return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None)
+    assert work.checkpoint is not None, "refine_masks checks that these have a checkpoint"
+    return (
+        sam_engine.hf_engine(work.checkpoint, work.device)
+        if work.engine == "hf"
+        else sam_engine.sam_engine(Path(work.checkpoint), work.device)
+    )
 
 
 def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[Record]:
@@ -83,7 +89,7 @@ _work: Work | None = None
 def _start(work: Work, parent: int) -> None:
     global _engine, _work
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    if work.engine == "sam":
+    if work.engine in NETWORKS:
         import torch
 
         torch.set_num_threads(work.threads)

@@ -76,7 +76,9 @@ class CompactEncoder(nn.Module):
         self.lateral = nn.Conv2d(settings.stem[2], settings.width, 1)
         self.raise_grid = nn.ConvTranspose2d(settings.width, settings.width, 2, stride=2)
         self.blocks = nn.ModuleList(
-            Block(settings.width, settings.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=False, window_size=0)
+            Block(
+                settings.width, settings.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=False, window_size=0
+            )
             for _ in range(settings.depth)
         )
         self.neck = nn.Sequential(
@@ -98,7 +100,7 @@ class CompactEncoder(nn.Module):
         return self.neck(x), (fine, middle)
 
 
-class CompactDecoder(MaskDecoder):
+class CompactDecoder(MaskDecoder):  # type: ignore[misc]  # segment-anything has no types
     """SAM's mask decoder whose upscaling takes in the encoder's finer features; every prompt has an image of its own."""
 
     def __init__(self, settings: CompactSettings) -> None:

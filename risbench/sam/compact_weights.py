@@ -21,7 +21,11 @@ def save_compact(model: CompactSam, path: Path, notes: dict[str, Any]) -> None:
     """Write a model's tensors in half precision, with its settings and notes in the header, under a temporary name first."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     halved = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
-    header = {"format": FORMAT, "settings": json.dumps(model.settings.as_metadata(), sort_keys=True), "notes": json.dumps(notes, sort_keys=True)}
+    header = {
+        "format": FORMAT,
+        "settings": json.dumps(model.settings.as_metadata(), sort_keys=True),
+        "notes": json.dumps(notes, sort_keys=True),
+    }
     part = path.with_suffix(".part")
     save_file(halved, part, metadata=header)
     part.replace(path)
@@ -48,7 +52,8 @@ def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str
         raise InputError(f"--checkpoint {place}: format is {header.get('format')!r}, not {FORMAT!r}")
     try:
         values = json.loads(header["settings"])
-        settings = CompactSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        settings = CompactSettings(**plain)
         model = CompactSam(settings)
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()}, strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

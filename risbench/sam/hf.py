@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 try:
-    from transformers import AutoModelForMaskGeneration, AutoProcessor
-    from transformers.utils import cached_file
-    from transformers.utils import logging as hf_logging
+    import transformers
+    from transformers.utils import hub
 except ImportError as error:
     from risbench.core.errors import missing_extra
 
@@ -37,35 +36,52 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     Raises:
         InputError: nothing of that name here or on the hub, or not a mask model that takes boxes.
     """
-    hf_logging.set_verbosity_error()  # what matters of its warnings is an error below
-    hf_logging.disable_progress_bar()
+    digest = weights_digest(name)
     try:
-        model, report = AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name)
-        digest = _digest(name)
+        model, report = transformers.AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True)
+        processor: Any = transformers.AutoProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({reason[:300]})") from None
+        raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({_first_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(f"--checkpoint {name}: {len(missing)} tensors are missing from its file, {missing[0]} first; they would be random")
-    broken = next((key for key, value in model.state_dict().items() if value.is_floating_point() and not bool(torch.isfinite(value).all())), None)
+    broken = next(
+        (key for key, value in model.state_dict().items() if value.is_floating_point() and not bool(torch.isfinite(value).all())), None
+    )
     if broken is not None:
         raise InputError(f"--checkpoint {name}: {broken} holds values that are not finite numbers; the file is damaged")
     return model.eval().to(device), processor, digest
 
 
-def _digest(name: str) -> str:
-    """Return the sha256 of the weights: of the file, or of its shards' in the index's order."""
-    found = next((path for file in _WEIGHTS if (path := cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None)
+def _quiet() -> None:
+    """Silence what transformers prints: what matters of its warnings is an error of ours."""
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def weights_digest(name: str) -> str:
+    """Return the sha256 of the weights in a folder or of a hub name: of the file, or of its shards' in order of name.
+
+    Raises:
+        InputError: there are none.
+    """
+    _quiet()
+    try:
+        found = next((path for file in _WEIGHTS if (path := hub.cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--checkpoint {name}: neither a folder here nor a model that can be had from the hub ({_first_line(error)})") from None
     if found is None:
-        raise OSError(f"no {' or '.join(_WEIGHTS)} beside its configuration")
+        raise InputError(f"--checkpoint {name}: no {' or '.join(_WEIGHTS)} beside its configuration")
     files = sorted(Path(found).parent.glob("model-*.safetensors")) if found.endswith(".json") else [Path(found)]
     digests = []
     for file in files:
         with open(file, "rb") as opened:
             digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 class HfPredictor:
@@ -118,4 +134,3 @@ def _box_of(prompt: SamPrompt, index: int) -> list[float]:
         raise OptionError(f"prompt {index}: models of transformers are asked with a box or a polygon")
     corners = np.asarray(prompt.polygon, dtype=np.float64)
     return [float(value) for value in (*corners.min(axis=0), *corners.max(axis=0))]
-

@@ -138,7 +138,8 @@ class WindowBlock(nn.Module):
         mixed = self.attn(windows).view(batch, rows, columns, side, side, width).permute(0, 5, 1, 3, 2, 4)
         x = x + mixed.reshape(batch, width, high + down, wide + right)[:, :, :high, :wide]
         x = self.local_conv(x)
-        return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y: Tensor = x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return y
 
 
 class Stage(nn.Module):
@@ -158,7 +159,8 @@ class Stage(nn.Module):
         """Return (B, C', H', W') from (B, C, H, W)."""
         for block in self.blocks:
             x = block(x)
-        return x if self.downsample is None else self.downsample(x)
+        y: Tensor = x if self.downsample is None else self.downsample(x)
+        return y
 
 
 class TinyViT(nn.Module):

@@ -96,7 +96,9 @@ def build_sam(state: Mapping[str, Tensor], where: str, image_side: int | None = 
         raise InputError(f"--checkpoint {where}: not a SAM state dict: {error} is missing or misshapen") from None
     side = encoder.img_size
     grid = side // 16 if tiny else int(state["image_encoder.pos_embed"].shape[1])
-    prompt_encoder = PromptEncoder(embed_dim=prompt_width, image_embedding_size=(grid, grid), input_image_size=(side, side), mask_in_chans=16)
+    prompt_encoder = PromptEncoder(
+        embed_dim=prompt_width, image_embedding_size=(grid, grid), input_image_size=(side, side), mask_in_chans=16
+    )
     transformer = TwoWayTransformer(depth=depth, embedding_dim=prompt_width, mlp_dim=mlp_width, num_heads=8)
     decoder = MaskDecoder(
         num_multimask_outputs=masks - 1, transformer=transformer, transformer_dim=prompt_width, iou_head_depth=3, iou_head_hidden_dim=256

@@ -23,17 +23,18 @@ Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 Random = np.random.Generator
 Window = tuple[slice, slice]
+Scalar = float | np.floating[Any]
 
 
 @cache
 def noise_bank() -> dict[int, Floats]:
     """Return tiles (1024, 1024) of smooth noise of unit spread by the size of their bumps in pixels; made once a process."""
     random = np.random.default_rng(20_240_810)
-    bank = {}
+    bank: dict[int, Floats] = {}
     for cell in _CELLS:
         count = _BANK_SIDE // cell
         small = random.standard_normal((count, count)).astype(np.float32)
-        wide = np.asarray(cv2.resize(small, (_BANK_SIDE, _BANK_SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+        wide: Floats = np.asarray(cv2.resize(small, (_BANK_SIDE, _BANK_SIDE), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
         bank[cell] = wide / wide.std()
     bank[LUMPS] = _canopy(random)
     return bank
@@ -42,12 +43,14 @@ def noise_bank() -> dict[int, Floats]:
 def _canopy(random: Random) -> Floats:
     """Return the light on a closed canopy of crowns (1024, 1024), of unit spread: woods, and rubble when seen small."""
     tile = np.zeros((_BANK_SIDE, _BANK_SIDE), np.float32)
-    for x, y, radius, light in zip(*random.uniform(0, _BANK_SIDE, (2, 9000)), random.uniform(4, 13, 9000), random.normal(0, 1, 9000), strict=True):
+    for x, y, radius, light in zip(
+        *random.uniform(0, _BANK_SIDE, (2, 9000)), random.uniform(4, 13, 9000), random.normal(0, 1, 9000), strict=True
+    ):
         at = (int(x), int(y))
         cv2.circle(tile, at, int(radius), float(light - 1.2), -1)
         cv2.circle(tile, (int(x - 0.25 * radius), int(y - 0.25 * radius)), int(0.7 * radius), float(light + 0.5), -1)
-    tile = np.asarray(cv2.GaussianBlur(tile, (0, 0), 0.8), dtype=np.float32)
-    return (tile - tile.mean()) / tile.std()
+    soft = np.asarray(cv2.GaussianBlur(tile, (0, 0), 0.8), dtype=np.float32)
+    return np.asarray((soft - soft.mean()) / soft.std(), dtype=np.float32)
 
 
 def noise(random: Random, height: int, width: int, cell: int) -> Floats:
@@ -142,7 +145,7 @@ def regular(radius: float, count: int = 40, stretch: float = 1.0, power: float =
     return np.stack([radius * x, radius * stretch * y], axis=1)
 
 
-def bar(x0: float, x1: float, y0: float, y1: float) -> Points:
+def bar(x0: Scalar, x1: Scalar, y0: Scalar, y1: Scalar) -> Points:
     """Return an upright rectangle (4, 2)."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
 
@@ -155,7 +158,8 @@ def ribbon(line: Points, half_width: float) -> Points:
     return np.vstack([line + normal, (line - normal)[::-1]])
 
 
-def turned(points: Points, angle: float) -> Points:
+def turned(points: Points, angle: Scalar) -> Points:
     """Return points (n, 2) turned about the origin by an angle in radians, clockwise as seen on the image."""
     cos, sin = np.cos(angle), np.sin(angle)
-    return points @ np.array([[cos, sin], [-sin, cos]])
+    laid: Points = points @ np.array([[cos, sin], [-sin, cos]])
+    return laid

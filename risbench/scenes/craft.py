@@ -23,7 +23,12 @@ def airplane(random: Random) -> Thing:
         tail, tail_span, tail_sweep = random.uniform(0.16, 0.24), random.uniform(0.32, 0.42), random.uniform(0.12, 0.22)
     elif form == "light":
         length, span = random.uniform(7, 26), random.uniform(1.05, 1.5)
-        root, chord, sweep, tip = random.uniform(0.25, 0.45), random.uniform(0.2, 0.32), random.uniform(-0.03, 0.1), random.uniform(0.1, 0.2)
+        root, chord, sweep, tip = (
+            random.uniform(0.25, 0.45),
+            random.uniform(0.2, 0.32),
+            random.uniform(-0.03, 0.1),
+            random.uniform(0.1, 0.2),
+        )
         tail, tail_span, tail_sweep = random.uniform(0.14, 0.2), random.uniform(0.3, 0.42), random.uniform(0.0, 0.08)
     else:
         length, span = random.uniform(13, 22), random.uniform(0.6, 0.85)
@@ -47,8 +52,7 @@ def airplane(random: Random) -> Thing:
     if form == "liner":
         for share in [random.uniform(0.3, 0.4)] + ([random.uniform(0.6, 0.68)] if random.random() < 0.25 else []):
             x = root - sweep * share + 0.05
-            for sign in (-1, 1):
-                engines.append(regular(0.075 * half, 12, 0.42, 3.0) + (x * half, sign * share * span * half))
+            engines += [regular(0.075 * half, 12, 0.42, 3.0) + (x * half, sign * share * span * half) for sign in (-1, 1)]
     color = pick(random, "white", "white", "white", "gray", "gray", "green" if form == "fighter" else "white")
     paint = tone(random, color, 12)
     stripe = tone(random, pick(random, "red", "blue", "gray", "white", "black"), 10)
@@ -59,7 +63,11 @@ def airplane(random: Random) -> Thing:
         Layer([half_wing * (1, -1)], paint * random.uniform(0.5, 1.05)),
         Layer([stabiliser], paint * random.uniform(0.6, 1.05)),
         Layer([fuselage], paint),
-        Layer([bar(-0.85 * half, 0.85 * half, body * 0.9 * half, body * 1.9 * half) * (1, 1 if random.random() < 0.5 else -1)], paint * random.uniform(0.55, 0.9), random.uniform(0, 0.8)),
+        Layer(
+            [bar(-0.85 * half, 0.85 * half, body * 0.9 * half, body * 1.9 * half) * (1, 1 if random.random() < 0.5 else -1)],
+            paint * random.uniform(0.55, 0.9),
+            random.uniform(0, 0.8),
+        ),
         Layer([bar(-1.0 * half, -0.7 * half, -0.016 * half, 0.016 * half)], stripe, random.uniform(0.3, 1.0)),
         Layer([bar(0.88 * half, 0.93 * half, -body * half, body * half)], GLASS, 0.8),
     ]
@@ -76,7 +84,9 @@ def helicopter(random: Random) -> Thing:
     color = pick(random, "white", "gray", "red", "green", "blue", "black", "yellow")
     paint = tone(random, color)
     start, count = random.uniform(0, np.pi), int(random.integers(2, 6))
-    blades = [turned(bar(0, 0.95 * half, -0.03 * half, 0.03 * half), start + 2 * np.pi * k / count) + (0.35 * half, 0) for k in range(count)]
+    blades = [
+        turned(bar(0, 0.95 * half, -0.03 * half, 0.03 * half), start + 2 * np.pi * k / count) + (0.35 * half, 0) for k in range(count)
+    ]
     layers = [
         Layer([boom, fin], paint * 0.9),
         Layer([cabin], paint),
@@ -90,7 +100,7 @@ def ship(random: Random) -> Thing:
     """A boat, a cargo ship, a tanker, a barge or a grey ship."""
     form = pick(random, "boat", "boat", "cargo", "tanker", "barge", "grey")
     length = {"boat": (6, 28), "cargo": (70, 300), "tanker": (90, 280), "barge": (30, 90), "grey": (60, 180)}[form]
-    a = random.uniform(*length) / 2
+    a = float(random.uniform(*length)) / 2
     b = a * (random.uniform(0.26, 0.38) if form == "boat" else random.uniform(0.11, 0.2))
     bow = random.uniform(0.2, 0.6) if form != "barge" else 0.06
     t = np.linspace(0, 1, 7)
@@ -110,14 +120,18 @@ def ship(random: Random) -> Thing:
         layers += [
             Layer([regular(0.36 * a, 16, b / a * 1.6, 3) + (x * a, 0)], tone(random, pick(random, "white", "gray", "blue", "brown")), 0.9),
             Layer([bar((x + 0.12) * a, (x + 0.24) * a, -0.5 * b, 0.5 * b)], GLASS, random.uniform(0, 0.9)),
-            Layer([bar(-0.9 * a, -0.55 * a, -0.6 * b, 0.6 * b)], tone(random, pick(random, "brown", "gray", "white")), random.uniform(0, 0.8)),
+            Layer(
+                [bar(-0.9 * a, -0.55 * a, -0.6 * b, 0.6 * b)], tone(random, pick(random, "brown", "gray", "white")), random.uniform(0, 0.8)
+            ),
         ]
     elif form == "cargo":
-        for x in np.arange(-0.55, 0.62, random.uniform(0.09, 0.16)):
+        for row in np.arange(-0.55, 0.62, random.uniform(0.09, 0.16)):
             if random.random() < 0.85:
                 for y in (-0.42, 0.42):
-                    box = bar((x - 0.035) * a, (x + 0.035) * a, (y - 0.38) * b, (y + 0.38) * b)
-                    layers.append(Layer([box], tone(random, pick(random, "red", "blue", "green", "white", "orange", "brown", "gray")), 0.95))
+                    box = bar((row - 0.035) * a, (row + 0.035) * a, (y - 0.38) * b, (y + 0.38) * b)
+                    layers.append(
+                        Layer([box], tone(random, pick(random, "red", "blue", "green", "white", "orange", "brown", "gray")), 0.95)
+                    )
     elif form == "tanker":
         layers.append(Layer([bar(-0.6 * a, 0.75 * a, -0.08 * b, 0.08 * b)], tone(random, "gray"), 0.8))
         layers.append(Layer([bar(x * a, (x + 0.02) * a, -0.7 * b, 0.7 * b) for x in (-0.3, 0.0, 0.3)], tone(random, "white"), 0.6))
@@ -173,7 +187,9 @@ def vehicle(random: Random) -> Thing:
         ]
     else:
         layers += [
-            Layer([bar(x * a, (x + 0.12) * a, -0.4 * b, 0.4 * b) for x in (-0.6, -0.1, 0.4)], tone(random, "gray"), random.uniform(0.2, 0.9)),
+            Layer(
+                [bar(x * a, (x + 0.12) * a, -0.4 * b, 0.4 * b) for x in (-0.6, -0.1, 0.4)], tone(random, "gray"), random.uniform(0.2, 0.9)
+            ),
             Layer([bar(0.9 * a, 0.98 * a, -0.85 * b, 0.85 * b)], GLASS, 0.8),
         ]
     if form == "car":

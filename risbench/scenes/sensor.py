@@ -26,7 +26,10 @@ def expose(random: Random, canvas: Floats) -> tuple[NDArray[np.uint8], Look]:
     optics = _Optics.draw(random)
     planes = [optics.apply(plane) for plane in canvas]
     matrix, true_color = _color(random)
-    contrast, haze = random.choice([0.6, 0.85, 1.05, 1.3, 1.6]) * random.uniform(0.88, 1.12), random.uniform(0, 0.4) * float(random.random() < 0.25)
+    contrast, haze = (
+        random.choice([0.6, 0.85, 1.05, 1.3, 1.6]) * random.uniform(0.88, 1.12),
+        random.uniform(0, 0.4) * float(random.random() < 0.25),
+    )
     middle = float(np.mean([plane[::8, ::8].mean() for plane in planes]))
     gain = matrix * contrast * (1 - haze)
     # contrast about the image's own grey, exposure, then haze as a veil of skylight
@@ -42,7 +45,9 @@ def expose(random: Random, canvas: Floats) -> tuple[NDArray[np.uint8], Look]:
     image = np.asarray(cv2.merge(picture), dtype=np.uint8)
     if random.random() < 0.7:
         quality = int(random.integers(35, 96))
-        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR), dtype=np.uint8)
+        image = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR), dtype=np.uint8
+        )
     return image, Look(true_color)
 
 

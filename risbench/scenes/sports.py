@@ -130,7 +130,11 @@ def ground_track_field(random: Random) -> Thing:
         edge = _oval(straight, radius - lane * share)
         thin = [np.vstack([edge, edge[:1], (edge * 0.997)[:1], (edge * 0.997)[::-1]])]
         layers.append(Layer(thin, LINE, random.uniform(0, 0.5)))
-    layers.append(Layer([inner], tone(random, pick(random, "green", "green", "brown"), 12) if random.random() < 0.3 else tone(random, GRASS, 14), 1.0, 6))
+    layers.append(
+        Layer(
+            [inner], tone(random, pick(random, "green", "green", "brown"), 12) if random.random() < 0.3 else tone(random, GRASS, 14), 1.0, 6
+        )
+    )
     if random.random() < 0.8:
         layers += _pitch(random, min(straight * 0.6, 52), (radius - lane) * 0.82)
     return Thing("ground-track-field", color, [outer], layers)
@@ -145,8 +149,7 @@ def stadium(random: Random) -> Thing:
     color = pick(random, "white", "gray", "gray", "blue", "red")
     paint = tone(random, color, 14)
     layers = [Layer([outer], paint, 1.0, 6)]
-    for share in (0.93, 0.85, 0.77):
-        layers.append(Layer([outer * share], paint * random.uniform(0.7, 1.15), 0.8, 7))
+    layers += [Layer([outer * share], paint * random.uniform(0.7, 1.15), 0.8, 7) for share in (0.93, 0.85, 0.77)]
     seats = tone(random, pick(random, "gray", "blue", "red", "green", "white"))
     hole = random.uniform(0.56, 0.68)
     layers.append(Layer([outer * (hole + 0.1)], seats, 0.9, 9, 2))

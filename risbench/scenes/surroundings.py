@@ -43,7 +43,9 @@ def paint_ground(random: Random, kind: str) -> Floats:
     elif kind in ("grass", "dry", "soil") and random.random() < 0.1:
         light += _rows(random, random.uniform(3, 24), random.uniform(2, 10))
     hue = _texture(random, 32, 0.25 * wide * strength)
-    return np.stack([light + hue + np.float32(color[0]), light + np.float32(color[1]), light - hue * np.float32(0.7) + np.float32(color[2])])
+    return np.stack(
+        [light + hue + np.float32(color[0]), light + np.float32(color[1]), light - hue * np.float32(0.7) + np.float32(color[2])]
+    )
 
 
 def _texture(random: Random, cell: int, strength: float) -> Floats:
@@ -88,8 +90,12 @@ def paint_parcels(random: Random, canvas: Canvas, kinds: tuple[str, ...], angle:
             canvas.fill([turned(stall, turn) + centre for stall in stalls], (218, 218, 212), random.uniform(0.3, 0.9))
         elif draw < 0.6:
             pitch = random.uniform(8, 40)
-            joints = [bar(x - 0.5, x + 0.5, -b, b) for x in np.arange(-a, a, pitch)] + [bar(-a, a, y - 0.5, y + 0.5) for y in np.arange(-b, b, pitch)]
-            canvas.fill([turned(joint, turn) + centre for joint in joints[:60]], color * random.uniform(0.6, 1.25), random.uniform(0.2, 0.6))
+            joints = [bar(x - 0.5, x + 0.5, -b, b) for x in np.arange(-a, a, pitch)] + [
+                bar(-a, a, y - 0.5, y + 0.5) for y in np.arange(-b, b, pitch)
+            ]
+            canvas.fill(
+                [turned(joint, turn) + centre for joint in joints[:60]], color * random.uniform(0.6, 1.25), random.uniform(0.2, 0.6)
+            )
 
 
 def paint_oddments(random: Random, canvas: Canvas, angle: float, count: int) -> None:
@@ -135,7 +141,9 @@ def paint_road(random: Random, canvas: Canvas, line: Points, width_px: float, gr
     kind = random.random()
     color = np.array((98, 98, 100) if kind < 0.65 else (166, 162, 154) if kind < 0.85 else (172, 150, 120), float) + random.normal(0, 14)
     if random.random() < 0.6:
-        canvas.fill([ribbon(line, width_px * random.uniform(0.55, 0.8))], color * random.uniform(0.9, 1.3), random.uniform(0.2, 0.8), grain, 8)
+        canvas.fill(
+            [ribbon(line, width_px * random.uniform(0.55, 0.8))], color * random.uniform(0.9, 1.3), random.uniform(0.2, 0.8), grain, 8
+        )
     canvas.fill([ribbon(line, width_px / 2)], color, 1.0, grain, 5)
     if width_px > 10 and random.random() < 0.75:
         thin = max(0.35, width_px * 0.012)
@@ -167,7 +175,10 @@ def _crowns() -> list[tuple[Floats, Floats]]:
 def paint_trees(random: Random, canvas: Canvas, places: Points, radii: NDArray[np.float64], color: Any, sun: Points) -> None:
     """Draw crowns of some radii (pixels) at places (n, 2), shaded away from the sun."""
     crowns = _crowns()
-    kinds, tints = random.integers(len(crowns), size=len(places)), random.normal(0, 9, (len(places), 3)) + random.normal(0, 8, (len(places), 1))
+    kinds, tints = (
+        random.integers(len(crowns), size=len(places)),
+        random.normal(0, 9, (len(places), 3)) + random.normal(0, 8, (len(places), 1)),
+    )
     flip = (slice(None, None, -1 if sun[1] < 0 else 1), slice(None, None, -1 if sun[0] < 0 else 1))
     for place, radius, kind, tint in zip(places, radii, kinds, tints, strict=True):
         side = max(3, round(2 * radius))

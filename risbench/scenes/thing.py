@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from risbench.scenes.canvas import Points, Random
+from risbench.scenes.canvas import Points, Random, Scalar
 
 RGB = Any
 
@@ -77,7 +77,7 @@ def tone(random: Random, color: str | tuple[int, int, int], spread: float = 9.0)
     return base + random.normal(0, spread) + random.normal(0, spread * 0.35, 3)
 
 
-def lines(*segments: tuple[float, float, float, float], width: float) -> list[Points]:
+def lines(*segments: tuple[Scalar, Scalar, Scalar, Scalar], width: float) -> list[Points]:
     """Return straight lines (x0, y0, x1, y1) as thin polygons of a width."""
     made = []
     for x0, y0, x1, y1 in segments:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from risbench.scenes.canvas import Points, Random, bar, regular, ribbon, turned
+from risbench.scenes.canvas import Points, Random, Scalar, bar, regular, ribbon, turned
 from risbench.scenes.craft import airplane, ship, vehicle
 from risbench.scenes.sports import GRASS
 from risbench.scenes.thing import GLASS, LINE, Layer, Thing, arc, frame, lines, pick, tone
@@ -13,11 +13,11 @@ ASPHALT = (96, 97, 100)
 CONCRETE = (168, 166, 160)
 
 
-def _moved(layer: Layer, angle: float, x: float, y: float) -> Layer:
-    return Layer([turned(part, angle) + (x, y) for part in layer.points], layer.color, layer.opacity, layer.grain, layer.fine)
+def _moved(layer: Layer, angle: Scalar, x: Scalar, y: Scalar) -> Layer:
+    return Layer([turned(part, angle) + np.array([x, y]) for part in layer.points], layer.color, layer.opacity, layer.grain, layer.fine)
 
 
-def _with(thing: Thing, angle: float, x: float, y: float) -> list[Layer]:
+def _with(thing: Thing, angle: Scalar, x: Scalar, y: Scalar) -> list[Layer]:
     """Return another thing's layers placed on this one: boats at a pier, cars on a deck."""
     return [_moved(layer, angle, x, y) for layer in thing.layers]
 
@@ -79,10 +79,15 @@ def roundabout(random: Random) -> Thing:
     width = radius * random.uniform(0.28, 0.45)
     paint = tone(random, ASPHALT, 12)
     ring, island = regular(radius, 48), regular(radius - width, 40)
-    layers = [Layer([ring], paint, 1.0, 5), Layer([island], tone(random, pick(random, "gray", "brown") if random.random() < 0.2 else GRASS, 12), 1.0, 7)]
+    layers = [
+        Layer([ring], paint, 1.0, 5),
+        Layer([island], tone(random, pick(random, "gray", "brown") if random.random() < 0.2 else GRASS, 12), 1.0, 7),
+    ]
     layers.append(Layer([arc(0, 0, radius - width / 2, 0, 6.283, 0.3)], LINE, random.uniform(0, 0.6)))
     if random.random() < 0.5:
-        layers.append(Layer([regular((radius - width) * random.uniform(0.3, 0.6), 20)], tone(random, pick(random, "gray", "green", "red")), 0.8, 8))
+        layers.append(
+            Layer([regular((radius - width) * random.uniform(0.3, 0.6), 20)], tone(random, pick(random, "gray", "green", "red")), 0.8, 8)
+        )
     start, count = random.uniform(0, 6.28), int(random.integers(3, 6))
     arms = [turned(bar(0, 600, -width * 0.45, width * 0.45), start + 6.283 * k / count) for k in range(count)]
     for _ in range(int(random.integers(0, 4))):
@@ -98,12 +103,27 @@ def toll_station(random: Random) -> Thing:
     canopy = bar(-depth, depth, -half, half)
     color = pick(random, "blue", "red", "white", "gray", "green")
     paint = tone(random, color, 12)
-    plaza = np.array([(-140, -0.35 * half), (-35, -half), (35, -half), (140, -0.35 * half), (140, 0.35 * half), (35, half), (-35, half), (-140, 0.35 * half)])
+    plaza = np.array(
+        [
+            (-140, -0.35 * half),
+            (-35, -half),
+            (35, -half),
+            (140, -0.35 * half),
+            (140, 0.35 * half),
+            (35, half),
+            (-35, half),
+            (-140, 0.35 * half),
+        ]
+    )
     road = bar(-700, 700, -0.35 * half, 0.35 * half)
     asphalt = tone(random, CONCRETE if random.random() < 0.5 else ASPHALT, 12)
     lanes = lines(*[(-70, y, 70, y) for y in np.arange(-0.9 * half, half, 5)], width=0.7)
     ribs = [bar(-depth, depth, y - 0.3, y + 0.3) for y in np.arange(-0.9 * half, half, 6)]
-    layers = [Layer([canopy], paint, 1.0, 4), Layer(ribs, paint * 0.8, random.uniform(0, 0.8)), Layer([bar(-depth * 0.15, depth * 0.15, -half, half)], paint * 1.12, 0.6)]
+    layers = [
+        Layer([canopy], paint, 1.0, 4),
+        Layer(ribs, paint * 0.8, random.uniform(0, 0.8)),
+        Layer([bar(-depth * 0.15, depth * 0.15, -half, half)], paint * 1.12, 0.6),
+    ]
     skirt = [Layer([road, plaza], asphalt, 1.0, 5), Layer(lanes, LINE, 0.6)]
     return Thing("expressway-toll-station", color, [canopy], layers, height=7.0, skirt=skirt)
 
@@ -121,7 +141,9 @@ def service_area(random: Random) -> Thing:
     for x in np.arange(-0.6 * a, 0.35 * a, 3.6):
         if random.random() < 0.55:
             layers += _with(vehicle(random), np.pi / 2, x, -0.35 * b)[:2]
-    layers.append(Layer(lines(*[(x - 1.8, -0.5 * b, x - 1.8, -0.2 * b) for x in np.arange(-0.6 * a, 0.35 * a, 3.6)], width=0.25), LINE, 0.6))
+    layers.append(
+        Layer(lines(*[(x - 1.8, -0.5 * b, x - 1.8, -0.2 * b) for x in np.arange(-0.6 * a, 0.35 * a, 3.6)], width=0.25), LINE, 0.6)
+    )
     road = tone(random, ASPHALT, 10)
     skirt = [Layer([bar(-900, 900, -b - 30, -b - 6)], road, 1.0, 5), Layer([bar(-1.6 * a, 1.6 * a, -b - 8, -b + 4)], road, 1.0, 5)]
     return Thing("expressway-service-area", "gray", [body], layers, skirt=skirt)
@@ -192,10 +214,17 @@ def airport(random: Random) -> Thing:
     runway = [bar(-a, a, -0.72 * b, -0.72 * b + random.uniform(40, 70))]
     if random.random() < 0.35:
         runway.append(turned(bar(-0.75 * a, 0.75 * a, -25, 25), random.uniform(0.3, 0.8) * (1 if random.random() < 0.5 else -1)))
-    taxi = [bar(-0.95 * a, 0.95 * a, -0.3 * b, -0.3 * b + 25), *[bar(x * a, x * a + 25, -0.7 * b, -0.28 * b) for x in (-0.9, -0.4, 0.2, 0.88)]]
+    taxi = [
+        bar(-0.95 * a, 0.95 * a, -0.3 * b, -0.3 * b + 25),
+        *[bar(x * a, x * a + 25, -0.7 * b, -0.28 * b) for x in (-0.9, -0.4, 0.2, 0.88)],
+    ]
     apron = bar(-0.55 * a, 0.5 * a, -0.15 * b, 0.5 * b)
     layers = [Layer([field], tone(random, (122, 130, 88), 16), 0.85, 8, 8), Layer([apron], tone(random, CONCRETE, 12), 1.0, 4)]
-    layers += [Layer(runway, paved, 1.0, 4), Layer(taxi, paved * 1.1, 1.0, 4), Layer([bar(-0.97 * a, 0.97 * a, -0.72 * b + 24, -0.72 * b + 28)], LINE, 0.7)]
+    layers += [
+        Layer(runway, paved, 1.0, 4),
+        Layer(taxi, paved * 1.1, 1.0, 4),
+        Layer([bar(-0.97 * a, 0.97 * a, -0.72 * b + 24, -0.72 * b + 28)], LINE, 0.7),
+    ]
     roof = tone(random, pick(random, "gray", "white", "gray", "blue"))
     layers += [Layer([bar(x * a, (x + 0.16) * a, 0.15 * b, 0.38 * b)], roof, 1.0, 4) for x in (-0.45, -0.15, 0.18)]
     for _ in range(8):
@@ -211,7 +240,11 @@ def train_station(random: Random) -> Thing:
     body = bar(-a, a, -b, b) if random.random() < 0.7 else regular(a, 40, b / a, 6)
     ribs = [bar(x - 0.5, x + 0.5, -b * 0.98, b * 0.98) for x in np.arange(-a + 3, a, random.uniform(7, 14))]
     strips = [bar(-a, a, y, y + b * 0.12) for y in np.linspace(-0.8, 0.7, 4) * b]
-    layers = [Layer([body], paint, 1.0, 4), Layer(strips, paint * random.uniform(0.75, 1.2), 0.7), Layer(ribs, paint * 0.8, random.uniform(0, 0.7))]
+    layers = [
+        Layer([body], paint, 1.0, 4),
+        Layer(strips, paint * random.uniform(0.75, 1.2), 0.7),
+        Layer(ribs, paint * 0.8, random.uniform(0, 0.7)),
+    ]
     rails = lines(*[(-900, y, 900, y) for y in np.linspace(-0.85, 0.85, 8) * b], width=1.4)
     bed = bar(-900, 900, -0.9 * b, 0.9 * b)
     skirt = [Layer([bed], tone(random, (134, 122, 110), 10), 1.0, 9), Layer(rails, (84, 80, 78), 0.85)]
@@ -229,7 +262,10 @@ def storage_tank(random: Random) -> Thing:
     if form == "floating":
         layers.append(Layer([round_ * random.uniform(0.85, 0.93)], paint * random.uniform(0.6, 0.85), 0.9, 5))
     if form == "dome":
-        layers += [Layer([round_ * share + np.array([-0.1, -0.1]) * radius * (1 - share)], np.minimum(paint * 1.06, 244), 0.25) for share in (0.8, 0.6, 0.4)]
+        layers += [
+            Layer([round_ * share + np.array([-0.1, -0.1]) * radius * (1 - share)], np.minimum(paint * 1.06, 244), 0.25)
+            for share in (0.8, 0.6, 0.4)
+        ]
     angle = random.uniform(0, 6.28)
     layers.append(Layer([turned(bar(0, 0.95 * radius, -0.03 * radius, 0.03 * radius), angle)], paint * 0.75, random.uniform(0, 0.9)))
     layers.append(Layer([regular(0.06 * radius, 12)], paint * 0.7, random.uniform(0, 0.9)))
@@ -249,9 +285,9 @@ def chimney(random: Random) -> Thing:
     shaft = np.array([(0, -radius), (lean, -0.7 * radius), (lean, 0.7 * radius), (0, radius)])
     paint = tone(random, color, 12)
     layers = [Layer([foot, shaft], paint, 1.0, 3), Layer([shaft * (1, 0.35)], paint * 1.15, 0.6)]
-    for share in np.arange(0.2, 1.0, 0.3):
-        if color == "red" and lean > 2 * radius:
-            layers.append(Layer([bar(share * lean, (share + 0.14) * lean, -0.85 * radius, 0.85 * radius)], tone(random, "white"), 0.9))
+    if color == "red" and lean > 2 * radius:
+        bands = [bar(share * lean, (share + 0.14) * lean, -0.85 * radius, 0.85 * radius) for share in np.arange(0.2, 1.0, 0.3)]
+        layers += [Layer([band], tone(random, "white"), 0.9) for band in bands]
     layers += [Layer([top], paint * 0.9), Layer([regular(radius * 0.5, 20) + (lean, 0)], (40, 40, 42), 0.95)]
     return Thing("chimney", color, [foot, shaft, top], layers, height=random.uniform(8, 25) * radius * 0.6)
 
@@ -296,8 +332,14 @@ def helipad(random: Random) -> Thing:
     paint = tone(random, color, 14)
     body: Points = regular(a, 40) if random.random() < 0.65 else bar(-a, a, -a, a)
     white = tone(random, pick(random, "white", "white", "yellow"), 8)
-    h = [bar(-0.34 * a, 0.34 * a, y * a - 0.06 * a, y * a + 0.06 * a) for y in (-0.26, 0.26)] + [bar(-0.06 * a, 0.06 * a, -0.26 * a, 0.26 * a)]
-    ring = [arc(0, 0, a * 0.8, 0, 6.2832, a * 0.07, 36)] if len(body) > 4 or random.random() < 0.5 else frame(-0.85 * a, 0.85 * a, -0.85 * a, 0.85 * a, 0.07 * a)
+    h = [bar(-0.34 * a, 0.34 * a, y * a - 0.06 * a, y * a + 0.06 * a) for y in (-0.26, 0.26)] + [
+        bar(-0.06 * a, 0.06 * a, -0.26 * a, 0.26 * a)
+    ]
+    ring = (
+        [arc(0, 0, a * 0.8, 0, 6.2832, a * 0.07, 36)]
+        if len(body) > 4 or random.random() < 0.5
+        else frame(-0.85 * a, 0.85 * a, -0.85 * a, 0.85 * a, 0.07 * a)
+    )
     layers = [Layer([body], paint, 1.0, 4), Layer(ring, white, random.uniform(0.5, 1)), Layer(h, white, random.uniform(0.6, 1))]
     return Thing("helipad", color, [body], layers)
 
@@ -319,7 +361,11 @@ def building(random: Random) -> Thing:
         layers.append(Layer(frame(-a, a, -b, b, 0.06 * b), paint * random.uniform(0.7, 1.3), 0.8))
         for _ in range(int(random.integers(0, 6))):
             x, y = random.uniform(-0.8, 0.8) * a, random.uniform(-0.8, 0.8) * b
-            layers.append(Layer([bar(x - 0.07 * a, x + 0.07 * a, y - 0.08 * b, y + 0.08 * b)], tone(random, pick(random, "white", "gray", "black")), 0.9))
+            layers.append(
+                Layer(
+                    [bar(x - 0.07 * a, x + 0.07 * a, y - 0.08 * b, y + 0.08 * b)], tone(random, pick(random, "white", "gray", "black")), 0.9
+                )
+            )
         if random.random() < 0.25:
             layers.append(Layer([bar(-0.5 * a, 0.3 * a, -0.3 * b, 0.3 * b)], GLASS, 0.7))
     return Thing("building", color, outline, layers, height=random.uniform(3, 6) if a < 9 else random.uniform(5, 22))

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from risbench.scenes.canvas import SIDE_PX, Canvas, Floats, Points, Random, exact_mask, noise, ribbon, turned
 from risbench.scenes.sensor import expose
 from risbench.scenes.sentences import Seen, describe, position_of
-from risbench.scenes.surroundings import cast_trees, curve, half_plane, mix_ground, paint_ground, paint_oddments, paint_parcels, paint_road, paint_trees
+from risbench.scenes.surroundings import (
+    cast_trees,
+    curve,
+    half_plane,
+    mix_ground,
+    paint_ground,
+    paint_oddments,
+    paint_parcels,
+    paint_road,
+    paint_trees,
+)
 from risbench.scenes.themes import MAKERS, THEMES, Theme
 from risbench.scenes.thing import Thing
 from risbench.scenes.works import building
@@ -105,7 +115,9 @@ class _Painter:
         clutter = self._buildings()
         if theme.water == "coast":
             self._coast()
-        roads = [curve(random, random.choice([0.0, 0.0, 0.03, 0.1])) for _ in range(int(random.integers(theme.roads[0], theme.roads[1] + 1)))]
+        roads = [
+            curve(random, random.choice([0.0, 0.0, 0.03, 0.1])) for _ in range(int(random.integers(theme.roads[0], theme.roads[1] + 1)))
+        ]
         if theme.water == "river":
             self._river(spots)
         for line in roads:
