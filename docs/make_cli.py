@@ -7,8 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "ingest", "refine-masks", "export", "audit", "validate", "stats", "show", "weights", "weights list", "weights fetch", "weights verify",
-            "train-builtin", "doctor", "demo")
+COMMANDS = (
+    "",
+    "ingest",
+    "refine-masks",
+    "export",
+    "audit",
+    "validate",
+    "stats",
+    "show",
+    "weights",
+    "weights list",
+    "weights fetch",
+    "weights verify",
+    "train-builtin",
+    "doctor",
+    "demo",
+)
 
 
 def page() -> str:

@@ -132,9 +132,12 @@ def _bands(value: str | None) -> list[int] | None:
 @app.command("refine-masks")
 def refine_masks(
     workspace: WorkspaceOption = Path(),
-    engine: Annotated[str, typer.Option(help="auto (the workspace's, grabcut at first), box, oriented-box, grabcut, builtin, sam or hf.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto (the workspace's, grabcut at first), box, oriented-box, grabcut, builtin, sam or hf.")
+    ] = "auto",
     checkpoint: Annotated[
-        str | None, typer.Option(help="For --engine sam: a SAM or MobileSAM file; for hf: a folder, or a name on the hub; for builtin: other weights.")
+        str | None,
+        typer.Option(help="For --engine sam: a SAM or MobileSAM file; for hf: a folder, or a name on the hub; for builtin: other weights."),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
     workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for networks.")] = None,

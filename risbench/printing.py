@@ -148,7 +148,7 @@ def print_doctor(result: dict[str, Any]) -> None:
 def print_weights(result: dict[str, Any]) -> None:
     """Print the manifest as a table."""
     rows = [
-        [row["name"], f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "not stated", row["state"], row["licence"], row["use"]]
+        [row["name"], f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "not stated", row["state"], row["licence"], row["use"]]
         for row in result["weights"]
     ]
     _table(f"weights in {result['folder']}", ["name", "size", "state", "licence", "for"], rows)

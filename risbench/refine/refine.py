@@ -54,7 +54,9 @@ def refine_masks(
     if name == "sam" and checkpoint is None:
         raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
     if name == "hf" and checkpoint is None:
-        raise OptionError("--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large")
+        raise OptionError(
+            "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
+        )
     if name not in NETWORKS and checkpoint is not None:
         raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, hf or builtin")
     if name in NETWORKS or gpu:

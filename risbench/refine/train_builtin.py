@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -14,11 +16,16 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.progress import Progress
+from risbench.core.storage import sha256_of_file
 from risbench.refine.builtin_data import Batch, CropExamples
 from risbench.sam.compact import CompactSam, CompactSettings
 from risbench.sam.compact_weights import save_compact
+
+WEIGHTS: Final = "builtin_sam.safetensors"
+_START_OF_AVERAGE: Final = 400
+_LOG_EVERY: Final = 25
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Recipe:
     """The settings of a run; the checkpoint carries them, and a run resumed with others is refused."""
 
     seed: int = 0
-    steps: int = 4500
+    steps: int = 4400
     batch: int = 48
     learning_rate: float = 1.0e-3
     weight_decay: float = 0.05
@@ -70,90 +77,138 @@ def losses(model: CompactSam, batch: Batch) -> dict[str, Tensor]:
 
 
 def train_builtin(
-    out: Path, recipe: Recipe, *, settings: CompactSettings | None = None, device: str = "cpu", keep_every: int = 250
-) -> Path:
-    """Train into the folder `out` and return the weights' path; the same call goes on after an interruption.
+    folder: Path | str,
+    recipe: Recipe | None = None,
+    *,
+    settings: CompactSettings | None = None,
+    gpu: bool = False,
+    workers: int = 1,
+    keep_every: int = 200,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train into a folder and return what came of it; the same call goes on after an interruption.
 
-    `last.pt` holds all that is needed to go on, `log.jsonl` a line every 25 steps, `builtin.safetensors` the averaged weights.
+    `last.pt` holds all that is needed to go on, `log.jsonl` a line every 25 steps, `builtin_sam.safetensors` the averaged
+    weights in half precision. The batches depend on the recipe's seed alone, not on `workers`.
 
     Raises:
-        InputError: the folder holds a run of another recipe.
-        EnvironmentLacks: the loss is not a finite number.
+        OptionError: a setting of the recipe cannot be used.
+        InputError: the folder holds a run of another recipe, or a damaged checkpoint.
+        EnvironmentLacks: `gpu` without CUDA, or a loss that is not a finite number.
     """
-    torch.manual_seed(recipe.seed)
-    settings = settings or CompactSettings()
-    model = CompactSam(settings).to(device).to(memory_format=torch.channels_last)
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    plain = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)  # type: ignore[no-untyped-call]
+    recipe, settings, out = recipe or Recipe(), settings or CompactSettings(), Path(folder)
+    for name, low in (("steps", 1), ("batch", 2), ("seed", 0)):
+        if getattr(recipe, name) < low:
+            raise OptionError(f"--{name} {getattr(recipe, name)}: must be at least {low}")
+    if workers < 1:
+        raise OptionError(f"--workers {workers}: must be at least 1")
+    if gpu and not torch.cuda.is_available():
+        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
     out.mkdir(parents=True, exist_ok=True)
-    start = _resume(out / "last.pt", recipe, model, averaged, optimizer, device)
-    data = DataLoader(
-        CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px), batch_size=None, num_workers=1, prefetch_factor=6
-    )
-    began = time.monotonic()
-    model.train()
-    with Progress("train", recipe.steps) as bar, open(out / "log.jsonl", "a", encoding="utf-8") as log:
+    run = _Run(recipe, settings, "cuda" if gpu else "cpu")
+    start = run.resume(out / "last.pt")
+    examples = CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px)
+    data = DataLoader(examples, batch_size=None, num_workers=workers, prefetch_factor=6)
+    log = _Log(out / "log.jsonl", start)
+    with Progress("train", recipe.steps, quiet=quiet) as bar:
         bar.advance(start)
         for step, batch in enumerate(data, start):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, recipe)
-            batch = Batch(*(part.to(device) for part in vars(batch).values()))
-            with torch.autocast(device.split(":")[0], torch.bfloat16):
-                parts = losses(model, batch)
-            loss = parts["mask"] + parts["alternatives"] + parts["iou"]
-            if not torch.isfinite(loss):
-                raise EnvironmentLacks(f"step {step}: the loss is not finite: { {name: float(value) for name, value in parts.items()} }")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-            if step < 400:
-                averaged.n_averaged.zero_()  # the first steps only start the average
-            averaged.update_parameters(model)
-            if step % 25 == 0 or step + 1 == recipe.steps:
-                row = {
-                    "step": step,
-                    **{name: round(float(value.detach()), 4) for name, value in parts.items()},
-                    "seconds": round(time.monotonic() - began, 1),
-                }
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if (step + 1) % keep_every == 0 or step + 1 == recipe.steps:
-                _keep(out / "last.pt", step + 1, recipe, model, averaged, optimizer)
-                save_compact(_the(averaged), out / "builtin.safetensors", {"recipe": asdict(recipe), "step": step + 1})
+            parts = run.step(step, batch)
+            last = step + 1 == recipe.steps
+            if step % _LOG_EVERY == 0 or last:
+                log.write(step, parts)
+            if (step + 1) % keep_every == 0 or last:
+                run.keep(out, step + 1)
             bar.advance(1)
-    return out / "builtin.safetensors"
-
-
-def _the(averaged: AveragedModel) -> CompactSam:
-    inner = averaged.module
-    assert isinstance(inner, CompactSam), "it averages the model it was made of"
-    return inner
-
-
-def _keep(path: Path, step: int, recipe: Recipe, model: CompactSam, averaged: AveragedModel, optimizer: torch.optim.Optimizer) -> None:
-    state = {
-        "step": step,
+    weights = out / WEIGHTS
+    count = sum(value.numel() for value in run.model.parameters())
+    return {
+        "weights": str(weights),
+        "sha256": sha256_of_file(weights),
+        "steps": recipe.steps,
+        "parameters": count,
         "recipe": asdict(recipe),
-        "model": model.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
     }
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
 
 
-def _resume(path: Path, recipe: Recipe, model: CompactSam, averaged: AveragedModel, optimizer: torch.optim.Optimizer, device: str) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["recipe"] != asdict(recipe):
-        raise InputError(f"{path}: holds a run of another recipe ({state['recipe']}); choose another folder, or the same options")
-    model.load_state_dict(state["model"])
-    averaged.load_state_dict(state["averaged"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+class _Run:
+    """A model, its running average and its optimiser."""
+
+    def __init__(self, recipe: Recipe, settings: CompactSettings, device: str) -> None:
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.seed)
+        self.model = CompactSam(settings).to(device).to(memory_format=torch.channels_last)
+        decayed = [value for value in self.model.parameters() if value.ndim > 1]
+        plain = [value for value in self.model.parameters() if value.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.model.train()
+
+    def step(self, number: int, batch: Batch) -> dict[str, Tensor]:
+        """Learn from one batch and return the parts of its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(number, self.recipe)
+        with torch.autocast(self.device, torch.bfloat16):
+            parts = losses(self.model, Batch(*(part.to(self.device) for part in vars(batch).values())))
+        loss = parts["mask"] + parts["alternatives"] + parts["iou"]
+        if not torch.isfinite(loss):
+            raise EnvironmentLacks(f"step {number}: the loss is not finite: { {name: float(value) for name, value in parts.items()} }")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        if number < _START_OF_AVERAGE:
+            self.averaged.n_averaged.zero_()  # weights of the first steps would weigh on the average for long
+        self.averaged.update_parameters(self.model)
+        return parts
+
+    def keep(self, out: Path, steps: int) -> None:
+        """Write the checkpoint to go on from, and the averaged weights."""
+        state = {
+            "step": steps,
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        part = out / "last.part"
+        torch.save(state, part)
+        part.replace(out / "last.pt")
+        inner = self.averaged.module
+        assert isinstance(inner, CompactSam), "it averages the model it was made of"
+        save_compact(inner, out / WEIGHTS, {"recipe": asdict(self.recipe), "step": steps})
+
+    def resume(self, path: Path) -> int:
+        """Load the checkpoint where there is one and return the step to go on with."""
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise InputError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0]}); remove it to start anew") from None
+        if state["recipe"] != asdict(self.recipe):
+            raise InputError(f"{path}: holds a run of another recipe ({state['recipe']}); choose another folder, or the same options")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: holds a model of other sizes ({str(error).splitlines()[0]})") from None
+        return int(state["step"])
+
+
+class _Log:
+    """One line of JSON every few steps; a resumed run drops the lines that it will write again."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < start] if path.exists() else []
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._path, self._began = path, time.monotonic()
+
+    def write(self, step: int, parts: dict[str, Tensor]) -> None:
+        """Append the parts of one step's loss."""
+        values = {name: round(float(value.detach()), 4) for name, value in parts.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values, "seconds": round(time.monotonic() - self._began, 1)}) + "\n")

@@ -191,7 +191,9 @@ def _only_writer(part: Path) -> Iterator[BinaryIO]:
     try:
         file = open(part, "a+b")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise EnvironmentLacks(f"{part}: cannot be written ({error.strerror}); choose another folder with --folder or ${ENVIRONMENT}") from None
+        raise EnvironmentLacks(
+            f"{part}: cannot be written ({error.strerror}); choose another folder with --folder or ${ENVIRONMENT}"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

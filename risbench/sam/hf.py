@@ -67,9 +67,13 @@ def weights_digest(name: str) -> str:
     """
     _quiet()
     try:
-        found = next((path for file in _WEIGHTS if (path := hub.cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None)
+        found = next(
+            (path for file in _WEIGHTS if (path := hub.cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None
+        )
     except (OSError, ValueError) as error:
-        raise InputError(f"--checkpoint {name}: neither a folder here nor a model that can be had from the hub ({_first_line(error)})") from None
+        raise InputError(
+            f"--checkpoint {name}: neither a folder here nor a model that can be had from the hub ({_first_line(error)})"
+        ) from None
     if found is None:
         raise InputError(f"--checkpoint {name}: no {' or '.join(_WEIGHTS)} beside its configuration")
     files = sorted(Path(found).parent.glob("model-*.safetensors")) if found.endswith(".json") else [Path(found)]
