@@ -27,7 +27,8 @@ from risbench.core.storage import sha256_of_file, write_durably
 
 ENVIRONMENT: Final = "RISBENCH_WEIGHTS"
 _ATTEMPTS: Final = 5
-_CHUNK: Final = 1 << 20
+# Small: what a broken connection had begun of a chunk is lost with it.
+_CHUNK: Final = 1 << 16
 _TIMEOUT_S: Final = (10.0, 60.0)
 _WAIT_S: Final = 0.5
 _MISSING: Final = frozenset({401, 403, 404, 410, 451})
