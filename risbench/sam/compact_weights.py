@@ -21,11 +21,8 @@ def save_compact(model: CompactSam, path: Path, notes: dict[str, Any]) -> None:
     """Write a model's tensors in half precision, with its settings and notes in the header, under a temporary name first."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     halved = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
-    header = {
-        "format": FORMAT,
-        "settings": json.dumps(model.settings.as_metadata(), sort_keys=True),
-        "notes": json.dumps(notes, sort_keys=True),
-    }
+    # One key only: safetensors writes several in no fixed order, and the same weights should be the same bytes.
+    header = {"risbench": json.dumps({"format": FORMAT, "settings": model.settings.as_metadata(), "notes": notes}, sort_keys=True)}
     part = path.with_suffix(".part")
     save_file(halved, part, metadata=header)
     part.replace(path)
@@ -44,15 +41,14 @@ def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         with safe_open(place, framework="pt") as opened:
-            header = opened.metadata() or {}
+            header = json.loads((opened.metadata() or {}).get("risbench", "{}"))
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"--checkpoint {place}: not a whole safetensors file ({error})") from None
     if header.get("format") != FORMAT:
         raise InputError(f"--checkpoint {place}: format is {header.get('format')!r}, not {FORMAT!r}")
     try:
-        values = json.loads(header["settings"])
-        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in header["settings"].items()}
         settings = CompactSettings(**plain)
         model = CompactSam(settings)
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()}, strict=True)

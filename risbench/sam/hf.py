@@ -6,6 +6,7 @@ They come by folder or by name on the hub, through transformers' own loaders; no
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 try:
     import transformers
@@ -40,7 +42,7 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     try:
         model, report = transformers.AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True)
         processor: Any = transformers.AutoProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({_first_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:

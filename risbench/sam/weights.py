@@ -23,6 +23,7 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from risbench.core.errors import InputError
+from risbench.sam.fetch import read_manifest
 from risbench.sam.tiny_vit import TinyViT
 
 _PIXEL_MEAN, _PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -69,6 +70,7 @@ def load_sam(checkpoint: Path | str, device: str = "cpu", *, image_side: int | N
         InputError: no such file, not a plain state dict, not one of SAM's, or a flipped tensor.
     """
     state, digest = read_state(checkpoint)
+    _check_official(Path(checkpoint), digest)
     if image_side is not None and any(key.startswith("image_encoder.blocks.") for key in state):
         state = resized(state, image_side, str(checkpoint))
     model = build_sam(state, str(checkpoint), image_side)
@@ -77,6 +79,16 @@ def load_sam(checkpoint: Path | str, device: str = "cpu", *, image_side: int | N
     except RuntimeError as error:
         raise InputError(f"--checkpoint {checkpoint}: {' '.join(str(error).split())[:400]}") from None
     return model.eval().to(device), digest
+
+
+def _check_official(path: Path, digest: str) -> None:
+    """Refuse a file that bears a published name and is not the published file: one flipped byte loads, and no mask shows it."""
+    published = next((item for item in read_manifest().values() if item.file == path.name), None)
+    if published is not None and published.sha256 and published.sha256 != digest:
+        raise InputError(
+            f"--checkpoint {path}: sha256 is {digest}, not {published.sha256} as published; it is damaged, or weights of your own: "
+            f"fetch it again (risbench weights fetch {published.name}), or give your own another name"
+        )
 
 
 def build_sam(state: Mapping[str, Tensor], where: str, image_side: int | None = None) -> Sam:

@@ -152,8 +152,8 @@ def test_mobile_sams_encoder_has_the_size_of_its_file_and_is_told_apart_by_its_k
         ("image_encoder.neck.0.weight", (256, 320, 1, 1)),
     ):
         assert tuple(state[key].shape) == shape
-    torch.save(state, tmp_path / "mobile_sam.pt")
-    loaded, _ = load_sam(tmp_path / "mobile_sam.pt", image_side=256)
+    torch.save(state, tmp_path / "mine.pt")
+    loaded, _ = load_sam(tmp_path / "mine.pt", image_side=256)
     ours = BoxPredictor(loaded)
     ours.load(picture(1, 90, 120))
     found = ours.predict([SamPrompt(BOXES[0]), SamPrompt(BOXES[1])])
@@ -210,6 +210,12 @@ def test_a_checkpoint_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path)
         with pytest.raises(InputError, match="not a plain PyTorch state dict"):
             load_sam(tmp_path / name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_published_name_on_other_bytes_is_refused(tmp_path: Path) -> None:
+    path = write_sam(tmp_path / "sam_vit_b_01ec64.pth")
+    with pytest.raises(InputError, match="not ec2df62732614e57.* as published; it is damaged, or weights of your own"):
+        load_sam(path)
 
 
 def test_damage_is_found_before_any_mask_is_made(tmp_path: Path) -> None:
