@@ -25,7 +25,7 @@ from common import REFER, need_data, risbench
 
 STAGES = (
     ("ingest", str(REFER), "--fit", "keep"),
-    ("refine-masks",),
+    ("refine-masks", "--engine", "grabcut"),
     ("export", "--split", "--include-unreviewed", "--format", "risbench,coco,refer"),
 )
 FOLDERS = ("1-ingest", "2-refine", "4-export")

@@ -60,7 +60,7 @@ def demo(*, workspace: Path | str = "demo-workspace", scenes: int = 24, seed: in
         lambda: audit(truth=source / "truth.json", links=source / "links.json", workspace=root, round_number=1, quiet=quiet),
         _said_audit,
     )
-    refined = step("refine-masks", lambda: refine_masks(workspace=root, engine="grabcut", quiet=quiet), _said_refine)
+    refined = step("refine-masks", lambda: refine_masks(workspace=root, quiet=quiet), _said_refine)
     scored = step(
         "audit",
         lambda: audit(

@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
     name: str
     seed: int = 0
-    engine: str = "grabcut"
+    engine: str = "auto"
     split_rule: str = "scene"
 
 

@@ -48,8 +48,10 @@ def refine_masks(
     rules = rules or CleanRules()
     _check_rules(rules)
     opened = Workspace.open(workspace)
-    name = opened.settings.engine if engine == "auto" else engine
-    if name not in ENGINES or name == "auto":
+    name, said = opened.settings.engine if engine == "auto" else engine, ""
+    if name == "auto":
+        name, said = _best_engine(gpu)
+    if name not in ENGINES:
         raise OptionError(f"--engine {name}: must be one of {', '.join(ENGINES)}")
     if name == "sam" and checkpoint is None:
         raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
@@ -74,7 +76,9 @@ def refine_masks(
     with opened.lock("refine-masks"):
         result = _run(opened, name, str(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
     if gpu and device == "cpu":
-        result["said"] = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
+        said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
+    if said:
+        result["said"] = said
     return result
 
 
@@ -142,6 +146,14 @@ def _parts(records: Iterable[Record]) -> list[list[Record]]:
 def _is_open(record: Record, redo_given: bool) -> bool:
     given = record.mask is not None and record.mask.engine == "source"
     return record.review.status in _UNDECIDED and (redo_given or not given)
+
+
+def _best_engine(gpu: bool) -> tuple[str, str]:
+    """Return the better of the two engines that need no download (docs/decisions/0006), and what to say about the choice."""
+    lacking = next((package for package in ("torch", "segment_anything", "safetensors") if util.find_spec(package) is None), None)
+    if lacking is None or gpu:
+        return "builtin", ""
+    return "grabcut", f"engine auto: grabcut, as {lacking} is not installed; pip install 'risbench[sam]' for the built-in model, which is better"
 
 
 def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:

@@ -51,12 +51,16 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """A 512 x 512 image, what is on it, and its ground sample distance in metres. `clutter` is of none of the 26 classes."""
+    """A 512 x 512 image, what is on it, and its ground sample distance in metres.
+
+    `clutter` is of none of the 26 classes. Without `true_color` (grey, infrared) no sentence names a colour.
+    """
 
     pixels: NDArray[np.uint8]
     objects: tuple[Placed, ...]
     metres_per_pixel: float
-    clutter: tuple[Placed, ...] = ()
+    clutter: tuple[Placed, ...]
+    true_color: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class _Painter:
         seen = [self._see(spot) for spot in spots]
         told = describe([Seen(item.thing, item.corners, item.mask) for item in seen], colors=look.true_color)
         objects = tuple(replace(item, sentence=text, is_unique=alone) for item, (text, alone) in zip(seen, told, strict=True))
-        return Scene(pixels, objects, round(1 / self.metre_px, 4), tuple(self._see(spot) for spot in clutter))
+        return Scene(pixels, objects, round(1 / self.metre_px, 4), tuple(self._see(spot) for spot in clutter), look.true_color)
 
     # -- where things stand
 

@@ -1,51 +1,190 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from risbench.core.taxonomy import CLASSES
+from risbench.scenes.canvas import Canvas, bar, coverage, exact_mask, ribbon, turned, window_of
 from risbench.scenes.source import write_source
-from risbench.scenes.world import draw_scene
+from risbench.scenes.themes import MAKERS, THEMES
+from risbench.scenes.world import SIDE_PX, Placed, Scene, draw_scene
 
 
-def test_the_same_seed_draws_the_same_scene_and_another_does_not() -> None:
-    first, again, other = draw_scene(0, 3), draw_scene(0, 3), draw_scene(1, 3)
-    assert (first.pixels == again.pixels).all()
-    assert [item.sentence for item in first.objects] == [item.sentence for item in again.objects]
-    assert not (first.pixels == other.pixels).all()
+@cache
+def scene(index: int) -> Scene:
+    return draw_scene(3, index)
 
 
-def test_objects_do_not_overlap_and_masks_are_what_was_drawn() -> None:
-    for index in range(10):
-        scene = draw_scene(7, index)
-        total = np.zeros((512, 512), int)
-        for item in scene.objects:
-            assert item.mask.any()
+SOME = range(2 * len(THEMES))
+
+
+def test_the_same_seed_draws_the_same_scene_in_another_process_and_another_seed_does_not() -> None:
+    code = "import hashlib; from risbench.scenes.world import draw_scene; print(hashlib.sha256(draw_scene(3, 5).pixels.tobytes()).hexdigest())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == hashlib.sha256(scene(5).pixels.tobytes()).hexdigest()
+    assert [item.sentence for item in scene(5).objects] == [item.sentence for item in draw_scene(3, 5).objects]
+    assert not (scene(5).pixels == draw_scene(4, 5).pixels).all()
+
+
+def test_every_class_can_be_made_and_is_drawn() -> None:
+    assert set(MAKERS) == set(CLASSES)
+    drawn = {item.thing.category for index in range(150) for item in draw_scene(0, index).objects}
+    assert drawn == set(CLASSES)
+
+
+def test_every_class_covers_itself_and_keeps_to_sizes_that_exist() -> None:
+    random = np.random.default_rng(0)
+    longest = {"vehicle": 18, "airplane": 75, "tennis-court": 26, "ship": 320, "airport": 4000, "storage-tank": 90}
+    for category, make in MAKERS.items():
+        for _ in range(20):
+            thing = make(random)
+            assert thing.category == category
+            assert 1 < max(thing.size) < longest.get(category, 2000)
+            painted = [part for layer in thing.layers for part in layer.points]
+            inside = np.vstack(list(thing.outline))
+            for part in painted:
+                assert np.isfinite(part).all()
+                reach = np.abs(part).max() / np.abs(inside).max()
+                assert reach < 1.6, f"{category}: a layer reaches {reach:.1f} times as far as its outline"
+
+
+def test_scales_run_from_a_few_pixels_to_most_of_the_image() -> None:
+    longest = [max(np.ptp(item.corners, axis=0)) for index in SOME for item in scene(index).objects]
+    assert min(longest) < 20
+    assert max(longest) > 250
+    assert all(0.1 <= scene(index).metres_per_pixel <= 30 for index in SOME)
+
+
+def test_masks_lie_on_what_was_drawn() -> None:
+    """Inside and around differ for nearly all; low contrast is meant to occur, nothing to see is not."""
+    seen = []
+    for index in SOME:
+        for item in scene(index).objects:
+            rows, columns = np.nonzero(item.mask)
+            near = np.zeros((SIDE_PX, SIDE_PX), bool)
+            margin = 6
+            near[max(0, rows.min() - margin) : rows.max() + margin, max(0, columns.min() - margin) : columns.max() + margin] = True
+            inside, around = scene(index).pixels[item.mask].astype(float), scene(index).pixels[near & ~item.mask].astype(float)
+            seen.append(float(np.abs(inside.mean(axis=0) - around.mean(axis=0)).max() + np.abs(inside.std(axis=0) - around.std(axis=0)).max()))
+    assert np.mean(np.array(seen) > 6) > 0.85
+
+
+def test_objects_may_touch_and_never_cover_each_other() -> None:
+    touching = 0
+    for index in SOME:
+        total = np.zeros((SIDE_PX, SIDE_PX), int)
+        for item in scene(index).objects:
+            assert int((total[item.mask] > 0).sum()) < 0.25 * item.mask.sum()
             total += item.mask
-            inside = scene.pixels[item.mask].astype(float).mean(axis=0)
-            near = np.hypot(*(np.indices((512, 512)) - np.argwhere(item.mask).mean(axis=0)[:, None, None])) < 60
-            ring = scene.pixels[near & ~item.mask].astype(float).mean(axis=0)
-            assert np.abs(inside - ring).max() > 4
-        assert total.max() <= 1
+        grown = sum(np.asarray([np.roll(total > 0, shift, axis) for axis in (0, 1) for shift in (-2, 2)]).sum(axis=0) > 0)
+        touching += bool(np.any(grown))
+    assert touching
 
 
-def test_sentences_are_unique_in_their_image() -> None:
-    for index in range(20):
-        told = [item.sentence for item in draw_scene(3, index).objects if item.sentence]
+def test_some_objects_are_cut_by_the_border_and_none_beyond_recognition() -> None:
+    cut = 0
+    for index in SOME:
+        for item in scene(index).objects:
+            edge = item.mask[0].any() or item.mask[-1].any() or item.mask[:, 0].any() or item.mask[:, -1].any()
+            cut += bool(edge)
+            assert item.mask.sum() >= 9
+    assert cut > 5
+
+
+def holds(sentence: str, item: Placed, image: Scene) -> bool:
+    """Return whether a sentence is true of an object, by the masks and corners alone."""
+    noun = item.thing.noun
+    like = [other for other in image.objects if other.thing.noun == noun]
+    centre = item.corners.mean(axis=0)
+    if sentence.startswith("The only "):
+        return len(like) == 1
+    if " closest to the " in sentence:
+        anchor = next(other for other in image.objects if other.thing.noun == sentence.split(" closest to the ")[1])
+        far = [float(np.hypot(*(other.corners.mean(axis=0) - anchor.corners.mean(axis=0)))) for other in like]
+        return float(np.hypot(*(centre - anchor.corners.mean(axis=0)))) == min(far)
+    for word, axis, sign in (("left of the", 0, -1), ("right of the", 0, 1), ("above the", 1, -1), ("below the", 1, 1)):
+        if word in sentence and not sentence.endswith(" of the image"):
+            anchor = next(other for other in image.objects if other.thing.noun == sentence.split(word + " ")[1])
+            return bool(sign * (centre - anchor.corners.mean(axis=0))[axis] > 0)
+    named = [other for other in like if not any(color in sentence for color in COLORS) or other.thing.color in sentence]
+    if not any(item is other for other in named):
+        return False
+    areas = [other.mask.sum() for other in named]
+    if "largest" in sentence:
+        return bool(item.mask.sum() == max(areas))
+    if "smallest" in sentence:
+        return bool(item.mask.sum() == min(areas))
+    for word, axis, sign in (("top-most", 1, 1), ("bottom-most", 1, -1), ("left-most", 0, 1), ("right-most", 0, -1)):
+        if word in sentence:
+            return bool(sign * centre[axis] == min(sign * other.corners.mean(axis=0)[axis] for other in named))
+    if " at the " in sentence:
+        return all(part in (item.position or "") for part in sentence.split(" at the ")[1].removesuffix(" of the image").split("-"))
+    if "near the center" in sentence:
+        return item.position is None
+    return True
+
+
+COLORS = ("white", "red", "blue", "yellow", "black", "gray", "green", "orange", "brown")
+
+
+def test_sentences_are_true_of_their_object_and_of_no_other() -> None:
+    kinds = set()
+    for index in range(120):
+        image = draw_scene(8, index)
+        told = [item.sentence for item in image.objects if item.sentence]
         assert len(told) == len(set(told))
+        for item in image.objects:
+            if item.sentence is None:
+                continue
+            assert item.thing.noun in item.sentence
+            fits = [holds(item.sentence, other, image) for other in image.objects if other.thing.noun == item.thing.noun]
+            assert holds(item.sentence, item, image), item.sentence
+            if " at the " not in item.sentence and "near the center" not in item.sentence:
+                assert sum(fits) == 1, item.sentence
+            if not image.true_color:
+                assert not any(color in item.sentence.split() for color in COLORS), item.sentence
+            kinds |= {word for word in ("only", "largest", "most", "closest", "left of", "at the", "white") if word in item.sentence}
+    assert kinds == {"only", "largest", "most", "closest", "left of", "at the", "white"}
 
 
-def test_the_only_one_of_a_kind_is_the_only_one() -> None:
-    for index in range(20):
-        scene = draw_scene(4, index)
-        for item in scene.objects:
-            if item.sentence and item.sentence.startswith("The only"):
-                assert sum(other.thing.noun == item.thing.noun for other in scene.objects) == 1
+def test_coverage_counts_area_and_exact_masks_count_centres() -> None:
+    square = bar(10.25, 14.75, 20.5, 22.0)
+    window = window_of([square])
+    assert window is not None
+    cover = coverage([square], window)
+    assert 4.5 * 1.5 <= float(cover.sum()) <= 4.75 * 1.75 + 0.05
+    assert float(cover.max()) == 1
+    mask = exact_mask([bar(10.0, 14.0, 20.0, 22.0)])
+    assert mask[20:22, 10:14].all()
+    assert mask.sum() == 8
+    assert exact_mask([bar(10.0, 14.0, 20.0, 22.0), bar(12.0, 16.0, 20.0, 22.0)]).sum() == 12
+    assert window_of([bar(600, 700, 0, 10)]) is None
+
+
+def test_a_turn_is_clockwise_on_the_image_and_a_ribbon_has_its_width() -> None:
+    assert np.allclose(turned(np.array([[1.0, 0.0]]), np.pi / 2), [[0, 1]])
+    band = ribbon(np.array([[0.0, 0.0], [5.0, 0.0], [10.0, 0.0]]), 2.0)
+    assert np.allclose(np.ptp(band, axis=0), [10, 4])
+
+
+def test_a_solid_things_shadow_reaches_from_foot_to_top() -> None:
+    canvas = Canvas()
+    canvas.pixels[:] = 100
+    canvas.cast([bar(100, 120, 100, 120)], np.array([60.0, 0.0]), solid=True)
+    canvas.apply_shadow(0.5, 0.5)
+    assert canvas.pixels[0, 110, 150] < 60
+    assert canvas.pixels[0, 110, 300] == 100
+    assert not canvas.shadow.any()
 
 
 def test_the_source_has_all_forms_and_a_truth_for_every_row(tmp_path: Path) -> None:
-    counts = write_source(tmp_path, seed=0, scenes=3)
+    counts = write_source(tmp_path, seed=0, scenes=6)
     rows = json.loads((tmp_path / "VRSBench_EVAL_referring.json").read_text())
     links = json.loads((tmp_path / "links.json").read_text())
     truth = json.loads((tmp_path / "truth.json").read_text())
