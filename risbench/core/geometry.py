@@ -104,9 +104,9 @@ def polygon_mask(points: Sequence[Sequence[float]], height: int, width: int) -> 
     crossed = ax + (centres[rows] - ay) * (bx - ax) / (by - ay)
     # A pixel is inside where an odd number of edges lies left of its centre: count each edge from its first pixel on.
     columns = np.clip(np.ceil(crossed - 0.5), left, right).astype(np.int64) - left
-    turns = np.zeros((bottom - top, right - left + 1), np.int64)
-    np.add.at(turns, (rows, columns), 1)
-    mask[top:bottom, left:right] = np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+    high, wide = bottom - top, right - left + 1
+    turns = (np.bincount(rows * wide + columns, minlength=high * wide) & 1).astype(np.uint8).reshape(high, wide)
+    mask[top:bottom, left:right] = np.bitwise_xor.accumulate(turns, axis=1)[:, :-1]
     return mask
 
 

@@ -22,7 +22,10 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class CompactSettings:
-    """Sizes of a compact SAM. `stem` are the channels at strides 2, 4 and 8; the transformer works at stride 16."""
+    """Sizes of a compact SAM, and the logit from which on a pixel is taken for the object.
+
+    `stem` are the channels at strides 2, 4 and 8; the transformer works at stride 16.
+    """
 
     side_px: int = 128
     stem: tuple[int, int, int] = (32, 64, 160)
@@ -31,6 +34,7 @@ class CompactSettings:
     depth: int = 5
     heads: int = 8
     prompt_width: int = 256
+    threshold: float = 0.0
 
     @property
     def grid(self) -> int:

@@ -100,7 +100,7 @@ class CompactPredictor:
             back = found[:, :1].flip(3) if mirrored else found[:, :1]
             total = total + torch.rot90(back, -turns, (2, 3)).float()
             quality = quality + predicted[:, 0].float()
-        return total[:, 0] / views, quality / views
+        return total[:, 0] / views - self._model.settings.threshold, quality / views
 
     def _laid(self, places: Tensor, turns: int, mirrored: bool) -> Tensor:
         """Return points (B, n, 2) of a crop where `_lay` brings them."""

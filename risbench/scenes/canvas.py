@@ -5,7 +5,6 @@ Pixel (row, column) covers x from column to column + 1; points are (n, 2) arrays
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
@@ -63,12 +62,12 @@ def noise(random: Random, height: int, width: int, cell: int) -> Floats:
     return part[:: 1 - 2 * (turn & 1), :: 1 - (turn & 2)]
 
 
-def window_of(points: Sequence[Points], margin: float = 1.0) -> Window | None:
+def window_of(points: Sequence[Points], margin: int = 1) -> Window | None:
     """Return the rows and columns of the canvas that polygons touch, or None where they lie outside."""
     every = points[0] if len(points) == 1 else np.concatenate(points)
-    x, y = every[:, 0], every[:, 1]
-    left, top = max(0, math.floor(x.min() - margin)), max(0, math.floor(y.min() - margin))
-    right, bottom = min(SIDE_PX, math.ceil(x.max() + margin)), min(SIDE_PX, math.ceil(y.max() + margin))
+    x, y, width, height = cv2.boundingRect(every.astype(np.float32))
+    left, top = max(0, x - margin), max(0, y - margin)
+    right, bottom = min(SIDE_PX, x + width + margin), min(SIDE_PX, y + height + margin)
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
@@ -91,8 +90,13 @@ def coverage(points: Sequence[Points], window: Window) -> Floats:
 def exact_mask(points: Sequence[Points]) -> NDArray[np.bool_]:
     """Return the mask (512, 512) of the union of polygons: pixels whose centre lies inside."""
     mask = np.zeros((SIDE_PX, SIDE_PX), bool)
+    window = window_of(points)
+    if window is None:
+        return mask
+    top, left = window[0].start, window[1].start
+    inner = mask[window]
     for part in points:
-        mask |= polygon_mask(part, SIDE_PX, SIDE_PX)
+        inner |= polygon_mask(part - (left, top), *inner.shape)
     return mask
 
 

@@ -150,10 +150,9 @@ def paint_road(random: Random, canvas: Canvas, line: Points, width_px: float, gr
         along = np.gradient(line, axis=0)
         along /= np.hypot(along[:, :1], along[:, 1:])
         normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
-        edges = [ribbon(line + normal * offset, thin) for offset in (-0.44 * width_px, 0.44 * width_px)]
-        canvas.fill(edges, (212, 212, 206), random.uniform(0.1, 0.8))
-        dashes = [ribbon(line[k : k + 2], thin) for k in range(0, len(line) - 2, 2)]
-        canvas.fill(dashes, (216, 212, 190), random.uniform(0.1, 0.9))
+        marks = [ribbon(line + normal * offset, thin) for offset in (-0.44 * width_px, 0.44 * width_px) if random.random() < 0.8]
+        marks += [ribbon(line[k : k + 2], thin) for k in range(0, len(line) - 2, 2)]
+        canvas.fill(marks, (214, 212, 200), random.uniform(0.1, 0.9))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -33,7 +34,7 @@ _COARSE: Final = 4
 _GSD: Final = (0.1, 30.0)
 _FOCUS_PX: Final = (18.0, 360.0)
 _MIN_SIDE_PX: Final = 9.0
-_MIN_AREA_PX: Final = 24
+_MIN_AREA_PX: Final = 48
 _MIN_VISIBLE: Final = 0.4
 
 
@@ -71,8 +72,13 @@ class _Spot:
     angle: float
     centre: Points
 
+    @cached_property
+    def _turn(self) -> Points:
+        return turned(np.eye(2), self.angle)
+
     def place(self, points: Points, metre_px: float) -> Points:
-        return turned(points, self.angle) * metre_px + self.centre
+        placed: Points = points @ (self._turn * metre_px) + self.centre
+        return placed
 
     def outline(self, metre_px: float) -> list[Points]:
         return [self.place(part, metre_px) for part in self.thing.outline]
@@ -111,7 +117,7 @@ class _Painter:
     def draw(self) -> Scene:
         random, theme, canvas = self.random, self.theme, self.canvas
         canvas.pixels = paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))])
-        for _ in range(int(random.integers(0, 3)) if theme.water != "all" else 0):
+        for _ in range(int(random.choice([0, 1, 2], p=[0.45, 0.4, 0.15])) if theme.water != "all" else 0):
             mix_ground(random, canvas, theme.grounds[int(random.integers(len(theme.grounds)))])
         if theme.water != "all":
             paint_parcels(random, canvas, theme.grounds, self.main_angle, int(random.integers(0, 9)), self.metre_px)
@@ -209,7 +215,7 @@ class _Painter:
         if (points > 2).all() and (points < SIDE_PX - 2).all():
             return True
         area = cv2.contourArea(cv2.convexHull(points.astype(np.float32)))
-        return bool(here.sum() * _COARSE**2 > _MIN_VISIBLE * area) and int(self._mask(spot).sum()) > _MIN_AREA_PX
+        return bool(here.sum() * _COARSE**2 > max(_MIN_VISIBLE * area, _MIN_AREA_PX))
 
     def _take(self, spots: list[_Spot]) -> None:
         self.taken |= self._coarse(spots, 0.06)
