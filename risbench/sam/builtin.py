@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
+from risbench.core.errors import InputError
 from risbench.sam.compact import CompactSam
 from risbench.sam.compact_weights import load_compact
+
+BUILTIN_SHA256: Final = "0"
 
 
 def builtin_weights() -> Path:
@@ -17,5 +21,12 @@ def builtin_weights() -> Path:
 
 @cache
 def load_builtin(device: str = "cpu") -> tuple[CompactSam, str]:
-    """Return (the built-in model in evaluation mode on `device`, sha256 of its weights)."""
-    return load_compact(builtin_weights(), device)
+    """Return (the built-in model in evaluation mode on `device`, sha256 of its weights).
+
+    Raises:
+        InputError: the installed file is not the one that was shipped; a flipped byte loads, and no mask shows it.
+    """
+    model, digest = load_compact(builtin_weights(), device)
+    if digest != BUILTIN_SHA256:
+        raise InputError(f"{builtin_weights()}: sha256 is {digest}, not {BUILTIN_SHA256}; the file is damaged: install risbench again")
+    return model, digest

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from segment_anything.modeling import MaskDecoder  # noqa: E402
 
 from risbench.core.errors import InputError, OptionError  # noqa: E402
-from risbench.sam.builtin import builtin_weights, load_builtin  # noqa: E402
+from risbench.sam import builtin  # noqa: E402
+from risbench.sam.builtin import BUILTIN_SHA256, builtin_weights, load_builtin  # noqa: E402
 from risbench.sam.compact import CompactSam, CompactSettings  # noqa: E402
 from risbench.sam.compact_predictor import CompactPredictor  # noqa: E402
 from risbench.sam.compact_weights import load_compact, save_compact  # noqa: E402
@@ -139,4 +140,14 @@ def test_the_shipped_weights_are_small_whole_and_know_their_recipe() -> None:
     model, _ = load_builtin()
     assert 5e6 <= sum(value.numel() for value in model.parameters()) <= 10e6
     assert builtin_weights().stat().st_size < 20_000_000
-    assert builtin_weights().with_suffix(".md").is_file()
+    card = builtin_weights().with_suffix(".md").read_text()
+    assert BUILTIN_SHA256 in card
+
+
+def test_a_flipped_byte_in_the_shipped_weights_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(builtin_weights().read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(data)
+    monkeypatch.setattr(builtin, "builtin_weights", lambda: tmp_path / "flipped.safetensors")
+    with pytest.raises(InputError, match="the file is damaged: install risbench again"):
+        builtin.load_builtin.__wrapped__()
