@@ -55,7 +55,9 @@ def time_a_hundred(folder: Path) -> None:
     risbench("ingest", folder / "source", "--format", "vrsbench", "--uninformative", "keep", "-w", folder / "w")
     out, seconds = risbench("refine-masks", "--engine", "builtin", *more, "--json", "-w", folder / "w")
     made = json.loads(out)
-    print(f"\n{len(chosen)} images of 512 x 512, {made['counts']['out']} boxes: {seconds:.1f} s on {os.cpu_count()} cores, start-up included")
+    print(
+        f"\n{len(chosen)} images of 512 x 512, {made['counts']['out']} boxes: {seconds:.1f} s on {os.cpu_count()} cores, start-up included"
+    )
 
 
 need_data()
@@ -77,12 +79,16 @@ with tempfile.TemporaryDirectory() as folder:
             found[part][engine] = json.loads(risbench("audit", "--truth", REFER / "instances.json", *audit, *workspace)[0])
     for part in ("report", "choose") if words.choose else ("report",):
         print(f"the {'two thirds to report on' if part == 'report' else 'third to choose by'}")
-        print(f"{'engine':<10}{'n':>7}{'mean IoU':>10}{'95 % interval':>18}{'>= .5':>8}{'>= .7':>8}{'>= .8':>8}{'>= .9':>8}{'boundary IoU':>14}")
+        print(
+            f"{'engine':<10}{'n':>7}{'mean IoU':>10}{'95 % interval':>18}{'>= .5':>8}{'>= .7':>8}{'>= .8':>8}{'>= .9':>8}{'boundary IoU':>14}"
+        )
         for engine, row in found[part].items():
             print(line(engine, row))
         print(f"\n  {'by class':<20}{'n':>6}{'grabcut':>16}{'builtin':>16}")
         for name, row in found[part]["builtin"]["by"]["class"].items():
             other = found[part]["grabcut"]["by"]["class"][name]
-            print(f"  {name:<20}{row['n']:>6}{other['mean_iou']:>9.3f}{other['share_0.8']:>7.3f}{row['mean_iou']:>9.3f}{row['share_0.8']:>7.3f}")
+            print(
+                f"  {name:<20}{row['n']:>6}{other['mean_iou']:>9.3f}{other['share_0.8']:>7.3f}{row['mean_iou']:>9.3f}{row['share_0.8']:>7.3f}"
+            )
         print()
     time_a_hundred(Path(folder) / "hundred")

@@ -133,7 +133,10 @@ def _bands(value: str | None) -> list[int] | None:
 def refine_masks(
     workspace: WorkspaceOption = Path(),
     engine: Annotated[
-        str, typer.Option(help="auto (the workspace's; else builtin, or grabcut without the sam extra), box, oriented-box, grabcut, builtin, sam or hf.")
+        str,
+        typer.Option(
+            help="auto (the workspace's; else builtin, or grabcut without the sam extra), box, oriented-box, grabcut, builtin, sam or hf."
+        ),
     ] = "auto",
     checkpoint: Annotated[
         str | None,

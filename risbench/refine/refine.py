@@ -153,7 +153,10 @@ def _best_engine(gpu: bool) -> tuple[str, str]:
     lacking = next((package for package in ("torch", "segment_anything", "safetensors") if util.find_spec(package) is None), None)
     if lacking is None or gpu:
         return "builtin", ""
-    return "grabcut", f"engine auto: grabcut, as {lacking} is not installed; pip install 'risbench[sam]' for the built-in model, which is better"
+    return (
+        "grabcut",
+        f"engine auto: grabcut, as {lacking} is not installed; pip install 'risbench[sam]' for the built-in model, which is better",
+    )
 
 
 def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:

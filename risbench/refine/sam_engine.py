@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
 from risbench.sam.weights import load_sam
 
 
+# Logits of a whole image are kept for every prompt and its copies: 64 of 1,000 x 1,000 px are 0.8 GB.
+PROMPTS_AT_ONCE: Final = 64
+
+
 class _Predictor(Protocol):
     def load(self, pixels: Pixels) -> None: ...
 
@@ -25,28 +29,45 @@ class _Predictor(Protocol):
 
 
 class SamEngine:
-    """A predictor of the SAM family, prompted with boxes, and with the polygon where a box is oriented."""
+    """A predictor of the SAM family, prompted with boxes, and with the polygon where a box is oriented.
 
-    def __init__(self, predictor: _Predictor, weights_sha256: str) -> None:
+    `rough` answers the jittered copies where a cheaper look is enough to tell how far the mask moves with its box.
+    """
+
+    def __init__(self, predictor: _Predictor, weights_sha256: str, rough: _Predictor | None = None) -> None:
         self.weights_sha256: str | None = weights_sha256
-        self._predictor = predictor
+        self._predictor, self._rough = predictor, rough
 
     def load(self, pixels: Pixels) -> None:
         """Take an image, and encode it where the model encodes whole images."""
         self._predictor.load(pixels)
+        if self._rough is not None:
+            self._rough.load(pixels)
 
     def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """Return logits and scores of every prompt."""
-        # Jittered copies ride in the same batch: one box costs SAM's decoder 1/173 of what the image cost its encoder.
-        asked = [SamPrompt(item.box, item.quad) for prompt in prompts for item in (prompt, *jittered(prompt))]
-        found = self._predictor.predict(asked)
         answers = []
-        for index in range(0, len(asked), 3):
-            used, *others = found.logits[index : index + 3]
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            answers += self._segment(prompts[start : start + PROMPTS_AT_ONCE])
+        return answers
+
+    def _segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
+        asked = [SamPrompt(prompt.box, prompt.quad) for prompt in prompts]
+        moved = [SamPrompt(other.box, other.quad) for prompt in prompts for other in jittered(prompt)]
+        if self._rough is None:
+            # One box costs SAM's decoder 1/173 of what the image cost its encoder: the copies ride along.
+            found = self._predictor.predict([*asked, *moved])
+            others = found.logits[len(asked) :]
+        else:
+            found, others = self._predictor.predict(asked), self._rough.predict(moved).logits
+        answers = []
+        for index in range(len(asked)):
+            used = found.logits[index]
+            agreement = [mask_iou(used > 0, other > 0) for other in others[2 * index : 2 * index + 2]]
             scores = {
                 "predicted_iou": float(found.predicted_iou[index]),
                 "stability": float(found.stability[index]),
-                "jitter_agreement": float(np.mean([mask_iou(used > 0, other > 0) for other in others])),
+                "jitter_agreement": float(np.mean(agreement)),
             }
             answers.append(Segmentation(used, scores))
         return answers
@@ -61,7 +82,7 @@ def sam_engine(checkpoint: Path, device: str) -> SamEngine:
 def builtin_engine(device: str, checkpoint: Path | None = None) -> SamEngine:
     """Return the shipped compact SAM, or another one of its kind from a file."""
     model, digest = load_builtin(device) if checkpoint is None else load_compact(checkpoint, device)
-    return SamEngine(CompactPredictor(model), digest)
+    return SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
 
 
 def hf_engine(name: str, device: str) -> SamEngine:

@@ -11,7 +11,7 @@ from risbench.core.errors import InputError
 from risbench.sam.compact import CompactSam
 from risbench.sam.compact_weights import load_compact
 
-BUILTIN_SHA256: Final = "0"
+BUILTIN_SHA256: Final = "a474e448f5118a07b118651edb24e469716d0e7bd55cc1fb1e52fb91752cd95b"
 
 
 def builtin_weights() -> Path:

@@ -38,7 +38,7 @@ class CompactPredictor:
         """Take an image (height, width, 3), 8-bit RGB; nothing is encoded before boxes are known."""
         self._pixels = pixels
 
-    def predict(self, prompts: Sequence[SamPrompt], views: int | None = None) -> Predicted:
+    def predict(self, prompts: Sequence[SamPrompt]) -> Predicted:
         """Return logits at the image's size, for prompts with a box or a polygon, and points and masks beside it.
 
         Raises:
@@ -52,16 +52,14 @@ class CompactPredictor:
             members = [index for index, other in enumerate(counts) if other == count]
             for start in range(0, len(members), BATCH):
                 chosen = members[start : start + BATCH]
-                frames, small, quality = self._decode([prompts[index] for index in chosen], chosen, views or self._views)
+                frames, small, quality = self._decode([prompts[index] for index in chosen], chosen)
                 for index, frame, found, good in zip(chosen, frames, small, quality, strict=True):
                     logits[index] = frame.paste(found, self._side, height, width, _OUTSIDE_LOGIT)
                     wide, narrow = np.count_nonzero(found > -_STABILITY_OFFSET), np.count_nonzero(found > _STABILITY_OFFSET)
                     scores[index] = good, narrow / wide if wide else 0.0
         return Predicted(logits, scores[:, 0], scores[:, 1])
 
-    def _decode(
-        self, prompts: Sequence[SamPrompt], numbers: Sequence[int], views: int
-    ) -> tuple[list[Frame], NDArray[np.float32], NDArray[np.float32]]:
+    def _decode(self, prompts: Sequence[SamPrompt], numbers: Sequence[int]) -> tuple[list[Frame], NDArray[np.float32], NDArray[np.float32]]:
         side, half = self._side, self._side // 2
         frames, crops, corners, masks, points = [], [], [], [], []
         for number, prompt in zip(numbers, prompts, strict=True):
@@ -81,16 +79,15 @@ class CompactPredictor:
             torch.as_tensor(np.array(corners), dtype=torch.float32, device=device),
             torch.as_tensor(np.stack(masks), device=device)[:, None],
             places,
-            views,
         )
         return frames, logits.cpu().numpy(), quality.cpu().numpy()
 
     @torch.inference_mode()
-    def _look(self, crops: Tensor, corners: Tensor, masks: Tensor, points: Tensor | None, views: int) -> tuple[Tensor, Tensor]:
+    def _look(self, crops: Tensor, corners: Tensor, masks: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the mean logits (B, S/2, S/2) and predicted IoU (B,) over the views."""
         total: Any = 0.0
         quality: Any = 0.0
-        for view in range(views):
+        for view in range(self._views):
             # half turns and mirrorings alternate with quarter turns: few views are then as different as can be
             turns, mirrored = (0, 2, 1, 3, 0, 2, 1, 3)[view], view in (1, 3, 4, 6)
             box = self._laid(corners, turns, mirrored)
@@ -100,7 +97,7 @@ class CompactPredictor:
             back = found[:, :1].flip(3) if mirrored else found[:, :1]
             total = total + torch.rot90(back, -turns, (2, 3)).float()
             quality = quality + predicted[:, 0].float()
-        return total[:, 0] / views - self._model.settings.threshold, quality / views
+        return total[:, 0] / self._views - self._model.settings.threshold, quality / self._views
 
     def _laid(self, places: Tensor, turns: int, mirrored: bool) -> Tensor:
         """Return points (B, n, 2) of a crop where `_lay` brings them."""

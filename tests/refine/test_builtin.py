@@ -67,7 +67,10 @@ def test_without_the_extra_auto_is_grabcut_and_says_so(
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "torch" else real(name))
     result = refine_masks(workspace=tmp_path / "w", workers=1)
     assert result["options"]["engine"] == "grabcut"
-    assert result["said"] == "engine auto: grabcut, as torch is not installed; pip install 'risbench[sam]' for the built-in model, which is better"
+    assert (
+        result["said"]
+        == "engine auto: grabcut, as torch is not installed; pip install 'risbench[sam]' for the built-in model, which is better"
+    )
 
 
 def test_objects_that_differ_only_by_their_box_get_their_own_masks() -> None:
@@ -76,7 +79,9 @@ def test_objects_that_differ_only_by_their_box_get_their_own_masks() -> None:
     image[120:180, 100:140] = 30
     engine = builtin_engine("cpu")
     engine.load(image)
-    first, second = engine.segment([Prompt((28.0, 37.0, 93.0, 62.0), None, "vehicle"), Prompt((97.0, 116.0, 143.0, 183.0), None, "vehicle")])
+    first, second = engine.segment(
+        [Prompt((28.0, 37.0, 93.0, 62.0), None, "vehicle"), Prompt((97.0, 116.0, 143.0, 183.0), None, "vehicle")]
+    )
     true = np.zeros((2, 200, 200), bool)
     true[0, 40:60, 30:90] = True
     true[1, 120:180, 100:140] = True

@@ -87,7 +87,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     child.wait()
     again = train_builtin(tmp_path / "killed", SHORT, settings=TINY, quiet=True, keep_every=2, workers=2)
     assert again["sha256"] == whole["sha256"]
-    lines = [[json.loads(line)["step"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "killed")]
+    lines = [
+        [json.loads(line)["step"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "killed")
+    ]
     assert lines[0] == lines[1]
 
 

@@ -68,7 +68,9 @@ def test_the_decoder_without_its_short_cuts_is_sams() -> None:
         for value in getattr(decoder, name).parameters():
             torch.nn.init.zeros_(value)
     decoder.mix_middle = decoder.mix_fine = torch.nn.Identity()
-    peer = MaskDecoder(num_multimask_outputs=3, transformer=decoder.transformer, transformer_dim=32, iou_head_depth=3, iou_head_hidden_dim=256)
+    peer = MaskDecoder(
+        num_multimask_outputs=3, transformer=decoder.transformer, transformer_dim=32, iou_head_depth=3, iou_head_hidden_dim=256
+    )
     peer.load_state_dict({key: value for key, value in decoder.state_dict().items() if key in peer.state_dict()}, strict=True)
     embedding, fine, middle = torch.randn(1, 32, 8, 8), torch.randn(1, 8, 32, 32), torch.randn(1, 8, 16, 16)
     sparse, dense = torch.randn(1, 2, 32), torch.randn(1, 32, 8, 8)

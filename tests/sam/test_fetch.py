@@ -67,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
         if mode == "slow":
             return self.answer(rest, status=206 if start else 200, start=start, pause_s=0.4)
         if mode == "no length":
-            return self.answer(rest, send=1_000_000 if len(self.server.asked) == 1 else len(rest), length=False, status=206 if start else 200, start=start)
+            return self.answer(
+                rest, send=1_000_000 if len(self.server.asked) == 1 else len(rest), length=False, status=206 if start else 200, start=start
+            )
         return self.answer(rest, status=206 if start else 200, start=start)
 
     def answer(

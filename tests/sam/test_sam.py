@@ -74,7 +74,15 @@ def test_boxes_polygons_points_and_masks_go_together_and_each_equals_the_peers(t
     peer.set_image(image)
     quad = ((20.0, 10.0), (80.0, 30.0), (70.0, 60.0), (10.0, 40.0))
     points = ((30.0, 30.0, 1), (90.0, 60.0, 0))
-    found = ours.predict([SamPrompt(BOXES[0]), SamPrompt(points=points), SamPrompt(polygon=quad), SamPrompt(BOXES[1], points=points[:1]), SamPrompt(BOXES[1])])
+    found = ours.predict(
+        [
+            SamPrompt(BOXES[0]),
+            SamPrompt(points=points),
+            SamPrompt(polygon=quad),
+            SamPrompt(BOXES[1], points=points[:1]),
+            SamPrompt(BOXES[1]),
+        ]
+    )
     for index, words in (
         (0, {"box": np.array(BOXES[0])}),
         (1, {"point_coords": np.array([(30.0, 30.0), (90.0, 60.0)]), "point_labels": np.array([1, 0])}),
@@ -224,7 +232,11 @@ def test_damage_is_found_before_any_mask_is_made(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "page.pth").write_bytes(b"<!DOCTYPE html><html>Please sign in</html>")
     write_sam(tmp_path / "nan.pth", mask_decoder__mask_tokens__weight=torch.full((4, 256), float("nan")))
-    for name, message in (("cut.pth", "not a plain"), ("page.pth", "web page"), ("nan.pth", "mask_tokens.weight holds values that are not finite")):
+    for name, message in (
+        ("cut.pth", "not a plain"),
+        ("page.pth", "web page"),
+        ("nan.pth", "mask_tokens.weight holds values that are not finite"),
+    ):
         with pytest.raises(InputError, match=message):
             load_sam(tmp_path / name)
 

@@ -25,7 +25,9 @@ SOME = range(2 * len(THEMES))
 
 
 def test_the_same_seed_draws_the_same_scene_in_another_process_and_another_seed_does_not() -> None:
-    code = "import hashlib; from risbench.scenes.world import draw_scene; print(hashlib.sha256(draw_scene(3, 5).pixels.tobytes()).hexdigest())"
+    code = (
+        "import hashlib; from risbench.scenes.world import draw_scene; print(hashlib.sha256(draw_scene(3, 5).pixels.tobytes()).hexdigest())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == hashlib.sha256(scene(5).pixels.tobytes()).hexdigest()
     assert [item.sentence for item in scene(5).objects] == [item.sentence for item in draw_scene(3, 5).objects]
@@ -71,7 +73,9 @@ def test_masks_lie_on_what_was_drawn() -> None:
             margin = 6
             near[max(0, rows.min() - margin) : rows.max() + margin, max(0, columns.min() - margin) : columns.max() + margin] = True
             inside, around = scene(index).pixels[item.mask].astype(float), scene(index).pixels[near & ~item.mask].astype(float)
-            seen.append(float(np.abs(inside.mean(axis=0) - around.mean(axis=0)).max() + np.abs(inside.std(axis=0) - around.std(axis=0)).max()))
+            seen.append(
+                float(np.abs(inside.mean(axis=0) - around.mean(axis=0)).max() + np.abs(inside.std(axis=0) - around.std(axis=0)).max())
+            )
     assert np.mean(np.array(seen) > 6) > 0.85
 
 
