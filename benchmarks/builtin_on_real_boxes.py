@@ -20,6 +20,8 @@ from common import REFER, need_data, risbench
 
 from risbench.scenes.source import write_source
 
+HEAD = f"{'engine':<10}{'n':>7}{'mean IoU':>10}{'95 % interval':>18}{'>= .5':>8}{'>= .7':>8}{'>= .8':>8}{'>= .9':>8}{'boundary IoU':>14}"
+
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
 parser.add_argument("--choose", action="store_true", help="print the third for choosing, too")
@@ -79,16 +81,13 @@ with tempfile.TemporaryDirectory() as folder:
             found[part][engine] = json.loads(risbench("audit", "--truth", REFER / "instances.json", *audit, *workspace)[0])
     for part in ("report", "choose") if words.choose else ("report",):
         print(f"the {'two thirds to report on' if part == 'report' else 'third to choose by'}")
-        print(
-            f"{'engine':<10}{'n':>7}{'mean IoU':>10}{'95 % interval':>18}{'>= .5':>8}{'>= .7':>8}{'>= .8':>8}{'>= .9':>8}{'boundary IoU':>14}"
-        )
+        print(HEAD)
         for engine, row in found[part].items():
             print(line(engine, row))
         print(f"\n  {'by class':<20}{'n':>6}{'grabcut':>16}{'builtin':>16}")
         for name, row in found[part]["builtin"]["by"]["class"].items():
             other = found[part]["grabcut"]["by"]["class"][name]
-            print(
-                f"  {name:<20}{row['n']:>6}{other['mean_iou']:>9.3f}{other['share_0.8']:>7.3f}{row['mean_iou']:>9.3f}{row['share_0.8']:>7.3f}"
-            )
+            pair = "".join(f"{one['mean_iou']:>9.3f}{one['share_0.8']:>7.3f}" for one in (other, row))
+            print(f"  {name:<20}{row['n']:>6}{pair}")
         print()
     time_a_hundred(Path(folder) / "hundred")

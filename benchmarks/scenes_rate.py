@@ -34,9 +34,8 @@ if __name__ == "__main__":
             began = time.monotonic()
             counts = np.array(list(pool.map(draw, (0, 1)))).sum(axis=0)
             seconds = time.monotonic() - began
-            print(
-                f"{counts[0]} scenes, {counts[1]} objects, {counts[2]} sentences in {seconds:.2f} s on 2 of {os.cpu_count()} cores: {counts[0] / seconds:.0f} images/s"
-            )
+            made = f"{counts[0]} scenes, {counts[1]} objects, {counts[2]} sentences"
+            print(f"{made} in {seconds:.2f} s on 2 of {os.cpu_count()} cores: {counts[0] / seconds:.0f} images/s")
     if len(sys.argv) > 1:
         tiles = [cv2.resize(draw_scene(2, index).pixels, (200, 200), interpolation=cv2.INTER_AREA) for index in range(100)]
         sheet = np.vstack([np.hstack(tiles[row : row + 10]) for row in range(0, 100, 10)])

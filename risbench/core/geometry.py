@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,7 +85,7 @@ def map_box(affine: Affine, box: Box) -> Box:
     return quad_bounds(apply_affine(affine, x, y) for x, y in corners)
 
 
-def polygon_mask(points: Sequence[Sequence[float]], height: int, width: int) -> NDArray[np.bool_]:
+def polygon_mask(points: Sequence[Sequence[float]] | NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
     """Return the pixels (height, width) whose centres lie in the polygon, by the even-odd rule.
 
     By scan lines, not cv2.fillPoly, which also takes every pixel that the outline touches: half a pixel too wide all round.

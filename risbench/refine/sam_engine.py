@@ -17,7 +17,6 @@ from risbench.sam.compact_weights import load_compact
 from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
 from risbench.sam.weights import load_sam
 
-
 # Logits of a whole image are kept for every prompt and its copies: 64 of 1,000 x 1,000 px are 0.8 GB.
 PROMPTS_AT_ONCE: Final = 64
 

@@ -167,7 +167,7 @@ def harbor(random: Random) -> Thing:
                 one = fleet[int(random.integers(len(fleet)))]
                 scale = boat * random.uniform(0.75, 1.0) / one.size[0]
                 for layer in _with(one, 0, 0, 0)[:3]:
-                    parts = [turned(part * scale, np.pi / 2 * side) + (x, side * reach) for part in layer.points]
+                    parts = [turned(part * scale, np.pi / 2 * side) + np.array([x, side * reach]) for part in layer.points]
                     layers.append(Layer(parts, layer.color, layer.opacity, layer.grain))
     fingers = [bar(x - 0.4, x + 0.4, -b - boat * 0.8 if -1 in sides else 0, b + boat * 0.8) for x in np.arange(-a + 1, a, boat)]
     layers.append(Layer([pier], deck, 1.0, 4))
