@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def time_a_hundred(folder: Path) -> None:
     kept = [row for members in chosen for row in members[:1]]
     kept += [row for members in chosen for row in members[1:2]][: 177 - len(kept)]
     (folder / "source" / "VRSBench_EVAL_referring.json").write_text(json.dumps(kept))
+    shutil.rmtree(folder / "source" / "Annotations")
     for extra in ("VRSBench_train.json", "truth.json", "links.json"):
         (folder / "source" / extra).unlink()
     risbench("ingest", folder / "source", "--format", "vrsbench", "--uninformative", "keep", "-w", folder / "w")

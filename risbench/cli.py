@@ -321,6 +321,9 @@ def train_builtin(
 ) -> None:
     """Train the built-in SAM from scratch on generated scenes (pipelines/builtin_sam.sh)."""
     from risbench.printing import print_trained
+    from risbench.refine.engines import need_packages
+
+    need_packages("sam")
     from risbench.refine.train_builtin import Recipe
     from risbench.refine.train_builtin import train_builtin as run
 

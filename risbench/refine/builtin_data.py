@@ -19,7 +19,7 @@ from risbench.sam.magnify import frame_of, prompt_mask
 from risbench.scenes.world import Placed, Scene, draw_scene
 
 Random = np.random.Generator
-SCENES_PER_BATCH: Final = 6
+CROPS_PER_SCENE: Final = 8
 _WORST_IOU: Final = 0.4
 _CLUTTER_SHARE: Final = 0.2
 _ORIENTED_SHARE: Final = 0.25
@@ -75,9 +75,10 @@ class CropExamples(IterableDataset[Batch]):
         """Return batch number `index`."""
         random = np.random.default_rng([self.seed, index, 7])
         examples: list[tuple[NDArray[np.generic], ...]] = []
-        for number in range(SCENES_PER_BATCH):
-            scene = draw_scene(self.seed, index * SCENES_PER_BATCH + number)
-            wanted = self.batch * (number + 1) // SCENES_PER_BATCH - len(examples)
+        scenes = max(1, self.batch // CROPS_PER_SCENE)
+        for number in range(scenes):
+            scene = draw_scene(self.seed, index * scenes + number)
+            wanted = self.batch * (number + 1) // scenes - len(examples)
             examples += self._of_scene(random, scene, wanted, index % _POINTS_EVERY == 0)
         while len(examples) < self.batch:
             examples.append(examples[int(random.integers(len(examples)))])

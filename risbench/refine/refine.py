@@ -9,14 +9,14 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, missing_extra
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import ENGINES, NETWORKS
-from risbench.refine.workers import Work, refine_parts
+from risbench.refine.engines import ENGINES, NETWORKS, PACKAGES, need_packages
+from risbench.refine.workers import Work, build_engine, refine_parts
 
 PART_RECORDS: Final = 64
 _UNDECIDED: Final = ("unreviewed", "triaged")
@@ -62,11 +62,9 @@ def refine_masks(
     if name not in NETWORKS and checkpoint is not None:
         raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, hf or builtin")
     if name in NETWORKS or gpu:
-        _need("torch", "sam")
-    if name in NETWORKS:
-        _need("segment_anything", "sam")
+        need_packages("sam")
     if name == "hf":
-        _need("transformers", "train")
+        need_packages("train")
     device = _device(gpu, name)
     count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
     if count < 1:
@@ -101,11 +99,13 @@ def _run(
     if summary is not None:
         run.clean()
         return {**summary, "state": "up to date", "round": number}
+    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers))
+    if engine in NETWORKS:
+        build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
     discarded = run.begin()
     parts = _parts(read_records(source))
     keys = [digest_of([record.to_line() for record in part]) for part in parts]
     todo = {index: part for index, part in enumerate(parts) if not run.finished_part(index, keys[index])}
-    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers))
     with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
         progress.advance(sum(len(part) for index, part in enumerate(parts) if index not in todo))
         open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
@@ -150,7 +150,7 @@ def _is_open(record: Record, redo_given: bool) -> bool:
 
 def _best_engine(gpu: bool) -> tuple[str, str]:
     """Return the better of the two engines that need no download (docs/decisions/0006), and what to say about the choice."""
-    lacking = next((package for package in ("torch", "segment_anything", "safetensors") if util.find_spec(package) is None), None)
+    lacking = next((package for package in PACKAGES["sam"] if util.find_spec(package) is None), None)
     if lacking is None or gpu:
         return "builtin", ""
     return (
@@ -170,11 +170,6 @@ def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
 
         return weights_digest(str(checkpoint))
     return sha256_of_file(Path(checkpoint)) if checkpoint else None
-
-
-def _need(package: str, extra: str) -> None:
-    if util.find_spec(package) is None:
-        raise missing_extra(package.replace("_", "-"), extra)
 
 
 def _device(gpu: bool, engine: str) -> str:

@@ -17,8 +17,8 @@ from risbench.sam.compact_weights import load_compact
 from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
 from risbench.sam.weights import load_sam
 
-# Logits of a whole image are kept for every prompt and its copies: 64 of 1,000 x 1,000 px are 0.8 GB.
-PROMPTS_AT_ONCE: Final = 64
+# Logits of a whole image are kept for every prompt and its two copies.
+LOGITS_BYTES: Final = 1 << 30
 
 
 class _Predictor(Protocol):
@@ -35,10 +35,11 @@ class SamEngine:
 
     def __init__(self, predictor: _Predictor, weights_sha256: str, rough: _Predictor | None = None) -> None:
         self.weights_sha256: str | None = weights_sha256
-        self._predictor, self._rough = predictor, rough
+        self._predictor, self._rough, self._pixels = predictor, rough, 1
 
     def load(self, pixels: Pixels) -> None:
         """Take an image, and encode it where the model encodes whole images."""
+        self._pixels = int(pixels.shape[0] * pixels.shape[1])
         self._predictor.load(pixels)
         if self._rough is not None:
             self._rough.load(pixels)
@@ -46,8 +47,9 @@ class SamEngine:
     def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         """Return logits and scores of every prompt."""
         answers = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            answers += self._segment(prompts[start : start + PROMPTS_AT_ONCE])
+        at_once = max(1, LOGITS_BYTES // (3 * 4 * self._pixels))
+        for start in range(0, len(prompts), at_once):
+            answers += self._segment(prompts[start : start + at_once])
         return answers
 
     def _segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from risbench.core.errors import InputError
+from risbench.core.storage import write_durably
 from risbench.sam.compact import CompactSam, CompactSettings
 
 FORMAT: Final = "risbench compact SAM 1"
@@ -23,9 +24,11 @@ def save_compact(model: CompactSam, path: Path, notes: dict[str, Any]) -> None:
     halved = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
     # One key only: safetensors writes several in no fixed order, and the same weights should be the same bytes.
     header = {"risbench": json.dumps({"format": FORMAT, "settings": model.settings.as_metadata(), "notes": notes}, sort_keys=True)}
-    part = path.with_suffix(".part")
-    save_file(halved, part, metadata=header)
-    part.replace(path)
+    bad = next((name for name, value in halved.items() if not bool(torch.isfinite(value.float()).all())), None)
+    if bad is not None:
+        raise ValueError(f"{bad} holds values that are no numbers in half precision")
+    # Through memory: safetensors makes files that only their owner may read, and explains a full disk poorly.
+    write_durably(path, save(halved, metadata=header))
 
 
 def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str]:
@@ -52,7 +55,7 @@ def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str
         settings = CompactSettings(**plain)
         model = CompactSam(settings)
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()}, strict=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError, AttributeError, IndexError) as error:
         raise InputError(f"--checkpoint {place}: {' '.join(str(error).split())[:400]}") from None
     bad = next((name for name, value in state.items() if not bool(torch.isfinite(value.float()).all())), None)
     if bad is not None:

@@ -254,17 +254,18 @@ def _stream(item: Weights, address: str, file: BinaryIO, have: int, progress: Pr
             return False
         answer.raise_for_status()
         start = int(match[1]) if (match := re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))) else 0
-        if answer.status_code != 206 or start != have:
-            if answer.status_code == 206:
-                raise InputError(f"{address}: asked for bytes from {have} on, the server sent from {start} on")
+        if answer.status_code == 206 and start != have:
+            raise InputError(f"{address}: asked for bytes from {have} on, the server sent from {start} on")
+        if "html" in answer.headers.get("Content-Type", ""):
+            raise InputError(f"{address}: a web page came instead of weights: a proxy's or a login page; open the address in a browser")
+        kept = have if answer.status_code == 206 else 0
+        length = answer.headers.get("Content-Length", "")
+        total = kept + int(length) if length.isdigit() else 0
+        _check_length(item, address, total)
+        if kept != have:
             file.truncate(0)  # the server ignores ranges: take it from the start
             progress.advance(-have)
             have = 0
-        length = answer.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdigit() else 0
-        _check_length(item, address, total)
-        if "html" in answer.headers.get("Content-Type", ""):
-            raise InputError(f"{address}: a web page came instead of weights: a proxy's or a login page; open the address in a browser")
         taken = 0
         for chunk in answer.iter_content(_CHUNK):
             file.write(chunk)

@@ -6,6 +6,7 @@ They come by folder or by name on the hub, through transformers' own loaders; no
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +41,22 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     """
     digest = weights_digest(name)
     try:
-        model, report = transformers.AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True)
-        processor: Any = transformers.AutoProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        # Single precision: hub files in half would meet pixels in single. No code of a repository is ever run.
+        words: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+        model, report = transformers.AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True, **words)
+        processor: Any = _processor_of(model).from_pretrained(name)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        EOFError,
+        SafetensorError,
+        ImportError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({_first_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:
@@ -59,6 +73,15 @@ def _quiet() -> None:
     """Silence what transformers prints: what matters of its warnings is an error of ours."""
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _processor_of(model: Any) -> Any:
+    """Return the processor class that takes boxes for a model; a video checkpoint's own configuration names another one."""
+    name = type(model).__name__.removesuffix("Model") + "Processor"
+    found = getattr(transformers, name, None)
+    if found is None:
+        raise ValueError(f"this version of transformers has no {name}")
+    return found
 
 
 def weights_digest(name: str) -> str:
@@ -78,7 +101,10 @@ def weights_digest(name: str) -> str:
         ) from None
     if found is None:
         raise InputError(f"--checkpoint {name}: no {' or '.join(_WEIGHTS)} beside its configuration")
-    files = sorted(Path(found).parent.glob("model-*.safetensors")) if found.endswith(".json") else [Path(found)]
+    files = [Path(found)]
+    if found.endswith(".json"):
+        shards = sorted(set(json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [Path(str(hub.cached_file(name, shard))) for shard in shards]
     digests = []
     for file in files:
         with open(file, "rb") as opened:
@@ -134,6 +160,8 @@ class HfPredictor:
 
 
 def _box_of(prompt: SamPrompt, index: int) -> list[float]:
+    if prompt.points or prompt.mask is not None:
+        raise OptionError(f"prompt {index}: models of transformers are asked with boxes here, not with points or masks")
     if prompt.box is not None:
         return [float(value) for value in prompt.box]
     if prompt.polygon is None:

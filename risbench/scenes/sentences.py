@@ -21,22 +21,27 @@ _APART_PX: Final = 30.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader sees of an object: the thing, the corners of its oriented box (4, 2) and its mask."""
+    """What a reader sees of an object: the thing, the corners of its oriented box (4, 2), its mask, its colour in the image."""
 
     thing: Thing
     corners: Points
     mask: NDArray[np.bool_]
+    color: str
 
 
 def describe(seen: Sequence[Seen], *, colors: bool) -> list[tuple[str | None, bool]]:
     """Return for every object the shortest sentence that is true of it alone, or None, and whether its class is alone.
 
-    Without `colors` (grey or false-colour images) no sentence names one.
+    Without `colors` (grey or false-colour images) no sentence names one, nor where light and haze have made it another. A class
+    that also shows as a part of other things (boats at a harbour) gets no sentence: a reader would count those, too.
     """
     image = _Image(seen)
     nouns = Counter(item.thing.noun for item in seen)
-    told = []
+    told: list[tuple[str | None, bool]] = []
     for index, item in enumerate(seen):
+        if item.thing.noun in image.shown:
+            told.append((None, False))
+            continue
         text = next((text for text, fits in image.candidates(index, colors) if fits.sum() == 1 and fits[index]), None)
         told.append((text, nouns[item.thing.noun] == 1))
     return told
@@ -68,7 +73,9 @@ class _Image:
     def __init__(self, seen: Sequence[Seen]) -> None:
         self.seen = seen
         self.nouns = np.array([item.thing.noun for item in seen])
+        self.shown = {category.replace("-", " ") for item in seen for category in item.thing.shows}
         self.colors = np.array([item.thing.color for item in seen])
+        self.apparent = np.array([item.color for item in seen])
         self.positions = [position_of(item.corners) for item in seen]
         self.areas = np.array([float(cv2.countNonZero(item.mask.view(np.uint8))) for item in seen])
         self.centres = np.array([item.corners.mean(axis=0) for item in seen]).reshape(-1, 2)
@@ -77,7 +84,8 @@ class _Image:
         """Yield (sentence, which objects it is true of), shortest first."""
         noun, color = self.nouns[index], self.colors[index]
         same = self.nouns == noun
-        alike = same & (self.colors == color)
+        alike = same & ((self.colors == color) | (self.apparent == color))
+        colors = colors and bool(self.apparent[index] == color)
         if same.sum() == 1:
             yield (f"The only {noun}, which is {color}" if colors else f"The only {noun} in the image"), same
             return
@@ -119,7 +127,7 @@ class _Image:
     def _by_neighbour(self, same: NDArray[np.bool_], noun: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yield relations to an object that is the only one of its class: closest to it, and beside it."""
         for other, anchor in enumerate(self.nouns):
-            if (self.nouns == anchor).sum() != 1 or same[other]:
+            if (self.nouns == anchor).sum() != 1 or same[other] or anchor in self.shown:
                 continue
             far = np.hypot(*(self.centres - self.centres[other]).T)
             nearest = np.sort(far[same])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from risbench.core.imagery import encode_png
 from risbench.core.masks import encode_rle
 from risbench.core.taxonomy import CLASSES
 from risbench.scenes.world import SIDE_PX, Placed, draw_scene
+
+# Written worlds begin at this seed: those below are what the built-in model was trained on (train-builtin --seed).
+WORLDS: Final = 1_000_000
 
 
 def write_source(folder: Path, seed: int, scenes: int, windows: int = 2, noise: float = 0.05) -> dict[str, int]:
@@ -33,7 +36,7 @@ def write_source(folder: Path, seed: int, scenes: int, windows: int = 2, noise: 
     }
     for scene in range(scenes):
         for window in range(windows):
-            drawn = draw_scene(seed, scene * windows + window)
+            drawn = draw_scene(WORLDS + seed, scene * windows + window)
             name = f"S{scene:04d}_{window:04d}.png"
             (folder / "Images" / name).write_bytes(encode_png(drawn.pixels))
             truth["images"].append({"id": len(truth["images"]) + 1, "file_name": name, "width": SIDE_PX, "height": SIDE_PX})

@@ -137,7 +137,7 @@ def ground_track_field(random: Random) -> Thing:
     )
     if random.random() < 0.8:
         layers += _pitch(random, min(straight * 0.6, 52), (radius - lane) * 0.82)
-    return Thing("ground-track-field", color, [outer], layers)
+    return Thing("ground-track-field", color, [outer], layers, shows=("soccer-ball-field",))
 
 
 def stadium(random: Random) -> Thing:
@@ -159,7 +159,7 @@ def stadium(random: Random) -> Thing:
         layers.append(Layer(lines((hole * a * cos, hole * b * sin, a * 0.98 * cos, b * 0.98 * sin), width=0.8), (120, 120, 120), 0.35))
     layers.append(Layer([outer * hole], tone(random, (150, 84, 66) if random.random() < 0.4 else GRASS, 12), 1.0, 5))
     layers += _pitch(random, min(hole * a * 0.72, 52), min(hole * b * 0.72, 34))
-    return Thing("stadium", color, [outer], layers, height=random.uniform(12, 40))
+    return Thing("stadium", color, [outer], layers, height=random.uniform(12, 40), shows=("soccer-ball-field",))
 
 
 def golffield(random: Random) -> Thing:

@@ -42,7 +42,8 @@ class Layer:
 class Thing:
     """One object. `outline` is what its mask covers; `height` casts the shadow, of all between foot and top if `solid`.
 
-    `skirt` is painted beneath everything and is not the object: aprons, decks, outfields, wakes.
+    `skirt` is painted beneath everything and is not the object: aprons, decks, outfields, wakes. `shows` are the classes that
+    are painted on it without being objects of their own: no sentence may count those.
     """
 
     category: str
@@ -52,6 +53,7 @@ class Thing:
     height: float = 0.0
     solid: bool = True
     skirt: Sequence[Layer] = ()
+    shows: Sequence[str] = ()
 
     @property
     def noun(self) -> str:
@@ -64,6 +66,11 @@ class Thing:
         every = np.vstack(list(self.outline))
         x, y = np.ptp(every, axis=0)
         return float(x), float(y)
+
+
+def nearest_color(rgb: Any) -> str:
+    """Return the name of the colour that a mean colour (3,) is nearest to."""
+    return min(COLORS, key=lambda name: float(np.sum((np.asarray(COLORS[name], dtype=np.float64) - rgb) ** 2)))
 
 
 def pick(random: Random, *words: str) -> str:

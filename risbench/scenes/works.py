@@ -59,7 +59,7 @@ def bridge(random: Random) -> Thing:
     if bend:
         slope = 2 * bend / a
         ends = [ribbon(np.array([(side * a, bend / 2), (side * (a + 300), bend / 2 + 300 * slope)]), b * 0.85) for side in (-1, 1)]
-    return Thing("bridge", "gray", [body], layers, height=random.uniform(2, 14), skirt=[Layer(ends, approach, 1.0, 5)])
+    return Thing("bridge", "gray", [body], layers, height=random.uniform(2, 14), skirt=[Layer(ends, approach, 1.0, 5)], shows=("vehicle",))
 
 
 def overpass(random: Random) -> Thing:
@@ -70,7 +70,9 @@ def overpass(random: Random) -> Thing:
     w = random.uniform(5, min(14, a * 0.7))
     below = [Layer([bar(-w, w, -400, 400)], under, 1.0, 5), Layer([bar(-0.2, 0.2, -400, 400)], LINE, 0.7)]
     approach = [Layer([bar(-500, 500, -b * 0.9, b * 0.9)], under * random.uniform(0.9, 1.1), 1.0, 5)]
-    return Thing("overpass", "gray", [body], _road_deck(random, a, b), height=random.uniform(4, 8), skirt=[*below, *approach])
+    return Thing(
+        "overpass", "gray", [body], _road_deck(random, a, b), height=random.uniform(4, 8), skirt=[*below, *approach], shows=("vehicle",)
+    )
 
 
 def roundabout(random: Random) -> Thing:
@@ -94,7 +96,7 @@ def roundabout(random: Random) -> Thing:
         angle = random.uniform(0, 6.28)
         x, y = np.cos(angle) * (radius - width / 2), np.sin(angle) * (radius - width / 2)
         layers += _with(vehicle(random), angle + np.pi / 2, x, y)
-    return Thing("roundabout", "gray", [ring], layers, skirt=[Layer(arms, paint, 1.0, 5)])
+    return Thing("roundabout", "gray", [ring], layers, skirt=[Layer(arms, paint, 1.0, 5)], shows=("vehicle",))
 
 
 def toll_station(random: Random) -> Thing:
@@ -146,7 +148,7 @@ def service_area(random: Random) -> Thing:
     )
     road = tone(random, ASPHALT, 10)
     skirt = [Layer([bar(-900, 900, -b - 30, -b - 6)], road, 1.0, 5), Layer([bar(-1.6 * a, 1.6 * a, -b - 8, -b + 4)], road, 1.0, 5)]
-    return Thing("expressway-service-area", "gray", [body], layers, skirt=skirt)
+    return Thing("expressway-service-area", "gray", [body], layers, skirt=skirt, shows=("vehicle",))
 
 
 def harbor(random: Random) -> Thing:
@@ -182,7 +184,7 @@ def harbor(random: Random) -> Thing:
             body.append(head)
             layers.append(Layer([head], deck, 1.0, 4))
     skirt = [Layer([bar(-a - 60, -a + 1, -b, b)], deck, 1.0, 4)]
-    return Thing("harbor", "gray", body, layers, height=1.0, skirt=skirt)
+    return Thing("harbor", "gray", body, layers, height=1.0, skirt=skirt, shows=("ship",))
 
 
 def dam(random: Random) -> Thing:
@@ -229,7 +231,7 @@ def airport(random: Random) -> Thing:
     layers += [Layer([bar(x * a, (x + 0.16) * a, 0.15 * b, 0.38 * b)], roof, 1.0, 4) for x in (-0.45, -0.15, 0.18)]
     for _ in range(8):
         layers += _with(airplane(random), np.pi / 2, random.uniform(-0.5, 0.45) * a, 0.02 * b)[2:3]
-    return Thing("airport", "gray", [field], layers)
+    return Thing("airport", "gray", [field], layers, shows=("airplane",))
 
 
 def train_station(random: Random) -> Thing:

@@ -25,7 +25,7 @@ from risbench.scenes.surroundings import (
     paint_trees,
 )
 from risbench.scenes.themes import MAKERS, THEMES, Theme
-from risbench.scenes.thing import Thing
+from risbench.scenes.thing import Thing, nearest_color
 from risbench.scenes.works import building
 
 __all__ = ["SIDE_PX", "Placed", "Scene", "draw_scene"]
@@ -135,7 +135,9 @@ class _Painter:
         self._paint(spots, clutter)
         pixels, look = expose(random, canvas.pixels)
         seen = [self._see(spot) for spot in spots]
-        told = describe([Seen(item.thing, item.corners, item.mask) for item in seen], colors=look.true_color)
+        colors = [nearest_color(pixels[item.mask].mean(axis=0)) for item in seen]
+        known = [Seen(item.thing, item.corners, item.mask, color) for item, color in zip(seen, colors, strict=True)]
+        told = describe(known, colors=look.true_color)
         objects = tuple(replace(item, sentence=text, is_unique=alone) for item, (text, alone) in zip(seen, told, strict=True))
         return Scene(pixels, objects, round(1 / self.metre_px, 4), tuple(self._see(spot) for spot in clutter), look.true_color)
 

@@ -159,7 +159,7 @@ def test_a_part_that_is_too_long_or_rotten_does_not_survive(server: Server, tmp_
     [
         ("wrong file", "damaged on the way, or another file; nothing was kept"),
         ("other size", f"the server has {len(BODY) - 1} bytes, w.pth has {len(BODY)}; this is another file"),
-        ("page", "the server has 35 bytes"),
+        ("page", "a web page came instead of weights: a proxy's or a login page"),
         ("disguised page", "a web page came instead of weights"),
         ("404", "the server answers 404 Not Found; try another address with --mirror"),
     ],
@@ -170,6 +170,18 @@ def test_what_is_not_the_file_is_never_kept_as_it(server: Server, tmp_path: Path
         get(server, tmp_path)
     assert message in str(caught.value)
     assert not (tmp_path / "w" / "w.pth").exists()
+
+
+def test_a_proxys_page_leaves_what_was_fetched_so_far(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "w.pth.part").write_bytes(BODY[:1_000_000])
+    server.mode = "page"
+    with pytest.raises(InputError, match="a web page came"):
+        get(server, tmp_path)
+    assert (tmp_path / "w" / "w.pth.part").stat().st_size == 1_000_000
+    server.mode = "good"
+    assert get(server, tmp_path)["sha256"] == DIGEST
+    assert server.asked[-1] == "bytes=1000000-"
 
 
 def test_a_range_that_was_not_asked_for_is_refused(server: Server, tmp_path: Path) -> None:

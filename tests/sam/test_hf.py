@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,24 @@ def test_a_polygon_is_asked_by_its_extent_and_nothing_is_refused(tmp_path: Path)
     found = ours.predict([SamPrompt(polygon=quad), SamPrompt((10.0, 10.0, 80.0, 60.0))])
     assert np.allclose(found.logits[0], found.logits[1])
     with pytest.raises(OptionError, match="prompt 0: models of transformers are asked with a box or a polygon"):
-        ours.predict([SamPrompt(points=((1.0, 1.0, 1),))])
+        ours.predict([SamPrompt()])
+    with pytest.raises(OptionError, match="prompt 1: .* not with points or masks"):
+        ours.predict([SamPrompt(BOXES[0]), SamPrompt(BOXES[0], points=((1.0, 1.0, 1),))])
+
+
+def test_half_precision_and_a_video_checkpoints_configuration_load(tmp_path: Path) -> None:
+    folder = write_hf(tmp_path / "sam2", "sam2")
+    state = load_file(folder / "model.safetensors")
+    save_file({name: value.half() for name, value in state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    processor = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({**processor, "processor_class": "Sam2VideoProcessor"}))
+    model, used, _ = load_hf(str(folder))
+    assert type(used).__name__ == "Sam2Processor"
+    ours = HfPredictor(model, used)
+    ours.load(picture(1, 90, 140))
+    assert np.isfinite(ours.predict([SamPrompt(BOXES[0])]).logits).all()
 
 
 def test_folders_that_are_no_mask_models_are_refused_by_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_another_input_side_interpolates_positions_and_the_same_side_changes_not
     ours = BoxPredictor(model)
     ours.load(picture(1, 90, 120))
     assert np.isfinite(ours.predict([SamPrompt(BOXES[0])]).logits).all()
-    with pytest.raises(InputError, match="--image-side 100: must be a multiple of the patch of 16 px"):
+    with pytest.raises(InputError, match="an image side of 100 px: must be a multiple of the patch of 16 px"):
         load_sam(path, image_side=100)
 
 
