@@ -113,7 +113,8 @@ def train_builtin(
     run = _Run(recipe, settings, "cuda" if gpu else "cpu")
     start = run.resume(out / "last.pt")
     examples = CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px)
-    data = DataLoader(examples, batch_size=None, num_workers=workers, prefetch_factor=4)
+    # Spawned: a forked worker can inherit a lock that a thread of OpenCV or OpenMP holds, and wait for it for ever.
+    data = DataLoader(examples, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
     log = _Log(out / "log.jsonl", start)
     with Progress("train", recipe.steps, quiet=quiet) as bar:
         bar.advance(start)

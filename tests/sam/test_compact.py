@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from segment_anything.modeling import MaskDecoder  # noqa: E402
 
 from risbench.core.errors import InputError, OptionError  # noqa: E402
@@ -117,9 +119,14 @@ def test_weights_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_damaged_weights_are_refused_by_what_is_wrong(tmp_path: Path) -> None:
     save_compact(tiny(), tmp_path / "w.safetensors", {})
     whole = (tmp_path / "w.safetensors").read_bytes()
-    bad = tiny()
-    torch.nn.init.constant_(bad.mask_decoder.iou_token.weight, float("nan"))
-    save_compact(bad, tmp_path / "nan.safetensors", {})
+    with safe_open(tmp_path / "w.safetensors", "pt") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        state["mask_decoder.iou_token.weight"] = torch.full_like(state["mask_decoder.iou_token.weight"], float("nan"))
+        save_file(state, tmp_path / "nan.safetensors", metadata=opened.metadata())
+    large = tiny()
+    torch.nn.init.constant_(large.mask_decoder.iou_token.weight, 1e6)
+    with pytest.raises(ValueError, match="iou_token.weight holds values that are no numbers in half precision"):
+        save_compact(large, tmp_path / "large.safetensors", {})
     (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
     (tmp_path / "page.safetensors").write_bytes(b"<!doctype html><html></html>")
     torch.save({"a": 1}, tmp_path / "pickle.safetensors")
