@@ -107,7 +107,7 @@ def test_folders_that_are_no_mask_models_are_refused_by_what_is_wrong(tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="--checkpoint"):
         load_hf(str(tmp_path / "empty"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no-such/model"):
         load_hf("no-such/model")
 
