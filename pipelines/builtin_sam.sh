@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The built-in SAM, from nothing: scenes are drawn while it trains, no image of any data set is read.
-# Two cores with bf16 (AMX) take about 80 minutes; interrupted, the same command goes on. A GPU wants more of everything:
+# Two cores with bf16 (AMX) take about 90 minutes; interrupted, the same command goes on. A GPU wants more of everything:
 #   GPU=--gpu STEPS=60000 BATCH=256 WORKERS=12 bash pipelines/builtin_sam.sh
 set -euo pipefail
 out=${1:-builtin-run}
 
 # 1  train from scratch on generated scenes; seeds fixed, checkpoint every 200 steps
-#    (the allocator's thresholds save a third of the time on a CPU: no page is given back and asked for again)
+#    (the allocator's thresholds save time on a CPU: no page is given back and asked for again)
 MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_TOP_PAD_=500000000 \
   risbench train-builtin "$out" --seed 0 --steps "${STEPS:-4400}" --batch "${BATCH:-48}" --workers "${WORKERS:-1}" ${GPU:-}
 

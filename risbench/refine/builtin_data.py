@@ -76,9 +76,11 @@ class CropExamples(IterableDataset[Batch]):
         random = np.random.default_rng([self.seed, index, 7])
         examples: list[tuple[NDArray[np.generic], ...]] = []
         scenes = max(1, self.batch // CROPS_PER_SCENE)
-        for number in range(scenes):
+        number = 0
+        while number < scenes or not examples:  # a scene can be empty; a batch cannot
             scene = draw_scene(self.seed, index * scenes + number)
-            wanted = self.batch * (number + 1) // scenes - len(examples)
+            number += 1
+            wanted = self.batch * min(number, scenes) // scenes - len(examples)
             examples += self._of_scene(random, scene, wanted, index % _POINTS_EVERY == 0)
         while len(examples) < self.batch:
             examples.append(examples[int(random.integers(len(examples)))])

@@ -21,10 +21,9 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from risbench.core.errors import InputError
+from risbench.sam.compact import PIXEL_MEAN, PIXEL_STD
 from risbench.sam.fetch import read_manifest
 from risbench.sam.tiny_vit import TinyViT
-
-_PIXEL_MEAN, _PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def read_state(checkpoint: Path | str) -> tuple[dict[str, Tensor], str]:
@@ -113,7 +112,7 @@ def build_sam(state: Mapping[str, Tensor], where: str, image_side: int | None = 
     decoder = MaskDecoder(
         num_multimask_outputs=masks - 1, transformer=transformer, transformer_dim=prompt_width, iou_head_depth=3, iou_head_hidden_dim=256
     )
-    return Sam(encoder, prompt_encoder, decoder, _PIXEL_MEAN, _PIXEL_STD)
+    return Sam(encoder, prompt_encoder, decoder, list(PIXEL_MEAN), list(PIXEL_STD))
 
 
 def _vit(state: Mapping[str, Tensor], prompt_width: int) -> ImageEncoderViT:

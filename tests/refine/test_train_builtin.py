@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
 from risbench.core.geometry import box_iou  # noqa: E402
+from risbench.refine import builtin_data  # noqa: E402
 from risbench.refine.builtin_data import CropExamples, loosened  # noqa: E402
 from risbench.refine.train_builtin import Recipe, learning_rate_at, train_builtin  # noqa: E402
 from risbench.sam.compact import CompactSettings  # noqa: E402
 from risbench.sam.compact_weights import load_compact  # noqa: E402
+from risbench.scenes.world import Scene, draw_scene  # noqa: E402
 
 TINY = CompactSettings(side_px=64, stem=(8, 8, 16), stem_depth=(1, 1, 1), width=32, depth=1, heads=2, prompt_width=32)
 SHORT = Recipe(steps=6, batch=6, warm_up=2)
@@ -28,6 +31,14 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number_alone() -> None:
     for a, b in zip(vars(first).values(), vars(again).values(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(first.crops, other.crops)
+
+
+def test_a_batch_is_full_even_where_its_only_scene_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(seed: int, index: int) -> Scene:
+        return replace(draw_scene(seed, index), objects=()) if index == 3 else draw_scene(seed, index)
+
+    monkeypatch.setattr(builtin_data, "draw_scene", drawn)
+    assert CropExamples(0, 0, 9, 2, 64).make(3).crops.shape == (2, 3, 64, 64)
 
 
 def test_examples_hold_their_object_and_every_eighth_batch_its_points() -> None:
