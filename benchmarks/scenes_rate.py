@@ -28,9 +28,9 @@ def draw(first: int) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(2) as pool:
-        list(pool.map(draw_scene, (0, 0), (0, 1)))  # processes started, textures made
-        for _ in range(3):
+    with ProcessPoolExecutor(2, initializer=draw_scene, initargs=(0, 0)) as pool:
+        list(pool.map(draw, (SCENES - 40, SCENES - 39)))  # both processes started, textures made
+        for _ in range(5):
             began = time.monotonic()
             counts = np.array(list(pool.map(draw, (0, 1)))).sum(axis=0)
             seconds = time.monotonic() - began

@@ -92,20 +92,22 @@ def polygon_mask(points: Sequence[Sequence[float]] | NDArray[np.float64], height
     """
     mask = np.zeros((height, width), bool)
     corners = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-    top, bottom = (int(np.clip(np.ceil(value - 0.5), 0, height)) for value in (corners[:, 1].min(), corners[:, 1].max()))
-    left, right = (int(np.clip(np.ceil(value - 0.5), 0, width)) for value in (corners[:, 0].min(), corners[:, 0].max()))
+    (x_min, y_min), (x_max, y_max) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    top, bottom = (min(max(math.ceil(value - 0.5), 0), height) for value in (y_min, y_max))
+    left, right = (min(max(math.ceil(value - 0.5), 0), width) for value in (x_min, x_max))
     if top >= bottom or left >= right:
         return mask
     centres = np.arange(top, bottom) + 0.5
-    (ax, ay), (bx, by) = corners.T[:, :, None], np.roll(corners, -1, axis=0).T[:, :, None]
+    (ax, ay), (bx, by) = corners.T[:, :, None], np.concatenate([corners[1:], corners[:1]]).T[:, :, None]
     edges, rows = np.nonzero((ay <= centres) != (by <= centres))
     ax, ay, bx, by = ax[edges, 0], ay[edges, 0], bx[edges, 0], by[edges, 0]
     crossed = ax + (centres[rows] - ay) * (bx - ax) / (by - ay)
     # A pixel is inside where an odd number of edges lies left of its centre: count each edge from its first pixel on.
-    columns = np.clip(np.ceil(crossed - 0.5), left, right).astype(np.int64) - left
+    columns = np.minimum(np.maximum(np.ceil(crossed - 0.5), left), right).astype(np.int64) - left
     high, wide = bottom - top, right - left + 1
-    turns = (np.bincount(rows * wide + columns, minlength=high * wide) & 1).astype(np.uint8).reshape(high, wide)
-    mask[top:bottom, left:right] = np.bitwise_xor.accumulate(turns, axis=1)[:, :-1]
+    turns = np.zeros(high * wide, bool)
+    np.logical_xor.at(turns, rows * wide + columns, True)
+    mask[top:bottom, left:right] = np.logical_xor.accumulate(turns.reshape(high, wide), axis=1)[:, :-1]
     return mask
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.scenes.canvas import SIDE_PX, Points
+from risbench.scenes.canvas import SIDE_PX, Points, window_around
 from risbench.scenes.thing import Thing
 
 # One is called larger than another from this ratio of their areas on: what a reader can tell at a glance.
@@ -42,7 +42,7 @@ def describe(seen: Sequence[Seen], *, colors: bool) -> list[tuple[str | None, bo
         if item.thing.noun in image.shown:
             told.append((None, False))
             continue
-        text = next((text for text, fits in image.candidates(index, colors) if fits.sum() == 1 and fits[index]), None)
+        text = next((text for text, fits in image.candidates(index, colors) if np.count_nonzero(fits) == 1 and fits[index]), None)
         told.append((text, nouns[item.thing.noun] == 1))
     return told
 
@@ -77,8 +77,11 @@ class _Image:
         self.colors = np.array([item.thing.color for item in seen])
         self.apparent = np.array([item.color for item in seen])
         self.positions = [position_of(item.corners) for item in seen]
-        self.areas = np.array([float(cv2.countNonZero(item.mask.view(np.uint8))) for item in seen])
+        self.areas = np.array([float(cv2.countNonZero(item.mask.view(np.uint8)[window_around(item.corners)])) for item in seen])
         self.centres = np.array([item.corners.mean(axis=0) for item in seen]).reshape(-1, 2)
+        counts = Counter(item.thing.noun for item in seen)
+        self.anchors = [k for k, item in enumerate(seen) if counts[item.thing.noun] == 1 and item.thing.noun not in self.shown]
+        self.beside: dict[str, list[tuple[str, NDArray[np.bool_]]]] = {}
 
     def candidates(self, index: int, colors: bool) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yield (sentence, which objects it is true of), shortest first."""
@@ -86,7 +89,7 @@ class _Image:
         same = self.nouns == noun
         alike = same & ((self.colors == color) | (self.apparent == color))
         colors = colors and bool(self.apparent[index] == color)
-        if same.sum() == 1:
+        if np.count_nonzero(same) == 1:
             yield (f"The only {noun}, which is {color}" if colors else f"The only {noun} in the image"), same
             return
         if colors:
@@ -98,10 +101,12 @@ class _Image:
         if colors:
             yield f"The {color} {noun}{where}", alike & at
         yield from self._by_rank(index, same, f"The {{}} {noun}")
-        if colors and alike.sum() > 1:
+        if colors and np.count_nonzero(alike) > 1:
             yield from self._by_size(index, alike, f"The {{}} {color} {noun}")
             yield from self._by_rank(index, alike, f"The {{}} {color} {noun}")
-        yield from self._by_neighbour(same, noun)
+        if noun not in self.beside:
+            self.beside[noun] = list(self._by_neighbour(same, noun))
+        yield from self.beside[noun]
 
     def _by_size(self, index: int, among: NDArray[np.bool_], text: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         others = among.copy()
@@ -119,16 +124,19 @@ class _Image:
     def _by_rank(self, index: int, among: NDArray[np.bool_], text: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         others = among.copy()
         others[index] = False
-        for word, axis, sign in (("top-most", 1, 1), ("bottom-most", 1, -1), ("left-most", 0, 1), ("right-most", 0, -1)):
-            reach = sign * self.centres[:, axis]
-            if others.any() and reach[index] + _APART_PX <= reach[others].min():
+        if not others.any():
+            return
+        x, y = self.centres[index].tolist()
+        (left, top), (right, bottom) = self.centres[others].min(axis=0).tolist(), self.centres[others].max(axis=0).tolist()
+        ahead = {"top-most": top - y, "bottom-most": y - bottom, "left-most": left - x, "right-most": x - right}
+        for word, gap in ahead.items():
+            if gap >= _APART_PX:
                 yield text.format(word), np.arange(len(self.seen)) == index
 
     def _by_neighbour(self, same: NDArray[np.bool_], noun: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yield relations to an object that is the only one of its class: closest to it, and beside it."""
-        for other, anchor in enumerate(self.nouns):
-            if (self.nouns == anchor).sum() != 1 or same[other] or anchor in self.shown:
-                continue
+        for other in self.anchors:
+            anchor = self.nouns[other]
             far = np.hypot(*(self.centres - self.centres[other]).T)
             nearest = np.sort(far[same])
             if nearest[0] + _APART_PX <= nearest[1]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
+import cv2
 import numpy as np
 
 from risbench.scenes.canvas import Points, Random, Scalar
@@ -60,17 +62,22 @@ class Thing:
         """The class as a word."""
         return self.category.replace("-", " ")
 
-    @property
+    @cached_property
     def size(self) -> tuple[float, float]:
         """Extent along x and y in metres."""
-        every = np.vstack(list(self.outline))
-        x, y = np.ptp(every, axis=0)
+        x, y = np.ptp(self.hull, axis=0)
         return float(x), float(y)
+
+    @cached_property
+    def hull(self) -> Points:
+        """The convex hull (n, 2) of the outline, in metres."""
+        every = np.concatenate(list(self.outline)).astype(np.float32)
+        return np.asarray(cv2.convexHull(every)[:, 0], dtype=np.float64)
 
 
 def nearest_color(rgb: Any) -> str:
     """Return the name of the colour that a mean colour (3,) is nearest to."""
-    return min(COLORS, key=lambda name: float(np.sum((np.asarray(COLORS[name], dtype=np.float64) - rgb) ** 2)))
+    return min(COLORS, key=lambda name: sum((own - level) ** 2 for own, level in zip(COLORS[name], rgb, strict=True)))
 
 
 def pick(random: Random, *words: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from risbench.scenes.canvas import Points, Random, Scalar, bar, regular, ribbon, turned
@@ -160,17 +162,19 @@ def harbor(random: Random) -> Thing:
     crowded = random.random() < 0.65
     layers: list[Layer] = []
     boat = random.uniform(7, 15)
-    fleet = [one for one in (ship(random) for _ in range(8)) if one.size[0] <= 30][:4]
+    fleet = [one for one in (ship(random) for _ in range(6)) if one.size[0] <= 30][:4]
     sides = (-1, 1) if random.random() < 0.75 else (1,)
+    berthed: dict[tuple[int, int], list[Points]] = {}
     for side in sides:
         reach = b + boat * 0.62
         for x in np.arange(-a + 2, a - 1, boat * random.uniform(0.34, 0.5)):
             if fleet and random.random() < (0.88 if crowded else 0.3):
-                one = fleet[int(random.integers(len(fleet)))]
-                scale = boat * random.uniform(0.75, 1.0) / one.size[0]
-                for layer in _with(one, 0, 0, 0)[:3]:
-                    parts = [turned(part * scale, np.pi / 2 * side) + np.array([x, side * reach]) for part in layer.points]
-                    layers.append(Layer(parts, layer.color, layer.opacity, layer.grain))
+                kind = int(random.integers(len(fleet)))
+                turn = turned(np.eye(2), np.pi / 2 * side) * boat * random.uniform(0.75, 1.0) / fleet[kind].size[0]
+                for number, layer in enumerate(fleet[kind].layers[:3]):
+                    berthed.setdefault((kind, number), []).extend(part @ turn + np.array([x, side * reach]) for part in layer.points)
+    for (kind, number), parts in sorted(berthed.items()):
+        layers.append(replace(fleet[kind].layers[number], points=parts))
     fingers = [bar(x - 0.4, x + 0.4, -b - boat * 0.8 if -1 in sides else 0, b + boat * 0.8) for x in np.arange(-a + 1, a, boat)]
     layers.append(Layer([pier], deck, 1.0, 4))
     if crowded:
@@ -229,8 +233,9 @@ def airport(random: Random) -> Thing:
     ]
     roof = tone(random, pick(random, "gray", "white", "gray", "blue"))
     layers += [Layer([bar(x * a, (x + 0.16) * a, 0.15 * b, 0.38 * b)], roof, 1.0, 4) for x in (-0.45, -0.15, 0.18)]
-    for _ in range(8):
-        layers += _with(airplane(random), np.pi / 2, random.uniform(-0.5, 0.45) * a, 0.02 * b)[2:3]
+    plane = airplane(random)
+    stands = [(x * a, 0.02 * b) for x in random.uniform(-0.5, 0.45, 8)]
+    layers.append(Layer([turned(part, np.pi / 2) + stand for stand in stands for part in plane.outline], plane.layers[4].color))
     return Thing("airport", "gray", [field], layers, shows=("airplane",))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -10,7 +11,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.scenes.canvas import SIDE_PX, Canvas, Floats, Points, Random, exact_mask, noise, ribbon, turned
+from risbench.scenes.canvas import (
+    SIDE_PX,
+    Bytes,
+    Canvas,
+    Outlines,
+    Points,
+    Random,
+    exact_mask,
+    noise,
+    outlines,
+    ribbon,
+    turned,
+    window_around,
+)
 from risbench.scenes.sensor import expose
 from risbench.scenes.sentences import Seen, describe, position_of
 from risbench.scenes.surroundings import (
@@ -25,7 +39,7 @@ from risbench.scenes.surroundings import (
     paint_trees,
 )
 from risbench.scenes.themes import MAKERS, THEMES, Theme
-from risbench.scenes.thing import Thing, nearest_color
+from risbench.scenes.thing import Layer, Thing, nearest_color
 from risbench.scenes.works import building
 
 __all__ = ["SIDE_PX", "Placed", "Scene", "draw_scene"]
@@ -80,8 +94,15 @@ class _Spot:
         placed: Points = points @ (self._turn * metre_px) + self.centre
         return placed
 
+    def hull(self, metre_px: float) -> Points:
+        return self.place(self.thing.hull, metre_px)
+
     def outline(self, metre_px: float) -> list[Points]:
         return [self.place(part, metre_px) for part in self.thing.outline]
+
+    def shape(self, parts: Sequence[Points], metre_px: float) -> Outlines:
+        """Return parts of the thing as they lie on the canvas."""
+        return outlines(parts, self._turn * metre_px, self.centre)
 
 
 def draw_scene(seed: int, index: int) -> Scene:
@@ -102,22 +123,22 @@ class _Painter:
     """One scene while it is made."""
 
     def __init__(self, random: Random, theme: Theme) -> None:
-        self.random, self.theme, self.canvas = random, theme, Canvas()
+        self.random, self.theme = random, theme
         self.taken: NDArray[np.uint8] = np.zeros((SIDE_PX // _COARSE, SIDE_PX // _COARSE), np.uint8)
         focus = MAKERS[theme.focus[int(random.integers(len(theme.focus)))]](random)
         target = float(np.exp(random.uniform(*np.log(_FOCUS_PX))))
         gsd = float(np.clip(max(focus.size) / target, *_GSD))
         self.metre_px = 1 / gsd
         self.first = focus
-        self.grain: Floats = noise(random, SIDE_PX, SIDE_PX, (1, 2)[int(random.integers(2))])
+        self.grain: Bytes = noise(random, SIDE_PX, SIDE_PX, (1, 2)[int(random.integers(2))])
         direction = random.uniform(0, 2 * np.pi)
         self.sun = np.array([np.cos(direction), np.sin(direction)]) * random.uniform(0.25, 1.5)
         self.main_angle = random.uniform(0, np.pi)
+        self.canvas = Canvas(paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))]))
 
     def draw(self) -> Scene:
         random, theme, canvas = self.random, self.theme, self.canvas
-        canvas.pixels = paint_ground(random, theme.grounds[int(random.integers(len(theme.grounds)))])
-        for _ in range(int(random.choice([0, 1, 2], p=[0.45, 0.4, 0.15])) if theme.water != "all" else 0):
+        for _ in range((0, 0, 0, 1, 1, 1, 2)[int(random.integers(7))] if theme.water != "all" else 0):
             mix_ground(random, canvas, theme.grounds[int(random.integers(len(theme.grounds)))])
         if theme.water != "all":
             paint_parcels(random, canvas, theme.grounds, self.main_angle, int(random.integers(0, 9)), self.metre_px)
@@ -131,11 +152,13 @@ class _Painter:
         if theme.water == "river":
             self._river(spots)
         for line in roads:
-            paint_road(random, canvas, line, float(np.clip(random.uniform(4, 18) * self.metre_px, 2, 110)), self.grain)
+            paint_road(random, canvas, line, float(np.clip(random.uniform(4, 18) * self.metre_px, 2, 110)))
         self._paint(spots, clutter)
-        pixels, look = expose(random, canvas.pixels)
+        pixels, look = expose(random, canvas.develop(self.grain))
         seen = [self._see(spot) for spot in spots]
-        colors = [nearest_color(pixels[item.mask].mean(axis=0)) for item in seen]
+        windows = [window_around(item.corners) for item in seen]
+        masks = [item.mask.view(np.uint8)[window] for item, window in zip(seen, windows, strict=True)]
+        colors = [nearest_color(np.asarray(cv2.mean(pixels[window], mask))[:3]) for window, mask in zip(windows, masks, strict=True)]
         known = [Seen(item.thing, item.corners, item.mask, color) for item, color in zip(seen, colors, strict=True)]
         told = describe(known, colors=look.true_color)
         objects = tuple(replace(item, sentence=text, is_unique=alone) for item, (text, alone) in zip(seen, told, strict=True))
@@ -202,8 +225,7 @@ class _Painter:
     def _coarse(self, spots: list[_Spot], grow: float) -> NDArray[np.uint8]:
         drawn = np.zeros_like(self.taken)
         for spot in spots:
-            points = np.vstack(spot.outline(self.metre_px)).astype(np.float32)
-            hull = cv2.convexHull(points)[:, 0]
+            hull = spot.hull(self.metre_px)
             middle = hull.mean(axis=0)
             cv2.fillConvexPoly(drawn, np.rint((hull - middle) * (1 + grow) / _COARSE + middle / _COARSE).astype(np.int32), 1)
         return drawn
@@ -213,10 +235,10 @@ class _Painter:
         here = self._coarse([spot], -0.06)
         if not here.any() or (here & self.taken).any():
             return False
-        points = np.vstack(spot.outline(self.metre_px))
+        points = spot.hull(self.metre_px)
         if (points > 2).all() and (points < SIDE_PX - 2).all():
             return True
-        area = cv2.contourArea(cv2.convexHull(points.astype(np.float32)))
+        area = cv2.contourArea(points.astype(np.float32))
         return bool(here.sum() * _COARSE**2 > max(_MIN_VISIBLE * area, _MIN_AREA_PX))
 
     def _take(self, spots: list[_Spot]) -> None:
@@ -236,8 +258,8 @@ class _Painter:
     def _coast(self) -> None:
         random = self.random
         other = paint_ground(random, "concrete" if random.random() < 0.5 else "soil")
-        ragged = noise(random, SIDE_PX, SIDE_PX, 64) * np.float32(random.choice([0.0, 10.0]))
-        self.canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), half_plane(random, ragged, (0.55, 0.9)), other)
+        land = half_plane(random, noise(random, SIDE_PX, SIDE_PX, 64), random.choice([0.0, 10.0]), (0.55, 0.9))
+        self.canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), land, other)
 
     def _river(self, spots: list[_Spot]) -> None:
         random = self.random
@@ -247,42 +269,45 @@ class _Painter:
             line = curve(random, random.uniform(0, 0.05), spot.centre, spot.angle + np.pi / 2)
             color = np.array([(44, 70, 80), (62, 88, 74), (26, 38, 46), (112, 100, 78)][int(random.integers(4))]) + random.normal(0, 10, 3)
             if random.random() < 0.5:
-                self.canvas.fill([ribbon(line, half * 1.08)], color + 50, 0.6, self.grain, 6)
-            self.canvas.fill([ribbon(line, half)], color, 1.0, self.grain, 2)
+                self.canvas.fill(outlines([ribbon(line, half * 1.08)]), color + 50, 0.6, 6)
+            self.canvas.fill(outlines([ribbon(line, half)]), color, 1.0, 2)
 
     def _paint(self, spots: list[_Spot], clutter: list[_Spot]) -> None:
         random, canvas, every = self.random, self.canvas, [*spots, *clutter]
         if self.theme.water != "all" and random.random() < 0.7:
             paint_oddments(random, canvas, self.main_angle, int(random.integers(5, 60)))
         for spot in every:
-            for layer in spot.thing.skirt:
-                self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
+            self._layers(spot, spot.thing.skirt)
         tiers = {tier: [spot for spot in every if _tier(spot.thing) == tier] for tier in range(3)}
         for spot in tiers[0]:
-            self._body(spot)
+            self._layers(spot, spot.thing.layers)
         places, radii, reach = self._trees()
         strength, softness, sunny = random.uniform(0.25, 0.75), random.uniform(0.4, 1.0), random.random() < 0.85
         for tier in (1, 2):
             # what is tall shades what is low, and nothing shades what is tall
             if sunny:
                 for spot in tiers[tier]:
-                    canvas.cast(spot.outline(self.metre_px), self.sun * spot.thing.height * self.metre_px, solid=spot.thing.solid)
+                    reach = self.sun * spot.thing.height * self.metre_px
+                    canvas.cast(spot.shape(spot.thing.outline, self.metre_px), reach, solid=spot.thing.solid)
                 if tier == 2:
                     cast_trees(canvas, places, radii, reach)
                 canvas.apply_shadow(strength, softness)
             for spot in tiers[tier]:
-                self._body(spot)
+                self._layers(spot, spot.thing.layers)
         green = np.array([(58, 82, 44), (78, 92, 52), (44, 62, 40), (112, 96, 60)][int(random.integers(4))]) + random.normal(0, 8, 3)
         paint_trees(random, canvas, places, radii, green, self.sun)
 
-    def _body(self, spot: _Spot) -> None:
-        for layer in spot.thing.layers:
-            self._layer(spot, layer.points, layer.color, layer.opacity, layer.grain)
-
-    def _layer(self, spot: _Spot, points: object, color: object, opacity: float, grain: float) -> None:
-        parts = [spot.place(part, self.metre_px) for part in points]  # type: ignore[attr-defined]
-        if parts and opacity > 0.03:
-            self.canvas.fill(parts, color, opacity, self.grain if grain else None, grain)
+    def _layers(self, spot: _Spot, layers: Sequence[Layer]) -> None:
+        shown = [layer for layer in layers if layer.points and layer.opacity > 0.03]
+        if not shown:
+            return
+        whole = spot.shape([part for layer in shown for part in layer.points], self.metre_px)
+        first = start = 0
+        for layer in shown:
+            parts = whole.parts[first : first + len(layer.points)]
+            count = sum(map(len, parts))
+            self.canvas.fill(Outlines(whole.every[start : start + count], parts), layer.color, layer.opacity, layer.grain)
+            first, start = first + len(parts), start + count
 
     def _trees(self) -> tuple[Points, NDArray[np.float64], Points]:
         random = self.random
@@ -309,14 +334,10 @@ class _Painter:
 
     # -- the truth
 
-    def _mask(self, spot: _Spot) -> NDArray[np.bool_]:
-        return exact_mask(spot.outline(self.metre_px))
-
     def _see(self, spot: _Spot) -> Placed:
-        points = np.vstack(spot.outline(self.metre_px))
-        mask = self._mask(spot)
+        points, mask = spot.hull(self.metre_px), exact_mask(spot.outline(self.metre_px))
         if not ((points > 0).all() and (points < SIDE_PX).all()):
-            rims = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+            rims = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
             low = np.vstack(rims)[:, 0]
             points = np.vstack([low, low + 1])
         corners = np.asarray(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))), dtype=np.float64)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from risbench.core.taxonomy import CLASSES
-from risbench.scenes.canvas import Canvas, bar, coverage, exact_mask, ribbon, turned, window_of
+from risbench.scenes.canvas import Canvas, bar, coverage, exact_mask, outlines, ribbon, turned, window_of
 from risbench.scenes.source import write_source
 from risbench.scenes.themes import MAKERS, THEMES
 from risbench.scenes.thing import nearest_color
@@ -164,17 +165,17 @@ def test_sentences_are_true_of_their_object_and_of_no_other() -> None:
 
 
 def test_coverage_counts_area_and_exact_masks_count_centres() -> None:
-    square = bar(10.25, 14.75, 20.5, 22.0)
-    window = window_of([square])
+    square = outlines([bar(10.25, 14.75, 20.5, 22.0)])
+    window = window_of(square)
     assert window is not None
-    cover = coverage([square], window)
-    assert 4.5 * 1.5 <= float(cover.sum()) <= 4.75 * 1.75 + 0.05
-    assert float(cover.max()) == 1
+    cover = coverage(square, window)
+    assert 4.5 * 1.5 <= float(cover.sum()) / 255 <= 4.75 * 1.75 + 0.05
+    assert int(cover.max()) == 255
     mask = exact_mask([bar(10.0, 14.0, 20.0, 22.0)])
     assert mask[20:22, 10:14].all()
     assert mask.sum() == 8
     assert exact_mask([bar(10.0, 14.0, 20.0, 22.0), bar(12.0, 16.0, 20.0, 22.0)]).sum() == 12
-    assert window_of([bar(600, 700, 0, 10)]) is None
+    assert window_of(outlines([bar(600, 700, 0, 10)])) is None
 
 
 def test_a_turn_is_clockwise_on_the_image_and_a_ribbon_has_its_width() -> None:
@@ -184,13 +185,41 @@ def test_a_turn_is_clockwise_on_the_image_and_a_ribbon_has_its_width() -> None:
 
 
 def test_a_solid_things_shadow_reaches_from_foot_to_top() -> None:
-    canvas = Canvas()
-    canvas.pixels[:] = 100
-    canvas.cast([bar(100, 120, 100, 120)], np.array([60.0, 0.0]), solid=True)
+    canvas = Canvas(np.full((SIDE_PX, SIDE_PX, 4), 100, np.uint8))
+    canvas.cast(outlines([bar(100, 120, 100, 120)]), np.array([60.0, 0.0]), solid=True)
     canvas.apply_shadow(0.5, 0.5)
-    assert canvas.pixels[0, 110, 150] < 60
-    assert canvas.pixels[0, 110, 300] == 100
+    assert canvas.pixels[110, 150, 0] < 60
+    assert canvas.pixels[110, 300, 0] == 100
     assert not canvas.shadow.any()
+
+
+def test_a_polygon_is_laid_where_it_lies_small_or_large_and_its_grain_leaves_the_mean_alone() -> None:
+    for side in (20.0, 100.0, 200.0, 400.0):
+        square, opacity = outlines([bar(50, 50 + side, 60, 60 + side)]), 1.0 if side < 300 else 0.5
+        canvas = Canvas(np.zeros((SIDE_PX, SIDE_PX, 4), np.uint8))
+        canvas.fill(square, (200, 100, 80), opacity, grain=6)
+        flat = np.full((SIDE_PX, SIDE_PX), 128, np.uint8)
+        shown = canvas.develop(flat)
+        inside = exact_mask([bar(50, 50 + side, 60, 60 + side)])
+        assert np.abs(shown[inside].mean(axis=0) / opacity - (200, 100, 80)).max() < 2.5
+        assert shown[~inside].sum() < 1.2 / side * shown.sum()
+        assert canvas.develop(flat + 32)[inside].mean() - shown[inside].mean() == pytest.approx(6 * opacity, abs=0.6)
+    wide = Canvas(np.zeros((SIDE_PX, SIDE_PX, 4), np.uint8))
+    wide.fill(outlines([bar(50, 450, 60, 460)]), (200, 100, 80))
+    assert abs(int((wide.pixels[..., 0] > 100).sum()) - 400**2) <= 2 * 4 * 400
+
+
+def test_a_large_picture_is_laid_as_a_small_one_is() -> None:
+    random = np.random.default_rng(0)
+    over, ground = (random.integers(0, 256, (SIDE_PX, SIDE_PX, 4), dtype=np.uint8) for _ in range(2))
+    shape = outlines([turned(bar(-180, 180, -150, 150), 0.4) + 256])
+    everything = (slice(0, SIDE_PX), slice(0, SIDE_PX))
+    alpha = coverage(shape, everything)
+    for opacity in (0.6, 1.0):
+        canvas = Canvas(ground.copy())
+        canvas.lay(everything, alpha, over, opacity)
+        weight = alpha[..., None] / 255 * opacity
+        assert np.abs(canvas.pixels - (ground * (1 - weight) + over * weight)).max() <= 1.5
 
 
 def test_the_source_has_all_forms_and_a_truth_for_every_row(tmp_path: Path) -> None:
