@@ -17,10 +17,16 @@ from risbench.core.metrics import mask_iou
 from risbench.core.taxonomy import to_class
 from risbench.refine.engines import BoxEngine, Prompt
 from risbench.refine.grabcut import GrabCutEngine
+from risbench.refine.sam_engine import builtin_engine
 
 need_data()
 FOLDER = SHARED / "vrsbench_samples"
-ENGINES = {"upright box": BoxEngine(oriented=False), "oriented box": BoxEngine(oriented=True), "grabcut": GrabCutEngine()}
+ENGINES = {
+    "upright box": BoxEngine(oriented=False),
+    "oriented box": BoxEngine(oriented=True),
+    "grabcut": GrabCutEngine(),
+    "builtin": builtin_engine("cpu"),
+}
 print(f"{'noise of the box':<18}{'n':>5}" + "".join(f"{name:>24}" for name in ENGINES) + "     (mean IoU / share >= .8)")
 for noise in (0.0, 0.05, 0.1):
     random = np.random.default_rng(0)
@@ -39,7 +45,7 @@ for noise in (0.0, 0.05, 0.1):
             scaled = np.array(size) * (1 + random.normal(0, noise, 2))
             quad = quad_from_flat(cv2.boxPoints((tuple(moved), tuple(scaled), angle)).astype(float).ravel().tolist())
             prompt = Prompt(quad_bounds(quad), quad, to_class(instance["class"]) or "")
-            scores.append([mask_iou(engine.segment([prompt])[0].values, mask) for engine in ENGINES.values()])
+            scores.append([mask_iou(engine.segment([prompt])[0].values > 0, mask) for engine in ENGINES.values()])
     table = np.array(scores)
     cells = "".join(
         f"{f'{mean:.3f} / {share:.3f}':>24}" for mean, share in zip(table.mean(axis=0), (table >= 0.8).mean(axis=0), strict=True)

@@ -7,21 +7,24 @@ command finds the finished parts, redoes the rest, and ends with the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
+import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from risbench import __version__
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError
+from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater
 from risbench.core.record import Record
 
 PROGRESS = ".progress"
@@ -50,6 +53,33 @@ def explain_os_error(error: OSError, path: Path) -> RisbenchError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return EnvironmentLacks(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
     return EnvironmentLacks(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, command: str) -> Iterator[None]:
+    """Hold a folder for writing; the kernel drops the lock when the process ends, however it ends.
+
+    Raises:
+        TryAgainLater: another process holds it; the message names it.
+    """
+    try:
+        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise TryAgainLater(f"{folder}: in use by {holder}; wait for it to end, then run this again") from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()} (risbench {command})")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from risbench.core.errors import InputError, TryAgainLater, printable
+from risbench.core.errors import InputError, printable
 from risbench.core.record import Record
-from risbench.core.storage import explain_os_error, read_summary, sha256_of_file, write_durably
+from risbench.core.storage import explain_os_error, locked, read_summary, sha256_of_file, write_durably
 
 SETTINGS_FILE = "risbench.toml"
 INGEST, REFINE, REVIEW, EXPORT, BENCHMARK = "1-ingest", "2-refine", "3-review", "4-export", "5-benchmark"
@@ -85,29 +82,11 @@ class Workspace:
     def lock(self, command: str) -> Iterator[None]:
         """Hold the workspace for writing.
 
-        The kernel drops the lock when the process ends, however it ends.
-
         Raises:
             TryAgainLater: another process holds it; the message names it.
         """
-        try:
-            file = open(self.root / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
-        except OSError as error:
-            raise explain_os_error(error, self.root) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise TryAgainLater(f"{self.root}: in use by {holder}; wait for it to end, then run this again") from None
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()} (risbench {command})")
-            file.flush()
-            try:
-                yield
-            finally:
-                file.truncate(0)
+        with locked(self.root, command):
+            yield
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
+import torch
 
+from risbench.core.errors import EnvironmentLacks
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.refine.engines import Prompt, Segmentation, jittered
@@ -19,6 +22,15 @@ from risbench.sam.weights import load_sam
 
 # Logits of a whole image are kept for every prompt and its two copies.
 LOGITS_BYTES: Final = 1 << 30
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise EnvironmentLacks(f"{reason}; take a smaller model or fewer --workers, free the device, or run without --gpu") from error
 
 
 class _Predictor(Protocol):
@@ -40,16 +52,22 @@ class SamEngine:
     def load(self, pixels: Pixels) -> None:
         """Take an image, and encode it where the model encodes whole images."""
         self._pixels = int(pixels.shape[0] * pixels.shape[1])
-        self._predictor.load(pixels)
-        if self._rough is not None:
-            self._rough.load(pixels)
+        with _memory_explained():
+            self._predictor.load(pixels)
+            if self._rough is not None:
+                self._rough.load(pixels)
 
     def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
-        """Return logits and scores of every prompt."""
+        """Return logits and scores of every prompt.
+
+        Raises:
+            EnvironmentLacks: the device has not memory enough.
+        """
         answers = []
         at_once = max(1, LOGITS_BYTES // (3 * 4 * self._pixels))
         for start in range(0, len(prompts), at_once):
-            answers += self._segment(prompts[start : start + at_once])
+            with _memory_explained():
+                answers += self._segment(prompts[start : start + at_once])
         return answers
 
     def _segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:

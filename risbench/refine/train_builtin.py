@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.progress import Progress
-from risbench.core.storage import sha256_of_file, write_durably
+from risbench.core.storage import explain_os_error, locked, sha256_of_file, write_durably
 from risbench.refine.builtin_data import Batch, CropExamples
 from risbench.sam.compact import CompactSam, CompactSettings
 from risbench.sam.compact_weights import save_compact
@@ -97,7 +97,8 @@ def train_builtin(
     Raises:
         OptionError: a setting of the recipe cannot be used.
         InputError: the folder holds a run of another recipe, or a damaged checkpoint.
-        EnvironmentLacks: `gpu` without CUDA, or a loss that is not a finite number.
+        EnvironmentLacks: `gpu` without CUDA or without memory enough, or a loss that is not a finite number.
+        TryAgainLater: another run writes into the folder.
     """
     recipe, settings, out = recipe or Recipe(), settings or CompactSettings(threshold=THRESHOLD), Path(folder)
     for name, low in (("steps", 1), ("batch", 2), ("seed", 0)):
@@ -109,8 +110,22 @@ def train_builtin(
         raise OptionError(f"--workers {workers}: must be at least 1")
     if gpu and not torch.cuda.is_available():
         raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(recipe, settings, "cuda" if gpu else "cpu")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, out) from error
+    with locked(out, "train-builtin"):
+        try:
+            return _train(out, _Run(recipe, settings, "cuda" if gpu else "cpu"), workers, quiet, keep_every)
+        except torch.cuda.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+            raise EnvironmentLacks(
+                f"{reason}; give --batch less than {recipe.batch}, in a folder of its own, or free the device"
+            ) from error
+
+
+def _train(out: Path, run: _Run, workers: int, quiet: bool, keep_every: int) -> dict[str, Any]:
+    recipe, settings = run.recipe, run.model.settings
     start = run.resume(out / "last.pt")
     examples = CropExamples(recipe.seed, start, recipe.steps, recipe.batch, settings.side_px)
     # Spawned: a forked worker can inherit a lock that a thread of OpenCV or OpenMP holds, and wait for it for ever.

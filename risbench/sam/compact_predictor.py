@@ -42,7 +42,7 @@ class CompactPredictor:
         """Return logits at the image's size, for prompts with a box or a polygon, and points and masks beside it.
 
         Raises:
-            OptionError: a prompt has neither box nor polygon: there is nothing to magnify.
+            OptionError: a prompt has neither box nor polygon: there is nothing to magnify; or its mask is not of the image's size.
         """
         height, width = self._pixels.shape[:2]
         logits = np.full((len(prompts), height, width), _OUTSIDE_LOGIT, np.float32)
@@ -64,6 +64,8 @@ class CompactPredictor:
         frames, crops, corners, masks, points = [], [], [], [], []
         for number, prompt in zip(numbers, prompts, strict=True):
             polygon = _polygon_of(prompt, number)
+            if prompt.mask is not None and prompt.mask.shape != self._pixels.shape[:2]:
+                raise OptionError(f"prompt {number}: its mask is {prompt.mask.shape}, the image {self._pixels.shape[:2]}")
             low, high = polygon.min(axis=0), polygon.max(axis=0)
             frame = frame_of((float(low[0]), float(low[1]), float(high[0]), float(high[1])), side)
             frames.append(frame)

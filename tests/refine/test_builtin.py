@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
+from risbench.core.errors import EnvironmentLacks  # noqa: E402
 from risbench.core.masks import decode_rle  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.export.audit import audit  # noqa: E402
@@ -19,6 +20,7 @@ from risbench.refine import refine_masks  # noqa: E402
 from risbench.refine.engines import Prompt  # noqa: E402
 from risbench.refine.sam_engine import builtin_engine  # noqa: E402
 from risbench.sam.builtin import BUILTIN_SHA256  # noqa: E402
+from risbench.sam.compact import CompactSam  # noqa: E402
 from risbench.scenes.source import write_source  # noqa: E402
 from tests.conftest import eval_row, records  # noqa: E402
 
@@ -96,3 +98,16 @@ def test_a_box_beyond_the_image_or_of_a_pixel_gives_finite_logits() -> None:
         found = engine.segment([Prompt(box, None, "ship")])[0]
         assert found.values.shape == (60, 80)
         assert np.isfinite(found.values).all()
+
+
+def test_a_device_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator's own error, as CUDA raises it in the midst of a model."""
+    engine = builtin_engine("cpu")
+    engine.load(np.zeros((64, 64, 3), np.uint8))
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB")
+
+    monkeypatch.setattr(CompactSam, "forward", full)
+    with pytest.raises(EnvironmentLacks, match=r"^CUDA out of memory; take a smaller model or fewer --workers"):
+        engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])

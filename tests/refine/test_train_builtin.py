@@ -13,8 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater  # noqa: E402
 from risbench.core.geometry import box_iou  # noqa: E402
+from risbench.core.storage import locked  # noqa: E402
 from risbench.refine import builtin_data  # noqa: E402
 from risbench.refine.builtin_data import CropExamples, loosened  # noqa: E402
 from risbench.refine.train_builtin import Recipe, learning_rate_at, train_builtin  # noqa: E402
@@ -119,6 +120,17 @@ def test_other_recipes_other_sizes_and_broken_checkpoints_are_refused(tmp_path: 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path, "train-builtin"), pytest.raises(TryAgainLater, match=r"in use by pid \d+ on .* \(risbench train-builtin\)"):
+        train_builtin(tmp_path, SHORT, settings=TINY, quiet=True)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentLacks, match="file/run: cannot be written"):
+        train_builtin(tmp_path / "file" / "run", SHORT, settings=TINY, quiet=True)
+
+
 def test_gpu_without_cuda_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch"):
         train_builtin(tmp_path, SHORT, settings=TINY, gpu=True)

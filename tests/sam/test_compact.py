@@ -53,6 +53,13 @@ def test_prompts_together_equal_prompts_alone() -> None:
         ours.predict([prompts[0], SamPrompt(points=((1.0, 1.0, 1),))])
 
 
+def test_a_mask_of_another_size_is_refused() -> None:
+    ours = CompactPredictor(tiny())
+    ours.load(picture(1, 90, 120))
+    with pytest.raises(OptionError, match=r"prompt 1: its mask is \(90, 119\), the image \(90, 120\)"):
+        ours.predict([SamPrompt(BOX), SamPrompt(BOX, mask=np.zeros((90, 119), bool))])
+
+
 def test_all_eight_views_make_the_mask_turn_with_the_image() -> None:
     ours = CompactPredictor(tiny(), views=8)
     image = picture(1, 96, 96)
