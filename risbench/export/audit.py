@@ -6,26 +6,22 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.geometry import box_iou, invert_affine, map_box
 from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
 from risbench.core.progress import Progress
-from risbench.core.record import Box, Record
-from risbench.core.taxonomy import to_class
+from risbench.core.record import Record
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
 from risbench.export.split import size_of
-from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.rows import numbers
-from risbench.formats.tree import Entry
+from risbench.formats.coco import plain_id
+from risbench.formats.truth import Annotation, Truth, mask_in_record
 
 THRESHOLDS: Final = (0.5, 0.7, 0.8, 0.9)
 _AMBIGUITY: Final = 0.1
@@ -65,8 +61,8 @@ def audit(
     folder = opened.latest() if round_number is None else opened.stage(REFINE) / f"round-{round_number}"
     if not (folder / "run.json").exists():
         raise InputError(f"{folder}: there is no such finished round")
-    coco = _load_truth(Path(truth))
-    matcher = _Matcher(coco, _load_links(Path(links)) if links else None, str(truth))
+    known = Truth(Path(truth))
+    matcher = _Matcher(known, _load_links(Path(links)) if links else None)
     scores: list[Score] = []
     records = list(read_records(folder))
     with Progress("audit", len(records), quiet=quiet) as progress:
@@ -74,7 +70,7 @@ def audit(
             ids = matcher.match(record)
             if ids:
                 try:
-                    scores.append(_score(record, ids, coco, matcher.by_id))
+                    scores.append(_score(record, ids, known.by_id))
                 except Refusal as reason:
                     matcher.not_scored[reason.code] += 1
             progress.advance(1)
@@ -88,15 +84,6 @@ def audit(
     write_sheet(path, opened.root, [(score.record, score.truth, f"{score.iou:.2f}") for score in worst])
     result["sheet"] = str(path)
     return result
-
-
-def _load_truth(path: Path) -> CocoFile:
-    if not path.is_file():
-        raise InputError(f"--truth {path}: there is no such file")
-    try:
-        return load_coco(Entry(path.name, path.stat().st_size, path.resolve()))
-    except Refusal as reason:
-        raise InputError(f"--truth {path}: {reason}") from None
 
 
 def _load_links(path: Path) -> dict[str, list[Any]]:
@@ -118,21 +105,10 @@ def _load_links(path: Path) -> dict[str, list[Any]]:
 class _Matcher:
     """Finds the annotations that a record means, and keeps what it could not find."""
 
-    def __init__(self, coco: CocoFile, links: Mapping[str, list[Any]] | None, where: str) -> None:
+    def __init__(self, truth: Truth, links: Mapping[str, list[Any]] | None) -> None:
         self.not_scored: Counter[str] = Counter()
         self.ambiguous: list[str] = []
-        self._links = links
-        self.by_id = {plain_id(annotation.get("id")): annotation for annotation in coco.annotations if isinstance(annotation, dict)}
-        self._by_image: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        stems = Counter(PurePosixPath(str(image.get("file_name"))).stem for image in coco.images.values())
-        for annotation in self.by_id.values():
-            image = coco.images.get(plain_id(annotation.get("image_id")), {})
-            name = str(image.get("file_name"))
-            self._by_image[name].append(annotation)
-            if stems[PurePosixPath(name).stem] == 1:
-                self._by_image[PurePosixPath(name).stem].append(annotation)
-        self._classes = {key: to_class(name) for key, name in coco.categories.items()}
-        self._where = where
+        self._links, self._truth = links, truth
 
     def match(self, record: Record) -> list[Any]:
         """Return the ids of the annotations that the record's targets are; empty and counted where there are none."""
@@ -142,24 +118,15 @@ class _Matcher:
         if key not in self._links:
             self.not_scored["no_link"] += 1
             return []
-        missing = [value for value in self._links[key] if value not in self.by_id]
+        missing = [value for value in self._links[key] if value not in self._truth.by_id]
         if missing:
-            raise InputError(f"--links: {printable(key)} = {printable(missing[0])}: {self._where} has no annotation of this id")
+            raise InputError(f"--links: {printable(key)} = {printable(missing[0])}: {self._truth.path} has no annotation of this id")
         return self._links[key]
 
     def _by_overlap(self, record: Record) -> list[Any]:
-        name = PurePosixPath(record.image.source_path)
-        annotations = self._by_image.get(name.name) or self._by_image.get(name.stem) or []
         found = []
         for target in record.targets:
-            ranked = sorted(
-                (
-                    (box_iou(map_box(record.placement.affine, target.box), box), item.get("id"))
-                    for item in annotations
-                    if self._classes.get(plain_id(item.get("category_id"))) == record.category.name and (box := _xyxy(item)) is not None
-                ),
-                key=lambda pair: (-pair[0], str(pair[1])),
-            )
+            ranked = self._truth.ranked(record, target)
             if not ranked or ranked[0][0] <= 0:
                 self.not_scored["no_annotation_overlaps"] += 1
                 return []
@@ -177,39 +144,16 @@ class _Matcher:
         return sum(key not in keys for key in self._links)
 
 
-def _xyxy(annotation: Mapping[str, Any]) -> Box | None:
-    try:
-        x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
-    except Refusal:
-        return None  # an annotation without a usable box matches nothing, and the record is counted as not matched
-    return (x, y, x + width, y + height)
-
-
-def _score(record: Record, ids: Sequence[Any], coco: CocoFile, by_id: Mapping[Any, Mapping[str, Any]]) -> Score:
+def _score(record: Record, ids: Sequence[Any], by_id: Mapping[Any, Annotation]) -> Score:
     truth = np.zeros((record.image.height, record.image.width), bool)
     for value in ids:
-        truth |= _truth_in_record(record, by_id[value], coco)
+        truth |= mask_in_record(record, by_id[value])
     if record.mask is not None and record.mask.size != truth.shape:
         raise Refusal("mask_of_other_size", "mask.size", record.mask.size, f"the image is {truth.shape}")
     if record.mask is None:
         return Score(record, 0.0, 0.0, float(truth.sum()), truth)
     mask = mask_of(record.mask)
     return Score(record, mask_iou(mask, truth), boundary_iou(mask, truth), float(truth.sum()), truth)
-
-
-def _truth_in_record(record: Record, annotation: Mapping[str, Any], coco: CocoFile) -> NDArray[np.bool_]:
-    """Return a true mask in pixels of the record's image, brought there by the record's own placement."""
-    placement = record.placement
-    pixels = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width)
-    if placement.fit == "keep":
-        return pixels
-    a, b, c, d, e, f = invert_affine(placement.affine)
-    # Between pixel centres, as cv2 counts; half coverage decides where pixels shrink.
-    matrix = np.array([[a, b, c + (a + b) / 2 - 0.5], [d, e, f + (d + e) / 2 - 0.5]])
-    size = (record.image.width, record.image.height)
-    warped = cv2.warpAffine(pixels.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR)
-    result: NDArray[np.bool_] = np.asarray(warped) >= 0.5
-    return result
 
 
 def _summary(scores: Sequence[Score]) -> dict[str, Any]:

@@ -84,8 +84,7 @@ class CropExamples(IterableDataset[Batch]):
             examples += self._of_scene(random, scene, wanted, index % _POINTS_EVERY == 0)
         while len(examples) < self.batch:
             examples.append(examples[int(random.integers(len(examples)))])
-        crops, boxes, prompts, points, labels, cover = (torch.from_numpy(np.stack(part)) for part in zip(*examples, strict=True))
-        return Batch(crops, boxes, prompts[:, None], points, labels, cover)
+        return batch_of(examples)
 
     def _of_scene(self, random: Random, scene: Scene, wanted: int, pointed: bool) -> list[tuple[NDArray[np.generic], ...]]:
         made: list[tuple[NDArray[np.generic], ...]] = []
@@ -99,7 +98,7 @@ class CropExamples(IterableDataset[Batch]):
         return made
 
     def _example(self, random: Random, pixels: NDArray[np.uint8], item: Placed, pointed: bool) -> tuple[NDArray[np.generic], ...]:
-        side, half = self.side, self.side // 2
+        side = self.side
         bounds = mask_bounds(item.mask)
         assert bounds is not None, "an example's mask has pixels"
         box = loosened(random, bounds)
@@ -108,40 +107,64 @@ class CropExamples(IterableDataset[Batch]):
             # the oriented box errs as its upright one does: the same map of the corners
             size, loose = np.array(bounds[2:]) - bounds[:2], np.array(box[2:]) - box[:2]
             polygon = (item.corners - bounds[:2]) / size * loose + box[:2]
-        frame = frame_of(box, side)
-        crop = frame.cut(pixels, side)
-        cover = frame.cut_mask(item.mask, half, side)
-        corners = frame.to_crop(polygon)
-        points, labels = self._points(random, cover, pointed)
-        gain = random.normal(1, 0.08, 3) * random.normal(1, 0.08)
-        tinted = np.clip(crop.astype(np.float32) * gain + random.normal(0, 8), 0, 255).astype(np.uint8)
-        # the eight ways to lay a square
-        turns, flip = int(random.integers(4)), bool(random.random() < 0.5)
+        return crop_example(random, pixels, item.mask, box, polygon, side, pointed)
 
-        def lay(picture: NDArray[np.generic]) -> NDArray[np.generic]:
-            laid = np.rot90(picture, turns)
-            return np.ascontiguousarray(laid[:, ::-1] if flip else laid)
 
-        def lay_points(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-            for _ in range(turns):
-                xy = np.stack([xy[:, 1], side - xy[:, 0]], axis=1)
-            return np.stack([side - xy[:, 0], xy[:, 1]], axis=1) if flip else xy
+def crop_example(
+    random: Random,
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    box: Box,
+    polygon: NDArray[np.float64],
+    side: int,
+    pointed: bool,
+) -> tuple[NDArray[np.generic], ...]:
+    """Return a magnified crop, in another light and turned at random, with its prompts and the share of its pixels that `mask` covers.
 
-        corners = lay_points(corners)
-        upright = lay_points(frame.to_crop(np.array([box[:2], box[2:]])))
-        inner = np.concatenate([upright.min(axis=0), upright.max(axis=0)]).astype(np.float32)
-        prompt = prompt_mask(corners, half, side)
-        crop_chw = np.ascontiguousarray(lay(tinted).transpose(2, 0, 1))
-        return crop_chw, inner, prompt, lay_points(points).astype(np.float32), labels, lay(cover)
+    In the order of `Batch`: crop (3, side, side), box (4,), mask prompt and cover (side / 2, side / 2), points (2, 2), labels (2,).
+    """
+    half = side // 2
+    frame = frame_of(box, side)
+    crop = frame.cut(pixels, side)
+    cover = frame.cut_mask(mask, half, side)
+    corners = frame.to_crop(polygon)
+    points, labels = _points(random, cover, pointed)
+    gain = random.normal(1, 0.08, 3) * random.normal(1, 0.08)
+    tinted = np.clip(crop.astype(np.float32) * gain + random.normal(0, 8), 0, 255).astype(np.uint8)
+    # the eight ways to lay a square
+    turns, flip = int(random.integers(4)), bool(random.random() < 0.5)
 
-    def _points(self, random: Random, cover: NDArray[np.float32], pointed: bool) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Return two points (2, 2) and labels (2,): where `pointed`, one on the object and one beside it, else padding."""
-        places, labels = np.zeros((2, 2)), np.full(2, -1, np.float32)
-        if pointed:
-            for slot, (where, label) in enumerate(((cover > 0.6, 1), (cover < 0.2, 0))):
-                rows, columns = np.nonzero(where)
-                if rows.size and random.random() < 0.7:
-                    chosen = int(random.integers(rows.size))
-                    places[slot] = (columns[chosen] * 2 + 1, rows[chosen] * 2 + 1)
-                    labels[slot] = label
-        return places, labels
+    def lay(picture: NDArray[np.generic]) -> NDArray[np.generic]:
+        laid = np.rot90(picture, turns)
+        return np.ascontiguousarray(laid[:, ::-1] if flip else laid)
+
+    def lay_points(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        for _ in range(turns):
+            xy = np.stack([xy[:, 1], side - xy[:, 0]], axis=1)
+        return np.stack([side - xy[:, 0], xy[:, 1]], axis=1) if flip else xy
+
+    corners = lay_points(corners)
+    upright = lay_points(frame.to_crop(np.array([box[:2], box[2:]])))
+    inner = np.concatenate([upright.min(axis=0), upright.max(axis=0)]).astype(np.float32)
+    prompt = prompt_mask(corners, half, side)
+    crop_chw = np.ascontiguousarray(lay(tinted).transpose(2, 0, 1))
+    return crop_chw, inner, prompt, lay_points(points).astype(np.float32), labels, lay(cover)
+
+
+def batch_of(examples: list[tuple[NDArray[np.generic], ...]]) -> Batch:
+    """Return examples as one batch."""
+    crops, boxes, prompts, points, labels, cover = (torch.from_numpy(np.stack(part)) for part in zip(*examples, strict=True))
+    return Batch(crops, boxes, prompts[:, None], points, labels, cover)
+
+
+def _points(random: Random, cover: NDArray[np.float32], pointed: bool) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return two points (2, 2) and labels (2,): where `pointed`, one on the object and one beside it, else padding."""
+    places, labels = np.zeros((2, 2)), np.full(2, -1, np.float32)
+    if pointed:
+        for slot, (where, label) in enumerate(((cover > 0.6, 1), (cover < 0.2, 0))):
+            rows, columns = np.nonzero(where)
+            if rows.size and random.random() < 0.7:
+                chosen = int(random.integers(rows.size))
+                places[slot] = (columns[chosen] * 2 + 1, rows[chosen] * 2 + 1)
+                labels[slot] = label
+    return places, labels

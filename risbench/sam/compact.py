@@ -17,6 +17,9 @@ from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
+from risbench.sam.pa_adapter import GuidingEmbedding, PromptAdapter, guiding_input
+from risbench.sam.pa_decoder import Guide, PaOutput, point_codes_of, two_way
+
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -24,7 +27,7 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 class CompactSettings:
     """Sizes of a compact SAM, and the logit from which on a pixel is taken for the object.
 
-    `stem` are the channels at strides 2, 4 and 8; the transformer works at stride 16.
+    `stem` are the channels at strides 2, 4 and 8; the transformer works at stride 16. `adapted` adds PA-SAM's prompt adapter.
     """
 
     side_px: int = 128
@@ -35,6 +38,7 @@ class CompactSettings:
     heads: int = 8
     prompt_width: int = 256
     threshold: float = 0.0
+    adapted: bool = False
 
     @property
     def grid(self) -> int:
@@ -116,8 +120,19 @@ class CompactDecoder(MaskDecoder):  # type: ignore[misc]  # segment-anything has
         self.skip_fine = nn.Conv2d(fine, width // 8, 1)
         self.mix_middle = Residual(width // 4)
         self.mix_fine = Residual(width // 8)
+        self.guiding_conv = GuidingEmbedding(width) if settings.adapted else None
+        self.prompt_adapter = PromptAdapter(width) if settings.adapted else None
 
-    def decode(self, embedding: Tensor, finer: Sequence[Tensor], position: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+    def guide(self, image: Tensor, pixels: Tensor, grid: int) -> Tensor | None:
+        """Return the guiding embedding (B, n, 256) of normalised images and the same in 0-255; None without an adapter."""
+        if self.guiding_conv is None:
+            return None
+        embedding: Tensor = self.guiding_conv(guiding_input(image, (grid, grid), "pixels", pixels))
+        return embedding.flatten(2).transpose(1, 2)
+
+    def decode(
+        self, embedding: Tensor, finer: Sequence[Tensor], position: Tensor, sparse: Tensor, dense: Tensor, guide: Guide | None = None
+    ) -> PaOutput:
         """Return mask logits (B, 4, S/2, S/2) and predicted IoU (B, 4): one mask, then SAM's three alternatives.
 
         Args:
@@ -126,18 +141,19 @@ class CompactDecoder(MaskDecoder):  # type: ignore[misc]  # segment-anything has
             position: the prompt encoder's code of the grid (1, 256, S/8, S/8).
             sparse: prompt tokens (B, n, 256).
             dense: prompt map (B, 256, S/8, S/8).
+            guide: what the adapter needs; without it the adapter is off.
         """
         count = embedding.shape[0]
         learned = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(count, -1, -1)
         tokens = torch.cat([learned, sparse], dim=1)
-        hidden, keys = self.transformer(embedding + dense, position.expand(count, -1, -1, -1), tokens)
+        hidden, keys, maps = two_way(self.transformer, embedding + dense, position, tokens, self.prompt_adapter, guide)
         x = keys.transpose(1, 2).reshape(embedding.shape)
         up1, norm, act1, up2, act2 = self.output_upscaling
         x = self.mix_middle(act1(norm(up1(x) + self.skip_middle(finer[1]))))
         x = self.mix_fine(act2(up2(x) + self.skip_fine(finer[0])))
         weights = torch.stack([mlp(hidden[:, 1 + index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         masks = torch.einsum("bkc,bchw->bkhw", weights, x)
-        return masks, self.iou_prediction_head(hidden[:, 0])
+        return PaOutput(masks, self.iou_prediction_head(hidden[:, 0]), maps)
 
 
 class CompactSam(nn.Module):
@@ -165,7 +181,29 @@ class CompactSam(nn.Module):
             masks: mask prompts (B, 1, S/2, S/2): the box or the polygon itself, 1 inside and -1 outside.
             points: coordinates (B, n, 2) in pixels of the crops and labels (B, n): 1 object, 0 not, -1 padding.
         """
+        found = self.run(crops, boxes, masks, points)
+        return found.masks, found.iou
+
+    def run(
+        self,
+        crops: Tensor,
+        boxes: Tensor,
+        masks: Tensor,
+        points: tuple[Tensor, Tensor] | None = None,
+        *,
+        adapter: bool = True,
+        gumbel: Tensor | None = None,
+    ) -> PaOutput:
+        """Return what `forward` does, and the adapter's maps where there is one and it is not turned off.
+
+        Args:
+            crops, boxes, masks, points: as in `forward`.
+            adapter: use the adapter, if there is one.
+            gumbel: noise (B, 2, n) with which the adapter draws its points, as in training.
+        """
         image = ((crops - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         embedding, finer = self.image_encoder(image)
         sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        return self.mask_decoder.decode(embedding, finer, self.prompt_encoder.get_dense_pe(), sparse, dense)
+        embedding_of_guide = self.mask_decoder.guide(image, crops, self.settings.grid) if adapter else None
+        guide = None if embedding_of_guide is None else Guide(embedding_of_guide, point_codes_of(self.prompt_encoder), True, gumbel)
+        return self.mask_decoder.decode(embedding, finer, self.prompt_encoder.get_dense_pe(), sparse, dense, guide)

@@ -85,7 +85,8 @@ def test_the_decoder_without_its_short_cuts_is_sams() -> None:
     sparse, dense = torch.randn(1, 2, 32), torch.randn(1, 32, 8, 8)
     place = model.prompt_encoder.get_dense_pe()
     with torch.inference_mode():
-        ours = decoder.decode(embedding, (fine, middle), place, sparse, dense)
+        found = decoder.decode(embedding, (fine, middle), place, sparse, dense)
+        ours = found.masks, found.iou
         theirs = peer.predict_masks(embedding, place, sparse, dense)
     assert torch.allclose(ours[0], theirs[0], atol=1e-5)
     assert torch.allclose(ours[1], theirs[1], atol=1e-6)

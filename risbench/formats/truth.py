@@ -1,0 +1,97 @@
+"""True masks from a COCO file, in the pixels of a workspace's images: what audits score by and adapters learn from."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import InputError, Refusal
+from risbench.core.geometry import box_iou, invert_affine, map_box
+from risbench.core.record import Box, Record, Target
+from risbench.core.taxonomy import to_class
+from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
+from risbench.formats.rows import numbers
+from risbench.formats.tree import Entry
+
+Annotation = Mapping[str, Any]
+
+
+class Truth:
+    """A COCO file's annotations, found by id, by image and by overlap."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: there is no such file, or it holds no COCO instances.
+        """
+        if not path.is_file():
+            raise InputError(f"--truth {path}: there is no such file")
+        try:
+            coco: CocoFile = load_coco(Entry(path.name, path.stat().st_size, path.resolve()))
+        except Refusal as reason:
+            raise InputError(f"--truth {path}: {reason}") from None
+        self.path = path
+        self.by_id: dict[Any, Annotation] = {plain_id(item.get("id")): item for item in coco.annotations if isinstance(item, dict)}
+        self._by_image: dict[str, list[Annotation]] = defaultdict(list)
+        stems = Counter(PurePosixPath(str(image.get("file_name"))).stem for image in coco.images.values())
+        for annotation in self.by_id.values():
+            image = coco.images.get(plain_id(annotation.get("image_id")), {})
+            name = str(image.get("file_name"))
+            self._by_image[name].append(annotation)
+            if stems[PurePosixPath(name).stem] == 1:
+                self._by_image[PurePosixPath(name).stem].append(annotation)
+        self._classes = {key: to_class(name) for key, name in coco.categories.items()}
+
+    def in_image(self, record: Record) -> list[Annotation]:
+        """Return the annotations of the image that a record's image was cut from, by file name, else by stem."""
+        name = PurePosixPath(record.image.source_path)
+        return self._by_image.get(name.name) or self._by_image.get(name.stem) or []
+
+    def class_of(self, annotation: Annotation) -> str | None:
+        """Return an annotation's class, or None where its category is none of the 26."""
+        return self._classes.get(plain_id(annotation.get("category_id")))
+
+    def ranked(self, record: Record, target: Target) -> list[tuple[float, Any]]:
+        """Return (box IoU, annotation id) of the annotations of a record's image and class, best first."""
+        box = map_box(record.placement.affine, target.box)
+        found = (
+            (box_iou(box, other), item.get("id"))
+            for item in self.in_image(record)
+            if self.class_of(item) == record.category.name and (other := box_of(item)) is not None
+        )
+        return sorted(found, key=lambda pair: (-pair[0], str(pair[1])))
+
+
+def box_of(annotation: Annotation) -> Box | None:
+    """Return an annotation's box in pixels of its image; None where it has no usable one, and then it matches nothing."""
+    try:
+        x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
+    except Refusal:
+        return None
+    return (x, y, x + width, y + height)
+
+
+def mask_in_record(record: Record, annotation: Annotation) -> NDArray[np.bool_]:
+    """Return a true mask in pixels of the record's image, brought there by the record's own placement.
+
+    Raises:
+        Refusal: the annotation holds no usable mask.
+    """
+    placement = record.placement
+    pixels = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width)
+    if placement.fit == "keep":
+        return pixels
+    a, b, c, d, e, f = invert_affine(placement.affine)
+    # Between pixel centres, as cv2 counts; half coverage decides where pixels shrink.
+    matrix = np.array([[a, b, c + (a + b) / 2 - 0.5], [d, e, f + (d + e) / 2 - 0.5]])
+    size = (record.image.width, record.image.height)
+    warped = cv2.warpAffine(pixels.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR)
+    result: NDArray[np.bool_] = np.asarray(warped) >= 0.5
+    return result

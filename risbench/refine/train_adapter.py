@@ -1,0 +1,261 @@
+"""`risbench train-adapter`: PA-SAM's adapter on a base model, from true masks and boxes as wrong as the workspace's own."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.metrics import boundary_iou, mask_iou
+from risbench.core.progress import Progress
+from risbench.core.storage import digest_of, write_durably
+from risbench.refine.adapter_data import Boxes, Images, TrueExamples, TrueObject
+from risbench.refine.builtin_data import Batch
+from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from, save_adapter
+from risbench.sam.compact import CompactSam
+from risbench.sam.pa_losses import PaLosses, finite, pa_losses
+
+_VALIDATION_MOST: Final = 384
+_LOG_EVERY: Final = 20
+CHECKPOINT: Final = "last.pt"
+BEST: Final = "best.pt"
+
+
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """The settings of a training; a run resumed with others is refused.
+
+    Learning rates are Adam's; the encoder's is its share of the adapter's. `points` lets the adapter append its own points
+    from the first step on (the official recipe waits for five epochs).
+    """
+
+    seed: int = 0
+    steps: int = 1200
+    batch: int = 32
+    learning_rate: float = 6e-4
+    encoder: bool = True
+    encoder_share: float = 0.25
+    warm_up: int = 40
+    average: float = 0.99
+    clip: float = 1.0
+
+
+def rate_at(step: int, recipe: AdapterRecipe) -> float:
+    """Return the learning rate of a step: linear warm-up, then half a cosine to a hundredth."""
+    if step < recipe.warm_up:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up
+    share = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+class Objective(nn.Module):
+    """A model and what it is trained for, as one module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: CompactSam) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, gumbel: Tensor | None) -> PaLosses:
+        """Return the losses of a batch; the logits are taken from the base's own threshold on."""
+        found = self.model.run(batch.crops.float(), batch.boxes, batch.prompts, gumbel=gumbel)
+        assert found.maps is not None, "an adapted model has maps"
+        masks = found.masks[:, :1].float() - self.model.settings.threshold
+        maps = type(found.maps)(*(part.float() for part in vars(found.maps).values()))
+        return pa_losses(masks, maps, batch.cover[:, None])
+
+
+def trainable(model: CompactSam, *, encoder: bool) -> list[str]:
+    """Return the names of the tensors that learn: PA-SAM's, the compact decoder's own, and the encoder's if it is to."""
+    return [name for name, _ in model.named_parameters() if name.startswith(TRAINED) or (encoder and name.startswith(ENCODER))]
+
+
+class Training:
+    """A model, its running average and its optimiser; every step is a function of the recipe and its number."""
+
+    def __init__(self, base: CompactSam, recipe: AdapterRecipe, device: str) -> None:
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.seed)
+        model = adapted_from(base).to(device).to(memory_format=torch.channels_last)
+        self.names = trainable(model, encoder=recipe.encoder)
+        wanted = set(self.names)
+        for name, value in model.named_parameters():
+            value.requires_grad_(name in wanted)
+        # evaluation mode throughout: batch norms keep the statistics they have, which fewer images could only spoil
+        self.objective = Objective(model.eval())
+        self.parallel: nn.Module = self.objective
+        parameters = dict(model.named_parameters())
+        groups = []
+        for is_encoder in (False, True):
+            members = [parameters[name] for name in self.names if name.startswith(ENCODER) == is_encoder]
+            if members:
+                groups.append({"params": members, "share": recipe.encoder_share if is_encoder else 1.0})
+        self.optimizer = torch.optim.Adam(groups, lr=recipe.learning_rate)
+        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(model, multi_avg_fn=average)
+
+    @property
+    def model(self) -> CompactSam:
+        """The model as it is now."""
+        return self.objective.model
+
+    def step(self, number: int, batch: Batch) -> PaLosses:
+        """Learn from one batch.
+
+        Raises:
+            EnvironmentLacks: the loss is not a finite number; it holds all of them.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(number, self.recipe) * group["share"]
+        losses = self.losses(number, batch)
+        if not finite(losses):
+            raise EnvironmentLacks(f"step {number}: the loss is not finite: {losses.parts()}; lower --learning-rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_([value for group in self.optimizer.param_groups for value in group["params"]], self.recipe.clip)
+        self.optimizer.step()
+        self.averaged.update_parameters(self.model)
+        return losses
+
+    def losses(self, number: int, batch: Batch) -> PaLosses:
+        """Return the losses of a batch; its points are drawn from the recipe's seed and the step's number."""
+        there = Batch(*(part.to(self.device) for part in vars(batch).values()))
+        noise = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + number)
+        cells = self.model.settings.grid**2
+        uniform = torch.rand(len(there.crops), 2, cells, generator=noise).clamp(1e-6, 1 - 1e-6)
+        gumbel = -torch.log(-torch.log(uniform)).to(self.device)
+        with torch.autocast(self.device, torch.bfloat16):
+            found: PaLosses = self.parallel(there, gumbel)
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the averaged tensors that differ from the base's, by name."""
+        inner = self.averaged.module
+        assert isinstance(inner, CompactSam), "it averages the model it was made of"
+        return {name: value for name, value in inner.named_parameters() if name in set(self.names)}
+
+    def state(self) -> dict[str, Any]:
+        """Return what is needed to go on."""
+        return {"model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@torch.inference_mode()
+def validated(model: nn.Module, batches: Sequence[Batch], device: str) -> dict[str, float]:
+    """Return mean IoU and mean boundary IoU of a model's masks on crops."""
+    ious, boundaries = [], []
+    for batch in batches:
+        with torch.autocast(device, torch.bfloat16):
+            found = model.run(batch.crops.to(device).float(), batch.boxes.to(device), batch.prompts.to(device))  # type: ignore[operator]
+        logits = found.masks[:, 0].float().cpu().numpy() - model.settings.threshold  # type: ignore[union-attr]
+        for values, cover in zip(logits, batch.cover.numpy(), strict=True):
+            ious.append(mask_iou(values > 0, cover >= 0.5))
+            boundaries.append(boundary_iou(values > 0, cover >= 0.5))
+    return {"mean_iou": float(np.mean(ious)), "boundary_iou": float(np.mean(boundaries))}
+
+
+def validation_batches(root: Path, objects: Sequence[TrueObject], boxes: Boxes, side: int, seed: int) -> list[Batch]:
+    """Return the same crops for every look: up to 384 objects, each with one box."""
+    chosen = list(objects)
+    if len(chosen) > _VALIDATION_MOST:
+        chosen = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))[:_VALIDATION_MOST]]
+    size = min(32, len(chosen))
+    examples = TrueExamples(root, chosen, boxes, seed + 1_000_003, 0, len(chosen) // size, size, side)
+    images = Images(root)
+    return [examples.make(index, images) for index in range(len(chosen) // size)]
+
+
+def train(
+    base: CompactSam,
+    root: Path,
+    learn: Sequence[TrueObject],
+    check: Sequence[TrueObject],
+    boxes: Boxes,
+    recipe: AdapterRecipe,
+    out: Path,
+    *,
+    device: str,
+    inputs: dict[str, Any],
+    look_every: int = 200,
+    quiet: bool = False,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train into a folder; return the best averaged tensors and what came of it. The same call goes on after an interruption.
+
+    Raises:
+        InputError: the folder holds a run of another recipe or of other data, or a damaged checkpoint.
+        EnvironmentLacks: a loss that is not finite, or no memory for a single crop.
+    """
+    run = Training(base, recipe, device)
+    plan = digest_of({"recipe": asdict(recipe), "inputs": inputs})
+    start, best, looks = _resumed(run, out, plan)
+    side = run.model.settings.side_px
+    batches = validation_batches(root, check, boxes, side, recipe.seed)
+    if not looks:
+        looks = [{"step": 0, **validated(run.model, batches, device)}]
+    examples = TrueExamples(root, learn, boxes, recipe.seed, start, recipe.steps, recipe.batch, side)
+    data = DataLoader(examples, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
+    began = time.monotonic()
+    with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, SummaryWriter(str(out / "tensorboard"), purge_step=start) as board:
+        bar.advance(start)
+        for step, batch in enumerate(data, start):
+            losses = run.step(step, batch)
+            last = step + 1 == recipe.steps
+            if step % _LOG_EVERY == 0 or last:
+                for name, value in losses.parts().items():
+                    board.add_scalar(f"loss/{name}", value, step)
+            if (step + 1) % look_every == 0 or last:
+                look = {"step": step + 1, **validated(run.averaged.module, batches, device)}
+                looks.append(look)
+                for name in ("mean_iou", "boundary_iou"):
+                    board.add_scalar(f"validation/{name}", look[name], step + 1)
+                if best is None or look["mean_iou"] > best["look"]["mean_iou"]:
+                    best = {"look": look, "tensors": {name: value.detach().cpu().clone() for name, value in run.tensors().items()}}
+                _keep(out / CHECKPOINT, {"plan": plan, "step": step + 1, "looks": looks, "best": best, **run.state()})
+            bar.advance(1)
+    assert best is not None, "the last step is always looked at"
+    return best["tensors"], {"looks": looks, "best": best["look"], "seconds": round(time.monotonic() - began, 1)}
+
+
+def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]]]:
+    path = out / CHECKPOINT
+    if not path.exists():
+        return 0, None, []
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["plan"]
+    except Exception as error:  # noqa: BLE001 - a torn file makes the reader fail in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not a whole checkpoint ({reason}); remove it to start anew") from None
+    if found != plan:
+        raise InputError(f"{path}: holds a run with other options or other truth; remove {out} to start anew, or give the same options")
+    run.restore(state)
+    return int(state["step"]), state["best"], list(state["looks"])
+
+
+def _keep(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_durably(path, buffer.getvalue())
+
+
+def store(folder: Path, tensors: dict[str, Tensor], base_sha256: str, notes: dict[str, Any]) -> None:
+    """Write `adapter.safetensors` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(folder / "adapter.safetensors", copy.copy(tensors), base_sha256, notes)
