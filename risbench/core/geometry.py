@@ -93,8 +93,8 @@ def polygon_mask(points: Sequence[Sequence[float]] | NDArray[np.float64], height
     mask = np.zeros((height, width), bool)
     corners = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     (x_min, y_min), (x_max, y_max) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-    top, bottom = (min(max(math.ceil(value - 0.5), 0), height) for value in (y_min, y_max))
-    left, right = (min(max(math.ceil(value - 0.5), 0), width) for value in (x_min, x_max))
+    top, bottom = (math.ceil(min(max(value - 0.5, 0.0), height)) for value in (y_min, y_max))
+    left, right = (math.ceil(min(max(value - 0.5, 0.0), width)) for value in (x_min, x_max))
     if top >= bottom or left >= right:
         return mask
     centres = np.arange(top, bottom) + 0.5

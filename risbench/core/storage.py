@@ -61,6 +61,7 @@ def locked(folder: Path, command: str) -> Iterator[None]:
 
     Raises:
         TryAgainLater: another process holds it; the message names it.
+        EnvironmentLacks: the folder cannot be written to.
     """
     try:
         file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)

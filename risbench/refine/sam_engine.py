@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
-import torch
 
-from risbench.core.errors import EnvironmentLacks
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.refine.engines import Prompt, Segmentation, jittered
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
+from risbench.sam.device import out_of_memory
 from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
 from risbench.sam.weights import load_sam
 
@@ -28,9 +27,8 @@ LOGITS_BYTES: Final = 1 << 30
 def _memory_explained() -> Iterator[None]:
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
-        raise EnvironmentLacks(f"{reason}; take a smaller model or fewer --workers, free the device, or run without --gpu") from error
+    except RuntimeError as error:
+        raise out_of_memory(error, "take a smaller model or fewer --workers, free the device, or run without --gpu") or error from error
 
 
 class _Predictor(Protocol):
@@ -94,13 +92,15 @@ class SamEngine:
 
 def sam_engine(checkpoint: Path, device: str) -> SamEngine:
     """Return Meta's SAM, of any size, or MobileSAM, from their own files."""
-    model, digest = load_sam(checkpoint, device)
+    with _memory_explained():
+        model, digest = load_sam(checkpoint, device)
     return SamEngine(BoxPredictor(model), digest)
 
 
 def builtin_engine(device: str, checkpoint: Path | None = None) -> SamEngine:
     """Return the shipped compact SAM, or another one of its kind from a file."""
-    model, digest = load_builtin(device) if checkpoint is None else load_compact(checkpoint, device)
+    with _memory_explained():
+        model, digest = load_builtin(device) if checkpoint is None else load_compact(checkpoint, device)
     return SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
 
 
@@ -108,5 +108,6 @@ def hf_engine(name: str, device: str) -> SamEngine:
     """Return a box-promptable mask model of transformers, from a folder or by its name on the hub."""
     from risbench.sam.hf import HfPredictor, load_hf
 
-    model, processor, digest = load_hf(name, device)
+    with _memory_explained():
+        model, processor, digest = load_hf(name, device)
     return SamEngine(HfPredictor(model, processor), digest)

@@ -22,6 +22,7 @@ from risbench.core.storage import explain_os_error, locked, sha256_of_file, writ
 from risbench.refine.builtin_data import Batch, CropExamples
 from risbench.sam.compact import CompactSam, CompactSettings
 from risbench.sam.compact_weights import save_compact
+from risbench.sam.device import out_of_memory
 from risbench.scenes.source import WORLDS
 
 WEIGHTS: Final = "builtin_sam.safetensors"
@@ -97,7 +98,7 @@ def train_builtin(
     Raises:
         OptionError: a setting of the recipe cannot be used.
         InputError: the folder holds a run of another recipe, or a damaged checkpoint.
-        EnvironmentLacks: `gpu` without CUDA or without memory enough, or a loss that is not a finite number.
+        EnvironmentLacks: `gpu` without CUDA or memory enough, a folder that cannot be made, or a loss that is not a finite number.
         TryAgainLater: another run writes into the folder.
     """
     recipe, settings, out = recipe or Recipe(), settings or CompactSettings(threshold=THRESHOLD), Path(folder)
@@ -117,11 +118,8 @@ def train_builtin(
     with locked(out, "train-builtin"):
         try:
             return _train(out, _Run(recipe, settings, "cuda" if gpu else "cpu"), workers, quiet, keep_every)
-        except torch.cuda.OutOfMemoryError as error:
-            reason = str(error).partition(". ")[0]
-            raise EnvironmentLacks(
-                f"{reason}; give --batch less than {recipe.batch}, in a folder of its own, or free the device"
-            ) from error
+        except RuntimeError as error:
+            raise out_of_memory(error, "free the device, or give a smaller --batch and a folder of its own") or error from error
 
 
 def _train(out: Path, run: _Run, workers: int, quiet: bool, keep_every: int) -> dict[str, Any]:

@@ -176,7 +176,10 @@ class Canvas:
         self._plain: Bytes = np.empty_like(ground)
 
     def fill(self, shape: Outlines, color: Any, opacity: float = 1.0, grain: float = 0.0) -> None:
-        """Lay a colour (3,) with `grain` (levels) on the union of polygons."""
+        """Lay a colour (3,) with `grain` (levels) on the union of polygons.
+
+        Colours darker than four times the grain come out brighter than asked: bytes have no room below zero.
+        """
         window = window_of(shape)
         if window is None:
             return
@@ -189,7 +192,10 @@ class Canvas:
         self.lay(window, coverage(shape, window), plain, opacity)
 
     def draw(self, shape: Outlines, color: Any, grain: float = 0.0) -> None:
-        """Draw polygons in a colour (3,), ten times as fast as `fill` does, and half a pixel too wide all round."""
+        """Draw polygons in a colour (3,), ten times as fast as `fill` does, and up to a pixel too wide all round.
+
+        OpenCV rounds rows to whole pixels here; columns it keeps, and adds about .7 px on either side.
+        """
         tone = _tone(color, grain)
         for part in shape.parts:
             cv2.fillPoly(self.pixels, [part], tone, cv2.LINE_AA, _BITS, (-_HALF, -_HALF))
@@ -209,6 +215,11 @@ class Canvas:
             return
         weight = np.multiply(alpha, np.float32(opacity / 255), dtype=np.float32)
         cv2.blendLinear(over, below, weight, np.float32(1) - weight, dst=below)
+
+    def colors_at(self, places: NDArray[np.int64]) -> Floats:
+        """Return the colours (n, 3) that pixels (n, 2), given as column and row, have on average once their grain is on them."""
+        found = self.pixels[places[:, 1], places[:, 0]].astype(np.float32)
+        return np.asarray(found[:, :3] + found[:, 3:] * np.float32(128 / (SPREAD * _GRAIN_STEPS)), dtype=np.float32)
 
     def develop(self, grain: Bytes) -> Bytes:
         """Return the picture (512, 512, 3) with its grain, a texture (512, 512)."""

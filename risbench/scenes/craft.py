@@ -147,7 +147,7 @@ def ship(random: Random) -> Thing:
     if random.random() < 0.3:
         far = random.uniform(1.5, 4)
         wake = np.array([(-0.9, 0.8), (-0.9 - far, 2.6), (-0.9 - far, -2.6), (-0.9, -0.8)]) * (a, b)
-        skirt = [Layer([wake], (196, 206, 208), random.uniform(0.1, 0.35), 22, 4)]
+        skirt = [Layer([wake], (196, 206, 208), random.uniform(0.1, 0.35), 22)]
     return Thing("ship", color, [hull], layers, height=0.0 if form == "barge" else min(0.06 * a + 1, 12), skirt=skirt)
 
 

@@ -72,7 +72,7 @@ def baseball_diamond(random: Random) -> Thing:
     side = reach * random.uniform(0.58, 0.68)
     diamond = np.array([(0.12, 0), (1, 0.88), (1.88, 0), (1, -0.88)]) * side / 2 * random.uniform(0.96, 1.12)
     inner = pick(random, "grass", "grass", "skinned", "paths")
-    layers = [Layer([body], dirt, 1.0, 5, 2)]
+    layers = [Layer([body], dirt, 1.0, 5)]
     if inner != "skinned":
         layers.append(Layer([diamond], grass, 1.0, 5))
     layers.append(Layer([regular(random.uniform(2.2, 3.4), 16) + (side * 0.53, 0)], dirt * random.uniform(0.9, 1.08)))
@@ -152,7 +152,7 @@ def stadium(random: Random) -> Thing:
     layers += [Layer([outer * share], paint * random.uniform(0.7, 1.15), 0.8, 7) for share in (0.93, 0.85, 0.77)]
     seats = tone(random, pick(random, "gray", "blue", "red", "green", "white"))
     hole = random.uniform(0.56, 0.68)
-    layers.append(Layer([outer * (hole + 0.1)], seats, 0.9, 9, 2))
+    layers.append(Layer([outer * (hole + 0.1)], seats, 0.9, 9))
     for k in range(int(random.integers(10, 30))):
         angle = 2 * np.pi * k / 20
         cos, sin = np.cos(angle), np.sin(angle)
@@ -170,7 +170,7 @@ def golffield(random: Random) -> Thing:
     stretch = random.uniform(0.5, 0.95)
     outline = np.stack([np.cos(angles) * radius, np.sin(angles) * radius * stretch], axis=1) * a
     light, rough = tone(random, (112, 138, 76), 12), tone(random, (72, 98, 54), 12)
-    layers = [Layer([outline], rough, 0.9, 9, 4)]
+    layers = [Layer([outline], rough, 0.9, 9)]
     for _ in range(int(random.integers(4, 11))):
         angle, place = random.uniform(0, np.pi), random.uniform(-0.6, 0.6, 2) * (a, a * stretch)
         cos, sin = np.cos(angle), np.sin(angle)
@@ -197,7 +197,7 @@ def swimming_pool(random: Random) -> Thing:
     else:
         body = regular(a, 40, b / a, {"round": 2.2, "plain": 7.0, "lanes": 24.0}[form])
     water = tone(random, pick(random, "blue") if random.random() < 0.15 else (78, 168, 196), 20)
-    layers = [Layer([body], water, 1.0, 5, 4), Layer([body * 0.8], water * random.uniform(0.85, 1.08), 0.6, 4, 4)]
+    layers = [Layer([body], water, 1.0, 5), Layer([body * 0.8], water * random.uniform(0.85, 1.08), 0.6, 4)]
     if form == "lanes":
         marks = lines(*[(-0.97 * a, y * b, 0.97 * a, y * b) for y in np.linspace(-0.75, 0.75, 6)], width=0.3)
         layers.append(Layer(marks, (214, 226, 230), random.uniform(0.2, 0.7)))

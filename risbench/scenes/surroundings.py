@@ -71,7 +71,7 @@ def paint_ground(random: Random, kind: str) -> Bytes:
     red, green, blue = color - 128 / _HALVES
     warm = cv2.addWeighted(light, 1 / _HALVES, hue, share, float(red) - 128 * share)
     cold = cv2.addWeighted(light, 1 / _HALVES, hue, -0.7 * share, float(blue) + 128 * 0.7 * share)
-    return np.asarray(cv2.merge([warm, cv2.convertScaleAbs(light, None, 1 / _HALVES, green), cold, _NOTHING]), dtype=np.uint8)
+    return np.asarray(cv2.merge([warm, cv2.addWeighted(light, 1 / _HALVES, light, 0.0, float(green)), cold, _NOTHING]), dtype=np.uint8)
 
 
 def _texture(random: Random, cell: int) -> Bytes:
@@ -199,7 +199,7 @@ def paint_road(random: Random, canvas: Canvas, line: Points, width_px: float) ->
     color = np.array((98, 98, 100) if kind < 0.65 else (166, 162, 154) if kind < 0.85 else (172, 150, 120), float) + random.normal(0, 14)
     if random.random() < 0.6:
         inside = line[((line > 0) & (line < SIDE_PX)).all(axis=1)].astype(int)
-        ground = canvas.pixels[inside[:, 1], inside[:, 0], :3].mean(axis=0) if len(inside) else color
+        ground = canvas.colors_at(inside).mean(axis=0) if len(inside) else color
         verge = _mixed(ground, color * random.uniform(0.9, 1.3), random.uniform(0.2, 0.8))
         canvas.draw(outlines([ribbon(line, width_px * random.uniform(0.55, 0.8))]), verge, 8)
     canvas.fill(outlines([ribbon(line, width_px / 2)]), color, 1.0, 5)
@@ -215,7 +215,7 @@ def paint_road(random: Random, canvas: Canvas, line: Points, width_px: float) ->
 
 @cache
 def _crowns(down: int, right: int) -> list[list[Bytes]]:
-    """Return 24 tree crowns of 64, 32, 16 and 8 px, the sun to the right (1) or left (-1) and below or above.
+    """Return 24 tree crowns of 64, 32, 16, 8 and 4 px, their shadows falling down (1) or up (-1) and right or left.
 
     They are pictures of light about 128 with their cover (255 for all) as fourth plane.
     """
@@ -230,7 +230,7 @@ def _crowns(down: int, right: int) -> list[list[Bytes]]:
         lumps = cv2.resize(random.standard_normal((12, 12)), (64, 64), interpolation=cv2.INTER_CUBIC)
         light = 128 + 18 * (lumps * 0.6 - 0.6 * (rows + columns) - 0.5 * rim)
         crown = np.rint(np.clip(np.dstack([light, light, light, 255 * cover]), 0, 255)).astype(np.uint8)[::down, ::right]
-        crowns.append([np.asarray(cv2.resize(crown, (side, side), interpolation=cv2.INTER_AREA), np.uint8) for side in (64, 32, 16, 8)])
+        crowns.append([np.asarray(cv2.resize(crown, (side, side), interpolation=cv2.INTER_AREA), np.uint8) for side in (64, 32, 16, 8, 4)])
     return crowns
 
 
@@ -246,8 +246,8 @@ def paint_trees(random: Random, canvas: Canvas, places: Points, radii: NDArray[n
         if window[0].start >= window[0].stop or window[1].start >= window[1].stop:
             continue
         inner = (slice(window[0].start - top, window[0].stop - top), slice(window[1].start - left, window[1].stop - left))
-        # the smallest that is at least as large: shrinking by less than two needs no more than two neighbours
-        crown = crowns[kind][0 if side > 32 else 1 if side > 16 else 2 if side > 8 else 3]
+        # the smallest that is at least as large, so that two neighbours are enough; beyond 64 px it is enlarged
+        crown = crowns[kind][0 if side > 32 else 1 if side > 16 else 2 if side > 8 else 3 if side > 4 else 4]
         picture = np.asarray(cv2.resize(crown, (side, side), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)[inner]
         canvas.lay(window, picture[..., 3], np.asarray(cv2.add(picture, np.array([red, green, blue, -255.0])), dtype=np.uint8))
 

@@ -31,13 +31,12 @@ GLASS: Final = (42, 48, 58)
 
 @dataclass(frozen=True)
 class Layer:
-    """Polygons painted in one colour; `grain` is the strength (levels) of the texture on it, `fine` its bumps in pixels."""
+    """Polygons painted in one colour; `grain` is the strength (levels) of the texture on it."""
 
     points: Sequence[Points]
     color: RGB
     opacity: float = 1.0
     grain: float = 3.0
-    fine: int = 2
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ CONCRETE = (168, 166, 160)
 
 
 def _moved(layer: Layer, angle: Scalar, x: Scalar, y: Scalar) -> Layer:
-    return Layer([turned(part, angle) + np.array([x, y]) for part in layer.points], layer.color, layer.opacity, layer.grain, layer.fine)
+    return Layer([turned(part, angle) + np.array([x, y]) for part in layer.points], layer.color, layer.opacity, layer.grain)
 
 
 def _with(thing: Thing, angle: Scalar, x: Scalar, y: Scalar) -> list[Layer]:
@@ -200,14 +200,14 @@ def dam(random: Random) -> Thing:
     line = np.stack([x, bend * (x / a) ** 2 - bend / 2], axis=1)
     body = ribbon(line, thick / 2)
     paint = tone(random, pick(random, "gray", "white", "gray", "brown"), 12)
-    layers = [Layer([body], paint, 1.0, 6, 4), Layer([ribbon(line, thick * 0.15)], paint * random.uniform(0.7, 1.2), 0.9, 3)]
+    layers = [Layer([body], paint, 1.0, 6), Layer([ribbon(line, thick * 0.15)], paint * random.uniform(0.7, 1.2), 0.9, 3)]
     gates = [ribbon(line[k : k + 2], thick * 0.45) for k in range(6, 18, 2)]
     layers.append(Layer(gates, paint * 0.75, random.uniform(0, 0.7)))
     far = 3.0 * a
     lake = np.vstack([line, [(a * 1.1, -far), (-a * 1.1, -far)]])
     river = np.vstack([line[8:16], [(0.35 * a, far), (-0.35 * a, far)]])
     water = tone(random, (44, 70, 76), 12)
-    skirt = [Layer([lake], water, 1.0, 2, 8), Layer([river], water * 1.15, random.uniform(0.3, 1.0), 6, 4)]
+    skirt = [Layer([lake], water, 1.0, 2), Layer([river], water * 1.15, random.uniform(0.3, 1.0), 6)]
     return Thing("dam", "gray", [body], layers, height=8.0, skirt=skirt)
 
 
@@ -225,7 +225,7 @@ def airport(random: Random) -> Thing:
         *[bar(x * a, x * a + 25, -0.7 * b, -0.28 * b) for x in (-0.9, -0.4, 0.2, 0.88)],
     ]
     apron = bar(-0.55 * a, 0.5 * a, -0.15 * b, 0.5 * b)
-    layers = [Layer([field], tone(random, (122, 130, 88), 16), 0.85, 8, 8), Layer([apron], tone(random, CONCRETE, 12), 1.0, 4)]
+    layers = [Layer([field], tone(random, (122, 130, 88), 16), 0.85, 8), Layer([apron], tone(random, CONCRETE, 12), 1.0, 4)]
     layers += [
         Layer(runway, paved, 1.0, 4),
         Layer(taxi, paved * 1.1, 1.0, 4),

@@ -49,6 +49,7 @@ _GSD: Final = (0.1, 30.0)
 _FOCUS_PX: Final = (18.0, 360.0)
 _MIN_SIDE_PX: Final = 9.0
 _MIN_AREA_PX: Final = 48
+_FEWEST_PX: Final = 12
 _MIN_VISIBLE: Final = 0.4
 
 
@@ -237,9 +238,10 @@ class _Painter:
             return False
         points = spot.hull(self.metre_px)
         if (points > 2).all() and (points < SIDE_PX - 2).all():
-            return True
+            return int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
         area = cv2.contourArea(points.astype(np.float32))
-        return bool(here.sum() * _COARSE**2 > max(_MIN_VISIBLE * area, _MIN_AREA_PX))
+        enough = bool(here.sum() * _COARSE**2 > max(_MIN_VISIBLE * area, _MIN_AREA_PX))
+        return enough and int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
 
     def _take(self, spots: list[_Spot]) -> None:
         self.taken |= self._coarse(spots, 0.06)
@@ -287,8 +289,8 @@ class _Painter:
             # what is tall shades what is low, and nothing shades what is tall
             if sunny:
                 for spot in tiers[tier]:
-                    reach = self.sun * spot.thing.height * self.metre_px
-                    canvas.cast(spot.shape(spot.thing.outline, self.metre_px), reach, solid=spot.thing.solid)
+                    top = self.sun * spot.thing.height * self.metre_px
+                    canvas.cast(spot.shape(spot.thing.outline, self.metre_px), top, solid=spot.thing.solid)
                 if tier == 2:
                     cast_trees(canvas, places, radii, reach)
                 canvas.apply_shadow(strength, softness)

@@ -100,14 +100,34 @@ def test_a_box_beyond_the_image_or_of_a_pixel_gives_finite_logits() -> None:
         assert np.isfinite(found.values).all()
 
 
-def test_a_device_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The allocator's own error, as CUDA raises it in the midst of a model."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_device_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+    """PyTorch's own errors, raised where CUDA raises them: in the midst of a model."""
     engine = builtin_engine("cpu")
     engine.load(np.zeros((64, 64, 3), np.uint8))
 
     def full(*_: object, **__: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB")
+        raise error
 
     monkeypatch.setattr(CompactSam, "forward", full)
-    with pytest.raises(EnvironmentLacks, match=r"^CUDA out of memory; take a smaller model or fewer --workers"):
+    with pytest.raises(EnvironmentLacks, match=r"^CUDA.*; take a smaller model or fewer --workers, free the device"):
+        engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])
+
+
+def test_other_errors_of_a_model_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = builtin_engine("cpu")
+    engine.load(np.zeros((64, 64, 3), np.uint8))
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(CompactSam, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])

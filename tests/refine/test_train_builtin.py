@@ -119,7 +119,6 @@ def test_other_recipes_other_sizes_and_broken_checkpoints_are_refused(tmp_path: 
         train_builtin(tmp_path, Recipe(steps=0))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
     with locked(tmp_path, "train-builtin"), pytest.raises(TryAgainLater, match=r"in use by pid \d+ on .* \(risbench train-builtin\)"):
         train_builtin(tmp_path, SHORT, settings=TINY, quiet=True)
@@ -131,6 +130,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
         train_builtin(tmp_path / "file" / "run", SHORT, settings=TINY, quiet=True)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_gpu_without_cuda_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch"):
         train_builtin(tmp_path, SHORT, settings=TINY, gpu=True)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from risbench.core.taxonomy import CLASSES
+from risbench.scenes import world
 from risbench.scenes.canvas import Canvas, bar, coverage, exact_mask, outlines, ribbon, turned, window_of
 from risbench.scenes.source import write_source
+from risbench.scenes.surroundings import cast_trees
 from risbench.scenes.themes import MAKERS, THEMES
 from risbench.scenes.thing import nearest_color
 from risbench.scenes.world import SIDE_PX, Placed, Scene, draw_scene
@@ -206,7 +208,35 @@ def test_a_polygon_is_laid_where_it_lies_small_or_large_and_its_grain_leaves_the
         assert canvas.develop(flat + 32)[inside].mean() - shown[inside].mean() == pytest.approx(6 * opacity, abs=0.6)
     wide = Canvas(np.zeros((SIDE_PX, SIDE_PX, 4), np.uint8))
     wide.fill(outlines([bar(50, 450, 60, 460)]), (200, 100, 80))
-    assert abs(int((wide.pixels[..., 0] > 100).sum()) - 400**2) <= 2 * 4 * 400
+    off = (wide.pixels[..., 0] > 100) ^ exact_mask([bar(50, 450, 60, 460)])
+    assert not off[62:458, 52:448].any()
+    assert not off[:58].any()
+    assert not off[462:].any()
+    assert not off[:, :48].any()
+    assert not off[:, 452:].any()
+
+
+def test_trees_cast_their_shadows_beside_them() -> None:
+    canvas = Canvas(np.full((SIDE_PX, SIDE_PX, 4), 100, np.uint8))
+    cast_trees(canvas, np.array([[200.0, 300.0]]), np.array([20.0]), np.array([1.2, 0.0]))
+    rows, columns = np.nonzero(canvas.shadow > 128)
+    assert np.hypot(columns - 200, rows - 300).max() < 2.2 * 20
+    assert abs(columns.mean() - 224) < 2
+
+
+def test_tree_shadows_of_whole_scenes_are_cast_by_the_trees_own_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    reaches = []
+
+    def cast(canvas: Canvas, places: np.ndarray, radii: np.ndarray, reach: np.ndarray) -> None:
+        reaches.append(float(np.hypot(*reach)))
+        cast_trees(canvas, places, radii, reach)
+
+    monkeypatch.setattr(world, "cast_trees", cast)
+    for index in range(40):
+        draw_scene(11, index)
+    assert len(reaches) > 10
+    assert max(reaches) <= 1.8
+    assert max(reaches) > 0.5
 
 
 def test_a_large_picture_is_laid_as_a_small_one_is() -> None:
