@@ -135,7 +135,7 @@ def refine_masks(
     engine: Annotated[
         str,
         typer.Option(
-            help="auto (the workspace's; else builtin, or grabcut without the sam extra), box, oriented-box, grabcut, builtin, sam or hf."
+            help="auto (the workspace's; else builtin, or grabcut without torch), box, oriented-box, grabcut, builtin, sam, pasam or hf."
         ),
     ] = "auto",
     checkpoint: Annotated[
@@ -150,6 +150,7 @@ def refine_masks(
         float, typer.Option(help="Cut what is further outside the box than this share of its sides; -1 cuts none.")
     ] = 0.25,
     redo_given: Annotated[bool, typer.Option("--redo-given", help="Make new masks also where the source brought some.")] = False,
+    prompt_again: Annotated[int, typer.Option(help="For pasam: how often a box is replaced by its mask's own where the two disagree.")] = 3,
     json_: JsonOption = False,
 ) -> None:
     """Make a mask from every box; each image is read and encoded once."""
@@ -165,6 +166,7 @@ def refine_masks(
         workers=workers,
         rules=CleanRules(min_fragment, max_hole, max_outside),
         redo_given=redo_given,
+        prompt_again=prompt_again,
         quiet=json_,
     )
     _show(result, json_, print_refine)
@@ -307,6 +309,35 @@ def weights_verify(
     _show(result, json_, print_fetched)
     if result["faults"]:
         raise typer.Exit(1)
+
+
+@app.command("train-adapter")
+def train_adapter(
+    workspace: WorkspaceOption = Path(),
+    truth: Annotated[Path | None, typer.Option(help="COCO instances of the workspace's images; else what people verified.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1200,
+    batch: Annotated[int, typer.Option(help="Objects a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 6e-4,
+    seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the boxes.")] = 0,
+    box_noise: Annotated[str, typer.Option(help="measured (this workspace's own errors) or none (the official recipe).")] = "measured",
+    gross: Annotated[float, typer.Option(help="Share of grossly wrong prompts: 0.6 to 1.5 times as large, moved by a quarter.")] = 0.1,
+    encoder: Annotated[bool, typer.Option("--encoder/--no-encoder", help="Train the image encoder, too.")] = True,
+    base: Annotated[Path | None, typer.Option(help="A compact SAM to adapt; left out: the built-in one.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Teach the model this workspace's true masks and wrong boxes; `refine-masks` then uses the adapter."""
+    from risbench.printing import print_adapter
+    from risbench.refine.engines import need_packages
+
+    need_packages("sam")
+    from risbench.refine.adapt import train_adapter as run
+    from risbench.refine.train_adapter import AdapterRecipe
+
+    recipe = AdapterRecipe(seed=seed, steps=steps, batch=batch, learning_rate=learning_rate, encoder=encoder)
+    made = run(workspace=workspace, truth=truth, recipe=recipe, box_noise=box_noise, gross=gross, base=base, gpu=gpu, quiet=json_)
+    if made["rank"] == 0:  # under torchrun one of them speaks
+        _show(made, json_, print_adapter)
 
 
 @app.command("train-builtin")

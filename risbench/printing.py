@@ -162,6 +162,20 @@ def print_fetched(result: dict[str, Any]) -> None:
         _say(f"{row['name']}: {row['state']}, {row['path']}" + (f" (sha256 {row['sha256']})" if row["sha256"] else ""))
 
 
+def print_adapter(result: dict[str, Any]) -> None:
+    """Print what was learnt from, how wrong the boxes are, and what it gave on scenes of its own."""
+    known = result["known"]
+    _say(f"{known['objects']:,} true objects in {known['images']:,} images; {known['boxes_compared']:,} boxes compared with them")
+    for tier, row in (result["box_noise"] or {}).items():
+        edges = ", ".join(f"{value:+.1f}" for value in row["edges_px"]["x_min"])
+        _say(f"boxes of tier {tier}: mean IoU {row['mean_iou']:.3f} with the true box; left edge {edges} px (5, 50, 95 %)")
+    rows = [[row["step"], f"{row['mean_iou']:.4f}", f"{row['boundary_iou']:.4f}"] for row in result["looks"]]
+    _table("on scenes that were kept aside", ["step", "mean IoU", "boundary IoU"], rows)
+    for line in result["said"]:
+        _say(line)
+    _say(f"adapter {result['adapter']} ({result['state']}); before and after: {result['picture']}")
+
+
 def print_trained(result: dict[str, Any]) -> None:
     """Print where the trained weights are."""
     _say(f"{result['steps']} steps, {result['parameters'] / 1e6:.1f} M parameters: {result['weights']} (sha256 {result['sha256']})")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from risbench.core.errors import InputError, printable
 from risbench.core.record import Record
 from risbench.core.storage import explain_os_error, locked, read_summary, sha256_of_file, write_durably
 
 SETTINGS_FILE = "risbench.toml"
+ADAPTERS = "adapters"
 INGEST, REFINE, REVIEW, EXPORT, BENCHMARK = "1-ingest", "2-refine", "3-review", "4-export", "5-benchmark"
 
 
@@ -27,6 +29,7 @@ class Settings(BaseModel):
     seed: int = 0
     engine: str = "auto"
     split_rule: str = "scene"
+    adapter: str = Field(default="", pattern="^([0-9a-f]{12})?$")
 
 
 class Workspace:
@@ -87,6 +90,30 @@ class Workspace:
         """
         with locked(self.root, command):
             yield
+
+    def set_adapter(self, name: str) -> None:
+        """Name the adapter that `refine-masks` uses from now on; the rest of the settings file stays as people wrote it."""
+        path = self.root / SETTINGS_FILE
+        text, line = path.read_text(encoding="utf-8"), f"adapter = {json.dumps(name)}"
+        changed, count = re.subn(r"(?m)^adapter\s*=.*$", line, text)
+        write_durably(path, (changed if count else f"{text.rstrip()}\n{line}\n").encode())
+        self.settings = self.settings.model_copy(update={"adapter": name})
+
+    def adapter(self) -> Path | None:
+        """Return the file of the current adapter, or None where the settings name none.
+
+        Raises:
+            InputError: the settings name one that is not there.
+        """
+        if not self.settings.adapter:
+            return None
+        path = self.root / ADAPTERS / self.settings.adapter / "adapter.safetensors"
+        if not path.is_file():
+            raise InputError(
+                f"{self.root / SETTINGS_FILE}: adapter = {json.dumps(self.settings.adapter)}: {path} is not there; "
+                'train one with `risbench train-adapter`, or set adapter = ""'
+            )
+        return path
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage."""

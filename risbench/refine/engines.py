@@ -16,10 +16,10 @@ from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Box, Quad
 
-EngineName = Literal["auto", "box", "oriented-box", "grabcut", "builtin", "sam", "hf"]
-ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "builtin", "sam", "hf")
+EngineName = Literal["auto", "box", "oriented-box", "grabcut", "builtin", "sam", "pasam", "hf"]
+ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "builtin", "sam", "pasam", "hf")
 # Those that run a network: they need an extra, use the GPU, and fill a process's threads by themselves.
-NETWORKS: Final = ("builtin", "sam", "hf")
+NETWORKS: Final = ("builtin", "sam", "pasam", "hf")
 PACKAGES: Final = {"sam": ("torch", "torchvision", "segment_anything", "safetensors"), "train": ("transformers",)}
 
 

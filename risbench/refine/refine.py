@@ -31,13 +31,15 @@ def refine_masks(
     workers: int | None = None,
     rules: CleanRules | None = None,
     redo_given: bool = False,
+    prompt_again: int = 3,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Make a mask for every undecided record of the workspace and return the run's summary.
 
     The same call goes on where an interrupted one stopped, and changes nothing after a finished one; other options
     make the next round. Masks that the source brought are kept unless `redo_given`. What review has decided is
-    carried over untouched.
+    carried over untouched. `auto` is the workspace's adapter (`pasam`) where it has one; that prompts a box which the mask
+    contradicts again with the mask's own, at most `prompt_again` times.
 
     Raises:
         OptionError: an option's value cannot be used.
@@ -50,7 +52,7 @@ def refine_masks(
     opened = Workspace.open(workspace)
     name, said = opened.settings.engine if engine == "auto" else engine, ""
     if name == "auto":
-        name, said = _best_engine(gpu)
+        name, said = ("pasam", "") if opened.settings.adapter else _best_engine(gpu)
     if name not in ENGINES:
         raise OptionError(f"--engine {name}: must be one of {', '.join(ENGINES)}")
     if name == "sam" and checkpoint is None:
@@ -59,8 +61,14 @@ def refine_masks(
         raise OptionError(
             "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
         )
+    if name == "pasam" and checkpoint is None:
+        checkpoint = opened.adapter()
+        if checkpoint is None:
+            raise OptionError("--engine pasam: the workspace has no adapter; train one (`risbench train-adapter`) or give --checkpoint")
+    if not 0 <= prompt_again <= 10:
+        raise OptionError(f"--prompt-again {prompt_again}: must lie between 0 and 10")
     if name not in NETWORKS and checkpoint is not None:
-        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, hf or builtin")
+        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, pasam, hf or builtin")
     if name in NETWORKS or gpu:
         need_packages("sam")
     if name == "hf":
@@ -69,10 +77,11 @@ def refine_masks(
     count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
-    if name in ("sam", "builtin") and checkpoint is not None and not Path(checkpoint).is_file():
+    if name in ("sam", "builtin", "pasam") and checkpoint is not None and not Path(checkpoint).is_file():
         raise InputError(f"--checkpoint {checkpoint}: there is no such file")
     with opened.lock("refine-masks"):
-        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, count, rules, redo_given, quiet)
+        again = prompt_again if name == "pasam" else 0
+        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, count, rules, redo_given, again, quiet)
     if gpu and device == "cpu":
         said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
     if said:
@@ -81,13 +90,23 @@ def refine_masks(
 
 
 def _run(
-    workspace: Workspace, engine: str, checkpoint: str | None, device: str, workers: int, rules: CleanRules, redo_given: bool, quiet: bool
+    workspace: Workspace,
+    engine: str,
+    checkpoint: str | None,
+    device: str,
+    workers: int,
+    rules: CleanRules,
+    redo_given: bool,
+    again: int,
+    quiet: bool,
 ) -> dict[str, Any]:
     source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
     source_run = StageRun(source, {}).finished()
     if source_run is None:
         raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
     options = {"engine": engine, "device": device, "rules": asdict(rules), "redo_given": redo_given}
+    if engine == "pasam":
+        options["prompt_again"] = again
     inputs = {
         "records": digest_of(source_run["parts"]),
         "checkpoint": _checkpoint_digest(engine, checkpoint),
@@ -99,7 +118,7 @@ def _run(
     if summary is not None:
         run.clean()
         return {**summary, "state": "up to date", "round": number}
-    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers))
+    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers), again=again)
     if engine in NETWORKS:
         build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
     discarded = run.begin()

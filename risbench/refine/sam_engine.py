@@ -9,9 +9,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.refine.engines import Prompt, Segmentation, jittered
+from risbench.sam.adapter_file import load_adapted
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
@@ -21,6 +23,7 @@ from risbench.sam.weights import load_sam
 
 # Logits of a whole image are kept for every prompt and its two copies.
 LOGITS_BYTES: Final = 1 << 30
+CONTRADICTED: Final = 0.6
 
 
 @contextlib.contextmanager
@@ -86,8 +89,57 @@ class SamEngine:
                 "stability": float(found.stability[index]),
                 "jitter_agreement": float(np.mean(agreement)),
             }
+            if found.uncertainty is not None:
+                scores["uncertainty"] = float(found.uncertainty[index])
             answers.append(Segmentation(used, scores))
         return answers
+
+
+class PasamEngine:
+    """A SAM with an adapter; a box that the mask contradicts is prompted again with the mask's own box, until that is stable.
+
+    Its scores hold the adapter's uncertainty, `plain_agreement` (the IoU with the base's own mask) and how often it was prompted again.
+    """
+
+    def __init__(self, adapted: SamEngine, plain: _Predictor, again: int = 3) -> None:
+        self.weights_sha256: str | None = adapted.weights_sha256
+        self._adapted, self._plain, self._again = adapted, plain, again
+
+    def load(self, pixels: Pixels) -> None:
+        """Take an image."""
+        self._adapted.load(pixels)
+        with _memory_explained():
+            self._plain.load(pixels)
+
+    def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
+        """Return logits and scores of every prompt.
+
+        Raises:
+            EnvironmentLacks: the device has not memory enough.
+        """
+        used, answers = list(prompts), self._adapted.segment(prompts)
+        times = [0] * len(used)
+        for _ in range(self._again):
+            asked = {index: own for index, answer in enumerate(answers) if (own := contradicted(used[index], answer)) is not None}
+            if not asked:
+                break
+            for index, answer in zip(asked, self._adapted.segment(list(asked.values())), strict=True):
+                used[index], answers[index] = asked[index], answer
+                times[index] += 1
+        with _memory_explained():
+            plain = self._plain.predict([SamPrompt(prompt.box, prompt.quad) for prompt in used]).logits
+        for index, answer in enumerate(answers):
+            answer.scores["plain_agreement"] = mask_iou(answer.values > 0, plain[index] > 0)
+            answer.scores["prompted_again"] = float(times[index])
+        return answers
+
+
+def contradicted(prompt: Prompt, answer: Segmentation) -> Prompt | None:
+    """Return the prompt that the mask itself asks for where it and its box disagree (IoU below .6), else None."""
+    bounds = mask_bounds(answer.values > 0)
+    if bounds is None or box_iou(bounds, prompt.box) >= CONTRADICTED:
+        return None
+    return Prompt(bounds, None, prompt.category)
 
 
 def sam_engine(checkpoint: Path, device: str) -> SamEngine:
@@ -102,6 +154,17 @@ def builtin_engine(device: str, checkpoint: Path | None = None) -> SamEngine:
     with _memory_explained():
         model, digest = load_builtin(device) if checkpoint is None else load_compact(checkpoint, device)
     return SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
+
+
+def pasam_engine(adapter: Path, device: str, again: int = 3) -> PasamEngine:
+    """Return an adapter on its base: `base.safetensors` beside it, else the built-in model."""
+    own = adapter.parent / "base.safetensors"
+    base = own if own.is_file() else None
+    with _memory_explained():
+        model, digest = load_adapted(adapter, device, base)
+        plain, _ = load_builtin(device) if base is None else load_compact(base, device)
+    adapted = SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
+    return PasamEngine(adapted, CompactPredictor(plain, views=1), again)
 
 
 def hf_engine(name: str, device: str) -> SamEngine:

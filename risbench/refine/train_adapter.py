@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import boundary_iou, mask_iou
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, write_durably
@@ -26,9 +28,11 @@ from risbench.refine.adapter_data import Boxes, Images, TrueExamples, TrueObject
 from risbench.refine.builtin_data import Batch
 from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from, save_adapter
 from risbench.sam.compact import CompactSam
+from risbench.sam.device import out_of_memory
 from risbench.sam.pa_losses import PaLosses, finite, pa_losses
 
 _VALIDATION_MOST: Final = 384
+LOOK_EVERY: Final = 200
 _LOG_EVERY: Final = 20
 CHECKPOINT: Final = "last.pt"
 BEST: Final = "best.pt"
@@ -59,6 +63,23 @@ def rate_at(step: int, recipe: AdapterRecipe) -> float:
         return recipe.learning_rate * (step + 1) / recipe.warm_up
     share = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def ranks() -> tuple[int, int]:
+    """Return this process's number and how many train together: torchrun's RANK and WORLD_SIZE, 0 and 1 without it.
+
+    Raises:
+        OptionError: they are no numbers.
+    """
+    try:
+        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise OptionError(
+            f"RANK={os.environ.get('RANK')}, WORLD_SIZE={os.environ.get('WORLD_SIZE')}: must be numbers, as torchrun sets them"
+        ) from None
+    if count > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return rank, count
 
 
 class Objective(nn.Module):
@@ -95,7 +116,9 @@ class Training:
             value.requires_grad_(name in wanted)
         # evaluation mode throughout: batch norms keep the statistics they have, which fewer images could only spoil
         self.objective = Objective(model.eval())
-        self.parallel: nn.Module = self.objective
+        self.rank, self.ranks = ranks()
+        self.parallel: nn.Module = DistributedDataParallel(self.objective) if self.ranks > 1 else self.objective
+        self.pieces = 1
         parameters = dict(model.named_parameters())
         groups = []
         for is_encoder in (False, True):
@@ -115,30 +138,61 @@ class Training:
         """Learn from one batch.
 
         Raises:
-            EnvironmentLacks: the loss is not a finite number; it holds all of them.
+            EnvironmentLacks: the loss is not a finite number (all parts are named), or there is no memory for a single object.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(number, self.recipe) * group["share"]
-        losses = self.losses(number, batch)
-        if not finite(losses):
-            raise EnvironmentLacks(f"step {number}: the loss is not finite: {losses.parts()}; lower --learning-rate")
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses = self.gradients(number, batch)
         torch.nn.utils.clip_grad_norm_([value for group in self.optimizer.param_groups for value in group["params"]], self.recipe.clip)
         self.optimizer.step()
         self.averaged.update_parameters(self.model)
         return losses
 
-    def losses(self, number: int, batch: Batch) -> PaLosses:
-        """Return the losses of a batch; its points are drawn from the recipe's seed and the step's number."""
-        there = Batch(*(part.to(self.device) for part in vars(batch).values()))
+    def gradients(self, number: int, batch: Batch) -> PaLosses:
+        """Leave the gradients of a batch on the model and return its losses.
+
+        Where the device's memory runs out the batch is cut in halves whose gradients are added up: the step stays the same.
+
+        Raises:
+            EnvironmentLacks: the loss is not a finite number, or there is no memory for a single object.
+        """
+        while True:
+            try:
+                return self._gradients(number, batch)
+            except RuntimeError as error:
+                lacking = out_of_memory(error, "free the device, or run without --gpu")
+                if lacking is None:
+                    raise
+                if 2 * self.pieces > len(batch.crops):
+                    raise lacking from error
+                self.pieces *= 2
+
+    def _gradients(self, number: int, batch: Batch) -> PaLosses:
+        self.optimizer.zero_grad(set_to_none=True)
+        gumbel = self._gumbel(number)
+        total: PaLosses | None = None
+        count = len(batch.crops)
+        step = -(-count // self.pieces)
+        for start in range(0, count, step):
+            piece = Batch(*(part[start : start + step].to(self.device) for part in vars(batch).values()))
+            with torch.autocast(self.device, torch.bfloat16):
+                found: PaLosses = self.parallel(piece, gumbel[start : start + step].to(self.device))
+            if not finite(found):
+                raise EnvironmentLacks(f"step {number}: the loss is not finite: {found.parts()}; lower --learning-rate")
+            share = len(piece.crops) / count
+            (found.total * share).backward()  # type: ignore[no-untyped-call]
+            scaled = PaLosses(*(value.detach() * share for value in vars(found).values()))
+            total = (
+                scaled if total is None else PaLosses(*(a + b for a, b in zip(vars(total).values(), vars(scaled).values(), strict=True)))
+            )
+        assert total is not None, "a batch holds something"
+        return total
+
+    def _gumbel(self, number: int) -> Tensor:
+        """Return the noise that this process's objects draw their points with; of the recipe's seed and the step's number."""
         noise = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + number)
-        cells = self.model.settings.grid**2
-        uniform = torch.rand(len(there.crops), 2, cells, generator=noise).clamp(1e-6, 1 - 1e-6)
-        gumbel = -torch.log(-torch.log(uniform)).to(self.device)
-        with torch.autocast(self.device, torch.bfloat16):
-            found: PaLosses = self.parallel(there, gumbel)
-        return found
+        uniform = torch.rand(self.recipe.batch, 2, self.model.settings.grid**2, generator=noise).clamp(1e-6, 1 - 1e-6)
+        return -torch.log(-torch.log(uniform[self.rank :: self.ranks]))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the averaged tensors that differ from the base's, by name."""
@@ -193,7 +247,7 @@ def train(
     *,
     device: str,
     inputs: dict[str, Any],
-    look_every: int = 200,
+    look_every: int | None = None,
     quiet: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train into a folder; return the best averaged tensors and what came of it. The same call goes on after an interruption.
@@ -210,6 +264,7 @@ def train(
     if not looks:
         looks = [{"step": 0, **validated(run.model, batches, device)}]
     examples = TrueExamples(root, learn, boxes, recipe.seed, start, recipe.steps, recipe.batch, side)
+    examples.rank, examples.ranks = run.rank, run.ranks
     data = DataLoader(examples, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
     began = time.monotonic()
     with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, SummaryWriter(str(out / "tensorboard"), purge_step=start) as board:
@@ -220,14 +275,15 @@ def train(
             if step % _LOG_EVERY == 0 or last:
                 for name, value in losses.parts().items():
                     board.add_scalar(f"loss/{name}", value, step)
-            if (step + 1) % look_every == 0 or last:
+            if (step + 1) % (look_every or LOOK_EVERY) == 0 or last:
                 look = {"step": step + 1, **validated(run.averaged.module, batches, device)}
                 looks.append(look)
                 for name in ("mean_iou", "boundary_iou"):
                     board.add_scalar(f"validation/{name}", look[name], step + 1)
                 if best is None or look["mean_iou"] > best["look"]["mean_iou"]:
                     best = {"look": look, "tensors": {name: value.detach().cpu().clone() for name, value in run.tensors().items()}}
-                _keep(out / CHECKPOINT, {"plan": plan, "step": step + 1, "looks": looks, "best": best, **run.state()})
+                if run.rank == 0:
+                    _keep(out / CHECKPOINT, {"plan": plan, "step": step + 1, "looks": looks, "best": best, **run.state()})
             bar.advance(1)
     assert best is not None, "the last step is always looked at"
     return best["tensors"], {"looks": looks, "best": best["look"], "seconds": round(time.monotonic() - began, 1)}

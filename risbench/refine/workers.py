@@ -34,6 +34,7 @@ class Work:
     rules: CleanRules
     round_number: int
     threads: int
+    again: int = 3
 
 
 def build_engine(work: Work) -> Engine:
@@ -52,6 +53,8 @@ def build_engine(work: Work) -> Engine:
     if work.engine == "builtin":
         return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None)
     assert work.checkpoint is not None, "refine_masks checks that these have a checkpoint"
+    if work.engine == "pasam":
+        return sam_engine.pasam_engine(Path(work.checkpoint), work.device, work.again)
     return (
         sam_engine.hf_engine(work.checkpoint, work.device)
         if work.engine == "hf"

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from risbench.core.errors import OptionError
 from risbench.sam.compact import CompactSam
 from risbench.sam.magnify import Frame, frame_of, prompt_mask
+from risbench.sam.pa_decoder import PaOutput
 from risbench.sam.predictor import Predicted, SamPrompt
 
 BATCH: Final = 32
@@ -46,7 +48,7 @@ class CompactPredictor:
         """
         height, width = self._pixels.shape[:2]
         logits = np.full((len(prompts), height, width), _OUTSIDE_LOGIT, np.float32)
-        scores = np.zeros((len(prompts), 2), np.float32)
+        scores = np.zeros((len(prompts), 3), np.float32)
         counts = [len(prompt.points) for prompt in prompts]
         for count in sorted(set(counts)):
             members = [index for index, other in enumerate(counts) if other == count]
@@ -56,8 +58,8 @@ class CompactPredictor:
                 for index, frame, found, good in zip(chosen, frames, small, quality, strict=True):
                     logits[index] = frame.paste(found, self._side, height, width, _OUTSIDE_LOGIT)
                     wide, narrow = np.count_nonzero(found > -_STABILITY_OFFSET), np.count_nonzero(found > _STABILITY_OFFSET)
-                    scores[index] = good, narrow / wide if wide else 0.0
-        return Predicted(logits, scores[:, 0], scores[:, 1])
+                    scores[index] = good[0], narrow / wide if wide else 0.0, good[1]
+        return Predicted(logits, scores[:, 0], scores[:, 1], scores[:, 2] if self._model.settings.adapted else None)
 
     def _decode(self, prompts: Sequence[SamPrompt], numbers: Sequence[int]) -> tuple[list[Frame], NDArray[np.float32], NDArray[np.float32]]:
         side, half = self._side, self._side // 2
@@ -86,7 +88,7 @@ class CompactPredictor:
 
     @torch.inference_mode()
     def _look(self, crops: Tensor, corners: Tensor, masks: Tensor, points: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the mean logits (B, S/2, S/2) and predicted IoU (B,) over the views."""
+        """Return the mean logits (B, S/2, S/2) over the views, and beside the predicted IoU the uncertainty (B, 2)."""
         total: Any = 0.0
         quality: Any = 0.0
         for view in range(self._views):
@@ -95,10 +97,10 @@ class CompactPredictor:
             box = self._laid(corners, turns, mirrored)
             points_laid = None if points is None else (self._laid(points[..., :2], turns, mirrored), points[..., 2])
             boxes = torch.cat([box.amin(dim=1), box.amax(dim=1)], dim=1)
-            found, predicted = self._model(_lay(crops, turns, mirrored), boxes, _lay(masks, turns, mirrored), points_laid)
-            back = found[:, :1].flip(3) if mirrored else found[:, :1]
+            found = self._model.run(_lay(crops, turns, mirrored), boxes, _lay(masks, turns, mirrored), points_laid)
+            back = found.masks[:, :1].flip(3) if mirrored else found.masks[:, :1]
             total = total + torch.rot90(back, -turns, (2, 3)).float()
-            quality = quality + predicted[:, 0].float()
+            quality = quality + torch.stack([found.iou[:, 0].float(), _uncertainty(found)], dim=1)
         return total[:, 0] / self._views - self._model.settings.threshold, quality / self._views
 
     def _laid(self, places: Tensor, turns: int, mirrored: bool) -> Tensor:
@@ -106,6 +108,16 @@ class CompactPredictor:
         for _ in range(turns):
             places = torch.stack([places[..., 1], self._side - places[..., 0]], dim=-1)
         return torch.stack([self._side - places[..., 0], places[..., 1]], dim=-1) if mirrored else places
+
+
+def _uncertainty(found: PaOutput) -> Tensor:
+    """Return the mean (B,) of the uncertain map over the object; 0 without an adapter."""
+    if found.maps is None:
+        return torch.zeros(len(found.masks), device=found.masks.device)
+    uncertain = found.maps.uncertain.float()
+    share = F.adaptive_avg_pool2d(found.masks[:, :1].float().sigmoid(), (uncertain.shape[2], uncertain.shape[3]))
+    mean: Tensor = (uncertain * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+    return mean
 
 
 def _lay(picture: Tensor, turns: int, mirrored: bool) -> Tensor:

@@ -40,12 +40,14 @@ class SamPrompt:
 class Predicted:
     """SAM's answers to n prompts: logits (n, height, width), predicted IoU (n,), stability (n,).
 
-    Stability is the IoU of the masks at logit +1 and -1 (segment-anything's stability score).
+    Stability is the IoU of the masks at logit +1 and -1 (segment-anything's stability score). `uncertainty` (n,) is the mean of
+    PA-SAM's uncertain map over the object, None without an adapter.
     """
 
     logits: NDArray[np.float32]
     predicted_iou: NDArray[np.float32]
     stability: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None = None
 
 
 class BoxPredictor:

@@ -116,7 +116,7 @@ def test_a_device_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatc
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(CompactSam, "forward", full)
+    monkeypatch.setattr(CompactSam, "run", full)
     with pytest.raises(EnvironmentLacks, match=r"^CUDA.*; take a smaller model or fewer --workers, free the device"):
         engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])
 
@@ -128,6 +128,6 @@ def test_other_errors_of_a_model_stay_what_they_are(monkeypatch: pytest.MonkeyPa
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(CompactSam, "forward", broken)
+    monkeypatch.setattr(CompactSam, "run", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])

@@ -1,0 +1,194 @@
+"""`risbench train-adapter`: what a workspace knows to be true becomes the adapter that its next round of masks uses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.record import Record
+from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, write_durably
+from risbench.core.workspace import ADAPTERS, Workspace, read_records
+from risbench.formats.truth import Truth
+from risbench.refine.adapter_data import Boxes, Known, from_records, from_truth, split_by_scene, summary_of
+from risbench.refine.before_after import before_and_after
+from risbench.refine.box_noise import FEWEST, BoxNoise
+from risbench.refine.train_adapter import AdapterRecipe, ranks, store, train
+from risbench.sam.adapter_file import load_adapted
+from risbench.sam.builtin import load_builtin
+from risbench.sam.compact_weights import load_compact
+
+NOISES: Final = ("measured", "none")
+FEWEST_OBJECTS: Final = 8
+_TRAINING: Final = "training"
+
+
+def train_adapter(
+    *,
+    workspace: Path | str = ".",
+    truth: Path | str | None = None,
+    recipe: AdapterRecipe | None = None,
+    box_noise: str = "measured",
+    gross: float = 0.1,
+    base: Path | str | None = None,
+    gpu: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train an adapter, store it as `adapters/<sha12>/` and make it the workspace's; return what came of it.
+
+    `truth` is a COCO file of the workspace's images; without it the truth is what people have verified. An interrupted call
+    goes on where it stopped; a finished one with the same truth and options finds its adapter and trains nothing. Under
+    torchrun each process takes its share of every batch, and the first one writes.
+
+    Raises:
+        OptionError: an option's value cannot be used.
+        InputError: no finished ingest, truth that matches nothing or is too little, images that are gone, a base that is none.
+        EnvironmentLacks: `gpu` without CUDA, a loss that is not finite, a full disk.
+        TryAgainLater: another run holds the workspace.
+    """
+    recipe = recipe or AdapterRecipe()
+    _check(recipe, box_noise, gross)
+    if gpu and not torch.cuda.is_available():
+        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+    opened = Workspace.open(workspace)
+    rank, together = ranks()
+    if recipe.batch % together:
+        raise OptionError(f"--batch {recipe.batch}: must be a multiple of the {together} processes that train together")
+    with opened.lock("train-adapter") if rank == 0 else contextlib.nullcontext():
+        records = list(read_records(opened.latest()))
+        known = from_truth(records, Truth(Path(truth))) if truth is not None else from_records(records)
+        return _adapt(opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet)
+
+
+def _adapt(
+    opened: Workspace,
+    records: list[Record],
+    known: Known,
+    recipe: AdapterRecipe,
+    box_noise: str,
+    gross: float,
+    base: Path | None,
+    device: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    if len(known.objects) < FEWEST_OBJECTS:
+        count = len(known.objects)
+        raise InputError(f"{opened.root}: {count} true masks, an adapter needs {FEWEST_OBJECTS}; give more with --truth, or review first")
+    learn, check = split_by_scene(known.objects)
+    said: list[str] = []
+    if not check or not learn:
+        # so few scenes that none, or all, fell aside: every fifth object then chooses the checkpoint
+        learn, check = [item for k, item in enumerate(known.objects) if k % 5], list(known.objects[::5])
+        said.append("too few scenes to keep one aside: the figures below are of objects whose scenes were learnt from")
+    noise = None
+    if box_noise == "measured" and len(known.pairs) >= FEWEST:
+        noise = BoxNoise(known.pairs)
+    elif box_noise == "measured":
+        said.append(
+            f"only {len(known.pairs)} boxes compared with true objects, {FEWEST} are needed: prompts are exact but for the gross ones"
+        )
+    oriented = any(target.oriented_box is not None for record in records for target in record.targets)
+    boxes = Boxes(noise, gross, 0.25 if oriented else 0.0)
+    model, digest = load_builtin() if base is None else load_compact(base)
+    inputs = {
+        "base": digest,
+        "objects": digest_of([[item.image, item.counts] for item in known.objects]),
+        "pairs": digest_of([[pair.used, pair.true, pair.tier] for pair in known.pairs]),
+        "noise": box_noise,
+        "gross": gross,
+    }
+    plan = digest_of({"recipe": asdict(recipe), "inputs": inputs})
+    summary: dict[str, Any] = {"known": summary_of(known), "box_noise": noise.summary() if noise else None, "said": said}
+    finished = _finished(opened, plan)
+    if finished is not None:
+        opened.set_adapter(finished.name)
+        return {**_settings(finished), **summary, **_names(opened, finished), "state": "up to date", "rank": ranks()[0]}
+    out = opened.root / ADAPTERS / _TRAINING
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, out) from error
+    tensors, made = train(model, opened.root, learn, check, boxes, recipe, out, device=device, inputs=inputs, quiet=quiet)
+    if ranks()[0] > 0:
+        return {**summary, "looks": made["looks"], "best": made["best"], "state": "done", "rank": ranks()[0]}
+    settings = {"plan": plan, "recipe": asdict(recipe), "inputs": inputs, "looks": made["looks"], "best": made["best"], **summary}
+    folder = _stored(opened, out, tensors, digest, base, settings)
+    adapted, _ = load_adapted(folder / "adapter.safetensors", device, base)
+    before_and_after(folder / "before_after.png", opened.root, check, boxes, model.to(device), adapted, recipe.seed)
+    opened.set_adapter(folder.name)
+    shutil.rmtree(out)
+    return {**settings, **_names(opened, folder), "state": "done", "seconds": made["seconds"], "rank": 0}
+
+
+def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest: str, base: Path | None, settings: dict[str, Any]) -> Path:
+    """Write the adapter, its settings and its card, and move them to the name that their sha256 gives."""
+    ready = out / "ready"
+    store(ready, dict(tensors), digest, {"plan": settings["plan"], "recipe": settings["recipe"]})
+    if base is not None:
+        shutil.copyfile(base, ready / "base.safetensors")
+    write_durably(ready / "settings.json", (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
+    write_durably(ready / "card.md", _card(settings, digest).encode())
+    folder = opened.root / ADAPTERS / sha256_of_file(ready / "adapter.safetensors")[:12]
+    if folder.exists():
+        shutil.rmtree(folder)
+    ready.rename(folder)
+    return folder
+
+
+def _names(opened: Workspace, folder: Path) -> dict[str, str]:
+    return {"adapter": folder.name, "picture": str((folder / "before_after.png").relative_to(opened.root))}
+
+
+def _finished(opened: Workspace, plan: str) -> Path | None:
+    for path in sorted((opened.root / ADAPTERS).glob("*/settings.json")):
+        if len(path.parent.name) == 12 and _settings(path.parent).get("plan") == plan and (path.parent / "before_after.png").is_file():
+            return path.parent
+    return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / "settings.json").read_bytes())
+    except ValueError as error:
+        raise InputError(f"{folder / 'settings.json'}: not JSON ({error}); remove {folder}") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _card(settings: Mapping[str, Any], digest: str) -> str:
+    known, best, first, gross = settings["known"], settings["best"], settings["looks"][0], settings["inputs"]["gross"]
+    classes = ", ".join(f"{name} {count}" for name, count in known["classes"].items())
+    lines = [
+        "# An adapter",
+        "",
+        f"PA-SAM's prompt adapter on the base {digest}.",
+        "",
+        f"* Learnt from {known['objects']:,} true masks in {known['images']:,} images: {classes}.",
+        f"* Prompts: {'boxes as wrong as those here' if settings['box_noise'] else 'exact boxes'}; grossly wrong: {gross:.0%}.",
+        f"* Recipe: {json.dumps(settings['recipe'], sort_keys=True)}.",
+        f"* On scenes kept aside, crop by crop: mean IoU {first['mean_iou']:.4f} before, {best['mean_iou']:.4f} after; "
+        f"boundary IoU {first['boundary_iou']:.4f} before, {best['boundary_iou']:.4f} after (step {best['step']}).",
+        "* The checkpoint was chosen on those scenes: score it on others before quoting a figure.",
+        "* The IoU estimate is the base's and saw none of this; do not rank by it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _check(recipe: AdapterRecipe, box_noise: str, gross: float) -> None:
+    for name, low in (("steps", 1), ("batch", 1), ("seed", 0)):
+        if getattr(recipe, name) < low:
+            raise OptionError(f"--{name} {getattr(recipe, name)}: must be at least {low}")
+    if not 0 < recipe.learning_rate < 1:
+        raise OptionError(f"--learning-rate {recipe.learning_rate}: must lie between 0 and 1")
+    if box_noise not in NOISES:
+        raise OptionError(f"--box-noise {box_noise}: must be one of {', '.join(NOISES)}")
+    if not 0 <= gross <= 1:
+        raise OptionError(f"--gross {gross}: must lie between 0 and 1")
