@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,16 +21,18 @@ from safetensors import SafetensorError
 
 try:
     import transformers
+    from huggingface_hub import constants
     from transformers.utils import hub
 except ImportError as error:
     from risbench.core.errors import missing_extra
 
     raise missing_extra(error.name or "transformers", "train") from error
 
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.sam.predictor import Predicted, SamPrompt
 
 DECODE_BATCH: Final = 64
+_REACH_TIMEOUT_S: Final = 10
 _STABILITY_OFFSET: Final = 1.0
 _WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -84,13 +88,42 @@ def _processor_of(model: Any) -> Any:
     return found
 
 
+def _is_cached(name: str) -> bool:
+    try:
+        return any(hub.cached_file(name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False) for file in _WEIGHTS)
+    except (OSError, ValueError):
+        return False
+
+
+def _reach_hub(name: str) -> None:
+    """Try the hub once and shortly: its own client tries again and again for more than a minute."""
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=_REACH_TIMEOUT_S):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers; what it has of this name its own client will say
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise EnvironmentLacks(
+            f"--checkpoint {name}: there is no such folder, and {constants.ENDPOINT} cannot be reached ({reason}); give a folder"
+        ) from None
+
+
 def weights_digest(name: str) -> str:
     """Return the sha256 of the weights in a folder or of a hub name: of the file, or of its shards' in order of name.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or a file was named.
+        EnvironmentLacks: nothing of that name is here, and the hub cannot be reached.
     """
     _quiet()
+    place = Path(name)
+    if place.is_file():
+        raise InputError(
+            f"--checkpoint {name}: is a file; --engine hf takes a folder, or a name on the hub; single files go with --engine sam"
+        )
+    if not place.is_dir() and not constants.HF_HUB_OFFLINE and not _is_cached(name):
+        _reach_hub(name)
     try:
         found = next(
             (path for file in _WEIGHTS if (path := hub.cached_file(name, file, _raise_exceptions_for_missing_entries=False))), None
@@ -100,7 +133,7 @@ def weights_digest(name: str) -> str:
             f"--checkpoint {name}: neither a folder here nor a model that can be had from the hub ({_first_line(error)})"
         ) from None
     if found is None:
-        raise InputError(f"--checkpoint {name}: no {' or '.join(_WEIGHTS)} beside its configuration")
+        raise InputError(f"--checkpoint {name}: holds no {' or '.join(_WEIGHTS)}")
     files = [Path(found)]
     if found.endswith(".json"):
         shards = sorted(set(json.loads(Path(found).read_text(encoding="utf-8"))["weight_map"].values()))

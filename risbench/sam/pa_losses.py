@@ -46,7 +46,8 @@ def pa_losses(masks: Tensor, maps: PaMaps, labels: Tensor) -> PaLosses:
         dice=_dice(mask.sigmoid(), labels),
         mask_final=_within(coarse, labels, easy) + _within(refined, labels, hard),
         dice_final=_dice(coarse.sigmoid() * easy, labels * easy) + _dice(refined.sigmoid() * hard, labels * hard),
-        uncertain=F.binary_cross_entropy(outline.clamp(0, 1), boundary_band(labels)),
+        # torch's own check stops at a NaN without a word on where it came from; the sum's check names all losses
+        uncertain=F.binary_cross_entropy(outline.clamp(0, 1), boundary_band(labels)) if torch.isfinite(outline).all() else outline.sum(),
     )
 
 

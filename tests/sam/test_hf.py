@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from risbench.core.errors import InputError, OptionError  # noqa: E402
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
 from risbench.core.storage import sha256_of_file  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
@@ -107,6 +108,16 @@ def test_folders_that_are_no_mask_models_are_refused_by_what_is_wrong(tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="--checkpoint"):
         load_hf(str(tmp_path / "empty"))
+    page = tmp_path / "page.html"
+    page.write_text("<html>")
+    with pytest.raises(InputError, match=r"page.html: is a file; --engine hf takes a folder"):
+        load_hf(str(page))
+    # a closed port is a hub that cannot be reached: said at once, without trying for a minute
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(EnvironmentLacks, match=r"no-such/model: there is no such folder, and http://127.* cannot be reached"):
+            load_hf("no-such/model")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no-such/model"):
         load_hf("no-such/model")
