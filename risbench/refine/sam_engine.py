@@ -18,6 +18,7 @@ from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
 from risbench.sam.device import out_of_memory
+from risbench.sam.pasam import PasamPredictor, load_pasam
 from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
 from risbench.sam.weights import load_sam
 
@@ -157,7 +158,11 @@ def builtin_engine(device: str, checkpoint: Path | None = None) -> SamEngine:
 
 
 def pasam_engine(adapter: Path, device: str, again: int = 3) -> PasamEngine:
-    """Return an adapter on its base: `base.safetensors` beside it, else the built-in model."""
+    """Return an adapter on its base (`base.safetensors` beside it, else the built-in model), or PA-SAM from its merged file."""
+    if adapter.suffix != ".safetensors":
+        with _memory_explained():
+            merged, digest = load_pasam(adapter, device=device)
+        return PasamEngine(SamEngine(PasamPredictor(merged), digest), PasamPredictor(merged, adapter=False), again)
     own = adapter.parent / "base.safetensors"
     base = own if own.is_file() else None
     with _memory_explained():

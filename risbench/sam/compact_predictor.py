@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
 
 from risbench.core.errors import OptionError
 from risbench.sam.compact import CompactSam
 from risbench.sam.magnify import Frame, frame_of, prompt_mask
-from risbench.sam.pa_decoder import PaOutput
 from risbench.sam.predictor import Predicted, SamPrompt
 
 BATCH: Final = 32
@@ -100,7 +98,7 @@ class CompactPredictor:
             found = self._model.run(_lay(crops, turns, mirrored), boxes, _lay(masks, turns, mirrored), points_laid)
             back = found.masks[:, :1].flip(3) if mirrored else found.masks[:, :1]
             total = total + torch.rot90(back, -turns, (2, 3)).float()
-            quality = quality + torch.stack([found.iou[:, 0].float(), _uncertainty(found)], dim=1)
+            quality = quality + torch.stack([found.iou[:, 0].float(), found.uncertainty()], dim=1)
         return total[:, 0] / self._views - self._model.settings.threshold, quality / self._views
 
     def _laid(self, places: Tensor, turns: int, mirrored: bool) -> Tensor:
@@ -108,16 +106,6 @@ class CompactPredictor:
         for _ in range(turns):
             places = torch.stack([places[..., 1], self._side - places[..., 0]], dim=-1)
         return torch.stack([self._side - places[..., 0], places[..., 1]], dim=-1) if mirrored else places
-
-
-def _uncertainty(found: PaOutput) -> Tensor:
-    """Return the mean (B,) of the uncertain map over the object; 0 without an adapter."""
-    if found.maps is None:
-        return torch.zeros(len(found.masks), device=found.masks.device)
-    uncertain = found.maps.uncertain.float()
-    share = F.adaptive_avg_pool2d(found.masks[:, :1].float().sigmoid(), (uncertain.shape[2], uncertain.shape[3]))
-    mean: Tensor = (uncertain * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3)).clamp(min=1e-6)
-    return mean
 
 
 def _lay(picture: Tensor, turns: int, mirrored: bool) -> Tensor:

@@ -25,6 +25,16 @@ class PaOutput:
     iou: Tensor
     maps: PaMaps | None
 
+    def uncertainty(self) -> Tensor:
+        """Return the mean (B,) of the uncertain map over the object; 0 with the adapter off."""
+        if self.maps is None:
+            return torch.zeros(len(self.masks), device=self.masks.device)
+        uncertain = self.maps.uncertain.float()
+        size = (uncertain.shape[2], uncertain.shape[3])
+        share = torch.nn.functional.adaptive_avg_pool2d(self.masks[:, :1].float().sigmoid(), size)
+        mean: Tensor = (uncertain * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+        return mean
+
     def single(self) -> tuple[Tensor, Tensor]:
         """Return the one mask (B, 1, H, W) and its IoU (B, 1): the output that is trained."""
         return self.masks[:, :1], self.iou[:, :1]

@@ -17,9 +17,15 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from risbench.core.errors import InputError, OptionError  # noqa: E402
+from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.sam.pa_adapter import edge_map, guiding_input, sampled  # noqa: E402
 from risbench.sam.pa_decoder import TRAINED, PaDecoder, PaOutput, point_codes_of  # noqa: E402
 from risbench.sam.pa_losses import PaLosses, boundary_band, pa_losses  # noqa: E402
+from risbench.sam.pasam import PasamPredictor, load_pasam  # noqa: E402
+from risbench.sam.predictor import BoxPredictor, SamPrompt  # noqa: E402
+from tests.conftest import picture  # noqa: E402
+from tests.sam.sam_files import tiny_sam  # noqa: E402
 
 FIXTURE = Path(__file__).parents[1] / "data" / "pasam_fixture.npz"
 NORMS = ("norm", "output_upscaling.1", "guiding_conv.1", "guiding_conv.4", "mask_downscaling.1", "mask_downscaling.4")
@@ -270,3 +276,71 @@ def test_the_band_follows_the_outline_and_the_border_is_one_of_objects_only() ->
     assert band[75, 75] == 0
     assert band[0, 0] == 0
     assert boundary_band(torch.ones(1, 1, 200, 200))[0, 0, 0, 0] == 1
+
+
+# -- files and the predictor, on a tiny ViT of 128 px
+
+
+def pa_state(seed: int = 5) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    state = PaDecoder().state_dict()
+    return {key: value + 0.05 * torch.randn_like(value) for key, value in state.items()}
+
+
+def write(path: Path, state: dict[str, Tensor]) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def test_all_four_kinds_of_files_load_and_others_are_refused(tmp_path: Path) -> None:
+    sam = tiny_sam().state_dict()
+    decoder = pa_state()
+    only = {key: value for key, value in sam.items() if not key.startswith("mask_decoder.")}
+    merged = {**only, **{f"mask_decoder.{key}": value for key, value in decoder.items()}}
+    merged |= {key.replace("mask_decoder.", "mask_decoder_ori."): value for key, value in sam.items() if key.startswith("mask_decoder.")}
+    base = write(tmp_path / "sam.pth", sam)
+    from_merged, _ = load_pasam(write(tmp_path / "merged.pth", merged))
+    from_two, _ = load_pasam(base, write(tmp_path / "epoch_20.pth", decoder))
+    for name, value in from_merged.state_dict().items():
+        assert torch.equal(value, from_two.state_dict()[name]), name
+    alone = {key.removeprefix("mask_decoder."): value for key, value in sam.items() if key.startswith("mask_decoder.")}
+    fresh, _ = load_pasam(base, write(tmp_path / "decoder.pth", alone), fresh=True)
+    assert torch.equal(fresh.mask_decoder.mask_tokens.weight, sam["mask_decoder.mask_tokens.weight"])
+    with pytest.raises(InputError, match="holds no prompt adapter, so it is plain SAM"):
+        load_pasam(base)
+    with pytest.raises(InputError, match="prompt_adapter.refined_mlp.layers.0.weight"):
+        load_pasam(base, write(tmp_path / "x.pth", {k: v for k, v in decoder.items() if k != "prompt_adapter.refined_mlp.layers.0.weight"}))
+    with pytest.raises(InputError, match="not a SAM decoder"):
+        load_pasam(base, write(tmp_path / "y.pth", {"a": torch.zeros(1)}))
+
+
+def test_the_predictor_answers_any_mixture_as_one_by_one_and_without_adapter_as_sam(tmp_path: Path) -> None:
+    sam = tiny_sam()
+    state = {
+        **sam.state_dict(),
+        **{f"mask_decoder.{k}": v for k, v in pa_state().items() if k.startswith(("guiding", "prompt_a"))},
+    }
+    model, _ = load_pasam(write(tmp_path / "m.pth", state))
+    pixels = picture(3, 90, 120)
+    asked = [
+        SamPrompt((10.0, 10.0, 60.0, 50.0)),
+        SamPrompt(points=((30.0, 20.0, 1), (80.0, 70.0, 0))),
+        SamPrompt(polygon=((10.0, 20.0), (50.0, 10.0), (70.0, 60.0), (20.0, 70.0))),
+    ]
+    for resize in ("squash", "pad"):
+        ours = PasamPredictor(model, resize)  # type: ignore[arg-type]
+        ours.load(pixels)
+        together = ours.predict(asked)
+        assert together.logits.shape == (3, 90, 120)
+        assert together.uncertainty is not None
+        assert ((together.uncertainty >= 0) & (together.uncertainty <= 1)).all()
+        for index, prompt in enumerate(asked):
+            np.testing.assert_allclose(ours.predict([prompt]).logits[0], together.logits[index], rtol=1e-3, atol=1e-3)
+    plain, theirs = PasamPredictor(model, "pad", adapter=False), BoxPredictor(sam)
+    plain.load(pixels)
+    theirs.load(pixels)
+    first, second = plain.predict(asked[:1]).logits[0], theirs.predict(asked[:1]).logits[0]
+    # SAM's own resizing is Pillow's, on bytes and with anti-aliasing: the logits differ in the second digit, the masks do not
+    assert mask_iou(first > 0, second > 0) > 0.97
+    with pytest.raises(OptionError, match="prompt 0: must hold a box"):
+        plain.predict([SamPrompt()])

@@ -1,0 +1,189 @@
+"""PA-SAM on any encoder of the family: its files, and its predictor.
+
+Source: Xie et al. 2024 (arXiv 2401.13051). Files that can be given: Meta's SAM, SAM's decoder alone, the published PA decoder, and
+the published merged file, which carries both decoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import PromptEncoder, Sam
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's name for it
+
+from risbench.core.errors import InputError, OptionError
+from risbench.sam.compact import PIXEL_MEAN, PIXEL_STD
+from risbench.sam.pa_adapter import EdgeSource
+from risbench.sam.pa_decoder import PaDecoder, PaOutput, point_codes_of
+from risbench.sam.predictor import Predicted, SamPrompt
+from risbench.sam.weights import build_sam, read_state, resized
+
+DECODE_BATCH: Final = 32
+_STABILITY_OFFSET: Final = 1.0
+_PREFIX: Final = "mask_decoder."
+Resize = Literal["squash", "pad"]
+
+
+class PaSam(nn.Module):
+    """An image encoder, a prompt encoder and the PA decoder; attribute names are SAM's."""
+
+    def __init__(self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: PaDecoder) -> None:
+        super().__init__()
+        self.image_encoder, self.prompt_encoder, self.mask_decoder = image_encoder, prompt_encoder, mask_decoder
+
+    @property
+    def side(self) -> int:
+        """The input's side in pixels."""
+        return int(self.prompt_encoder.input_image_size[0])
+
+
+def load_pasam(
+    checkpoint: Path | str,
+    decoder: Path | str | None = None,
+    device: str = "cpu",
+    *,
+    image_side: int | None = None,
+    edge_source: EdgeSource = "official",
+    fresh: bool = False,
+) -> tuple[PaSam, str]:
+    """Return (PA-SAM in evaluation mode on `device`, sha256 of the file that holds its adapter).
+
+    Args:
+        checkpoint: Meta's SAM or MobileSAM, or PA-SAM's merged file.
+        decoder: a PA decoder, or SAM's decoder alone, in place of the checkpoint's own.
+        device: where to put the model.
+        image_side: another input size in pixels, a multiple of 16.
+        edge_source: what the edges are taken from; the published weights learnt with "official".
+        fresh: give a SAM without adapter a new one, for training.
+
+    Raises:
+        InputError: a file cannot be used, holds other tensors, or holds no adapter and `fresh` is off.
+    """
+    state, digest = read_state(checkpoint)
+    state = {key: value for key, value in state.items() if not key.startswith("mask_decoder_ori.")}
+    where = str(checkpoint)
+    if decoder is not None:
+        alone, digest = read_state(decoder)
+        alone = {key.removeprefix(_PREFIX): value for key, value in alone.items()}
+        if "mask_tokens.weight" not in alone:
+            raise InputError(f"--checkpoint {decoder}: not a SAM decoder: mask_tokens.weight is missing")
+        state = {key: value for key, value in state.items() if not key.startswith(_PREFIX)}
+        state |= {_PREFIX + key: value for key, value in alone.items()}
+        where = str(decoder)
+    if image_side is not None and any(key.startswith("image_encoder.blocks.") for key in state):
+        state = resized(state, image_side, str(checkpoint))
+    plain: Sam = build_sam(state, str(checkpoint), image_side)
+    model = PaSam(plain.image_encoder, plain.prompt_encoder, PaDecoder(edge_source=edge_source))
+    if not any(key.startswith(_PREFIX + "prompt_adapter.") for key in state):
+        if not fresh:
+            raise InputError(f"--checkpoint {where}: holds no prompt adapter, so it is plain SAM: use --engine sam, or give a PA decoder")
+        state |= _own(model, ("guiding_conv.", "prompt_adapter."))
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"--checkpoint {where}: {' '.join(str(error).split())[:400]}") from None
+    return model.eval().to(device), digest
+
+
+def _own(model: PaSam, starts: tuple[str, ...]) -> Mapping[str, Tensor]:
+    names = tuple(_PREFIX + start for start in starts)
+    return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
+
+
+class PasamPredictor:
+    """PA-SAM and the embedding of one image; all prompts of an image are decoded together.
+
+    `squash` brings every image to the input's square, as the published code does; `pad` keeps its shape, as SAM does.
+    With `adapter` off it is plain SAM.
+    """
+
+    def __init__(self, model: PaSam, resize: Resize = "squash", *, adapter: bool = True) -> None:
+        if resize not in ("squash", "pad"):
+            raise OptionError(f"resize {resize}: must be squash or pad")
+        self._model, self._resize, self._adapter = model, resize, adapter
+        self._size = (0, 0)
+        self._scaled = (0, 0)
+        self._embedding: Tensor | None = None
+        self._guide: Tensor | None = None
+
+    @torch.inference_mode()
+    def load(self, pixels: NDArray[np.uint8]) -> None:
+        """Encode an image (height, width, 3), 8-bit RGB, and what the adapter looks at."""
+        model, side = self._model, self._model.side
+        device = next(model.parameters()).device
+        height, width = int(pixels.shape[0]), int(pixels.shape[1])
+        scale = side / max(height, width)
+        self._size = (height, width)
+        self._scaled = (side, side) if self._resize == "squash" else (int(height * scale + 0.5), int(width * scale + 0.5))
+        raw = torch.as_tensor(np.ascontiguousarray(pixels), device=device).permute(2, 0, 1)[None].float()
+        raw = F.interpolate(raw, self._scaled, mode="bilinear", align_corners=False)
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+        beyond = (0, side - self._scaled[1], 0, side - self._scaled[0])
+        image, raw = F.pad((raw - mean) / std, beyond), F.pad(raw, beyond)
+        embedding: Tensor = model.image_encoder(image)
+        self._embedding = embedding
+        grid = (embedding.shape[2], embedding.shape[3])
+        self._guide = model.mask_decoder.guide(image, grid, raw) if self._adapter else None
+
+    def predict(self, prompts: Sequence[SamPrompt]) -> Predicted:
+        """Return logits at the image's size, in the prompts' order; a polygon is taken for the box around it.
+
+        Raises:
+            OptionError: a prompt holds neither box, polygon nor points.
+        """
+        height, width = self._size
+        logits, scores = np.zeros((len(prompts), height, width), np.float32), np.zeros((len(prompts), 3), np.float32)
+        kinds = []
+        for number, prompt in enumerate(prompts):
+            if prompt.box is None and prompt.polygon is None and not prompt.points:
+                raise OptionError(f"prompt {number}: must hold a box, a polygon or a point")
+            kinds.append((len(prompt.points), prompt.box is not None or prompt.polygon is not None))
+        # prompts of one batch have tokens alike; padding without a mask would change the answers
+        for kind in sorted(set(kinds)):
+            members = [index for index, other in enumerate(kinds) if other == kind]
+            for start in range(0, len(members), DECODE_BATCH):
+                chosen = members[start : start + DECODE_BATCH]
+                logits[chosen], scores[chosen] = self._decode([prompts[index] for index in chosen])
+        return Predicted(logits, scores[:, 0], scores[:, 1], scores[:, 2] if self._adapter else None)
+
+    @torch.inference_mode()
+    def _decode(self, prompts: Sequence[SamPrompt]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        assert self._embedding is not None, "load comes first"
+        model, device = self._model, self._embedding.device
+        ratio = np.array([self._scaled[1] / self._size[1], self._scaled[0] / self._size[0]])
+        boxes = points = None
+        if prompts[0].box is not None or prompts[0].polygon is not None:
+            given = np.array([_box_of(prompt) for prompt in prompts]) * np.concatenate([ratio, ratio])
+            boxes = torch.as_tensor(given, dtype=torch.float32, device=device)
+        if prompts[0].points:
+            every = np.array([prompt.points for prompt in prompts], dtype=np.float64)
+            places = torch.as_tensor(every[..., :2] * ratio, dtype=torch.float32, device=device)
+            points = (places, torch.as_tensor(every[..., 2], dtype=torch.float32, device=device))
+        sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=None)
+        index = torch.zeros(len(prompts), dtype=torch.int64, device=device)
+        codes = point_codes_of(model.prompt_encoder)
+        found: PaOutput = model.mask_decoder.decode(
+            self._embedding, model.prompt_encoder.get_dense_pe(), sparse, dense, index, self._guide, codes
+        )
+        values = found.masks[:, :1].float()
+        if self._resize == "pad":
+            side = model.side
+            values = F.interpolate(values, (side, side), mode="bilinear", align_corners=False)[..., : self._scaled[0], : self._scaled[1]]
+        values = F.interpolate(values, self._size, mode="bilinear", align_corners=False)[:, 0]
+        wide, narrow = ((values > level).flatten(1).sum(1).float() for level in (-_STABILITY_OFFSET, _STABILITY_OFFSET))
+        scores = torch.stack([found.iou[:, 0].float(), narrow / wide.clamp(min=1), found.uncertainty()], dim=1)
+        return values.cpu().numpy(), scores.cpu().numpy()
+
+
+def _box_of(prompt: SamPrompt) -> tuple[float, float, float, float]:
+    if prompt.box is not None:
+        return prompt.box
+    corners = np.asarray(prompt.polygon, dtype=np.float64)
+    (x_min, y_min), (x_max, y_max) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return (x_min, y_min, x_max, y_max)
