@@ -76,7 +76,7 @@ def scored(engines: dict[str, Engine], workspace: Path) -> dict[tuple[str, str],
                 prompts = list(prompts_of(members, scale, shift))
                 for prompt, answer, real in zip(prompts, engine.segment(prompts), true, strict=True):
                     mask = answer.values > 0
-                    cleaned = clean_mask(mask, prompt.box, CleanRules()) if mask.any() else mask
+                    cleaned = clean_mask(mask, answer.box or prompt.box, CleanRules()) if mask.any() else mask
                     ious, images = found.setdefault((name, kind), ([], []))
                     ious.append(mask_iou(cleaned, real))
                     images.append(path)

@@ -34,6 +34,10 @@ def need_packages(extra: str) -> None:
             raise missing_extra(package.replace("_", "-"), extra)
 
 
+# Of several targets a triplet bears the worst score, which for these is the highest.
+HIGH_IS_BAD: Final = ("uncertainty", "prompted_again")
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What an engine is given for one object, in pixels of the image."""
@@ -45,10 +49,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What an engine gives back: `values` (height, width), a mask or logits (object where > 0), and its own scores."""
+    """What an engine gives back: `values` (height, width), a mask or logits (object where > 0), and its own scores.
+
+    `box` is the one that the engine used in the end, where that is not the prompt's.
+    """
 
     values: NDArray[Any]
     scores: dict[str, float] = field(default_factory=dict)
+    box: Box | None = None
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from risbench.core.masks import encode_rle
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Mask, Record, Target
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import Engine, Prompt, Segmentation
+from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation
 
 
 def refine_image(
@@ -49,13 +49,13 @@ def _with_mask(
     scores: dict[str, list[float]] = {}
     for target, segmentation in zip(record.targets, segmentations, strict=True):
         mask = checked_mask(segmentation.values, shape)
-        mask = clean_mask(mask, target.box, rules)
+        mask = clean_mask(mask, segmentation.box or target.box, rules)
         for name, value in {**segmentation.scores, "mask_box_agreement": mask_box_agreement(mask, target)}.items():
             scores.setdefault(name, []).append(float(value))
         union |= mask
     size, counts = encode_rle(union)
     # The worst of several targets: a triplet is as doubtful as its most doubtful object.
-    worst = {name: round(min(values), 4) for name, values in sorted(scores.items())}
+    worst = {name: round(max(values) if name in HIGH_IS_BAD else min(values), 4) for name, values in sorted(scores.items())}
     bad = next((name for name, value in worst.items() if not np.isfinite(value)), None)
     if bad is not None:
         raise Refusal("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -132,7 +133,7 @@ class PasamEngine:
         for index, answer in enumerate(answers):
             answer.scores["plain_agreement"] = mask_iou(answer.values > 0, plain[index] > 0)
             answer.scores["prompted_again"] = float(times[index])
-        return answers
+        return [replace(answer, box=prompt.box) if count else answer for answer, prompt, count in zip(answers, used, times, strict=True)]
 
 
 def contradicted(prompt: Prompt, answer: Segmentation) -> Prompt | None:

@@ -413,6 +413,9 @@ def test_prompting_again_ends_and_is_counted(tmp_path: Path) -> None:
         found[again] = engine.segment([Prompt((140.0, 140.0, 160.0, 160.0), None, "ship")])[0]
     assert found[0].scores["prompted_again"] == 0
     assert found[2].scores["prompted_again"] == 2
+    assert found[0].box is None
+    assert found[2].box is not None
+    assert found[2].box[2] - found[2].box[0] > 40
     assert (found[2].values > 0).sum() > 4 * (found[0].values > 0).sum()
     assert found[0].scores["plain_agreement"] == 1
     assert 0 <= found[0].scores["uncertainty"] <= 1
