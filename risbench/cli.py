@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+
+from risbench.cli_base import DEFAULT_SPLIT, JsonOption, SafeGroup, SplitCommand, WorkspaceOption
+from risbench.cli_base import show as show_result
+from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
 
 if TYPE_CHECKING:
     from types import FrameType
-
-DEFAULT_SPLIT = "default"
-
-
-class SplitCommand(TyperCommand):
-    """A command whose --split may stand bare: at the end, or before another option."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare --split its default rule before the usual parsing."""
-        filled: list[str] = []
-        for index, word in enumerate(args):
-            filled.append(word)
-            following = args[index + 1] if index + 1 < len(args) else None
-            if word == "--split" and (following is None or (following.startswith("-") and not following[1:2].isdigit())):
-                filled.append(DEFAULT_SPLIT)
-        return super().parse_args(ctx, filled)
-
-
-class SafeGroup(TyperGroup):
-    """The command group: a user's error is one line on standard error and its exit code, never a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command and translate errors that are the user's to mend."""
-        from risbench.core.errors import Refusal, RisbenchError, printable
-
-        try:
-            return super().invoke(ctx)
-        except RisbenchError as error:
-            typer.echo(f"risbench: {printable(str(error), 2000)}", err=True)
-            raise typer.Exit(error.exit_code) from None
-        except Refusal as reason:
-            typer.echo(f"risbench: {printable(str(reason), 2000)}", err=True)
-            raise typer.Exit(3) from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
-            raise typer.Exit(4) from None
-        except KeyboardInterrupt:
-            typer.echo("risbench: interrupted; the same command goes on from here", err=True)
-            raise typer.Exit(130) from None
-
 
 app = typer.Typer(
     cls=SafeGroup,
@@ -67,16 +25,6 @@ app = typer.Typer(
     "The stages, in order: ingest, refine-masks, (people review), export. One data set lives in one workspace folder (-w).",
     epilog="Exit codes: 0 done, 1 a check found problems, 2 usage, 3 input refused, 4 environment, 75 try again later.",
 )
-
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
-def _show(result: dict[str, Any], as_json: bool, printer: Callable[[dict[str, Any]], None]) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=True))
-    else:
-        printer(result)
 
 
 @app.command()
@@ -118,7 +66,7 @@ def ingest(
         replace=replace,
         quiet=json_,
     )
-    _show(result, json_, print_ingest)
+    show_result(result, json_, print_ingest)
 
 
 def _bands(value: str | None) -> list[int] | None:
@@ -169,7 +117,7 @@ def refine_masks(
         prompt_again=prompt_again,
         quiet=json_,
     )
-    _show(result, json_, print_refine)
+    show_result(result, json_, print_refine)
 
 
 @app.command(cls=SplitCommand)
@@ -203,7 +151,7 @@ def export(
         replace=replace,
         quiet=json_,
     )
-    _show(result, json_, print_export)
+    show_result(result, json_, print_export)
 
 
 @app.command()
@@ -223,7 +171,7 @@ def audit(
     from risbench.export.audit import audit as run
     from risbench.printing import print_audit
 
-    _show(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=json_), json_, print_audit)
+    show_result(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=json_), json_, print_audit)
 
 
 @app.command()
@@ -233,7 +181,7 @@ def validate(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> 
     from risbench.printing import print_validate
 
     result = run(workspace=workspace, quiet=json_)
-    _show(result, json_, print_validate)
+    show_result(result, json_, print_validate)
     if result["faults"]:
         raise typer.Exit(1)
 
@@ -248,7 +196,7 @@ def stats(
     from risbench.export.stats import stats as run
     from risbench.printing import print_stats
 
-    _show(run(workspace=workspace, output=output), json_, print_stats)
+    show_result(run(workspace=workspace, output=output), json_, print_stats)
 
 
 @app.command()
@@ -262,104 +210,13 @@ def show(
     from risbench.export.show import show as run
     from risbench.printing import print_show
 
-    _show(run(id, workspace=workspace, output=output), json_, print_show)
+    show_result(run(id, workspace=workspace, output=output), json_, print_show)
 
 
-weights_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="What others published: list it, fetch it, check it.")
 app.add_typer(weights_app, name="weights")
-FolderOption = Annotated[
-    Path | None, typer.Option(help="Where weights lie; $RISBENCH_WEIGHTS (such as a team's shared folder), else the user's cache.")
-]
-
-
-@weights_app.command("list")
-def weights_list(folder: FolderOption = None, json_: JsonOption = False) -> None:
-    """List the weights that risbench can use: size, licence, what for, and whether they are here."""
-    from risbench.printing import print_weights
-    from risbench.sam.fetch import list_weights
-
-    _show(list_weights(folder=folder), json_, print_weights)
-
-
-@weights_app.command("fetch")
-def weights_fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names as `risbench weights list` prints them.")],
-    folder: FolderOption = None,
-    mirror: Annotated[str | None, typer.Option(help="Another address, or a folder, that holds the files by their names.")] = None,
-    json_: JsonOption = False,
-) -> None:
-    """Fetch weights and check their sha256; an interrupted fetch goes on where it stopped."""
-    from risbench.printing import print_fetched
-    from risbench.sam.fetch import fetch_weights
-
-    _show(fetch_weights(names, folder=folder, mirror=mirror, quiet=json_), json_, print_fetched)
-
-
-@weights_app.command("verify")
-def weights_verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Names; without any, all that are here.")] = None,
-    folder: FolderOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Read the weights that are here and compare their sha256; exit 1 where one is damaged or missing."""
-    from risbench.printing import print_fetched
-    from risbench.sam.fetch import verify_weights
-
-    result = verify_weights(names or (), folder=folder)
-    _show(result, json_, print_fetched)
-    if result["faults"]:
-        raise typer.Exit(1)
-
-
-@app.command("train-adapter")
-def train_adapter(
-    workspace: WorkspaceOption = Path(),
-    truth: Annotated[Path | None, typer.Option(help="COCO instances of the workspace's images; else what people verified.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 1200,
-    batch: Annotated[int, typer.Option(help="Objects a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 6e-4,
-    seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the boxes.")] = 0,
-    box_noise: Annotated[str, typer.Option(help="measured (this workspace's own errors) or none (the official recipe).")] = "measured",
-    gross: Annotated[float, typer.Option(help="Share of grossly wrong prompts: 0.6 to 1.5 times as large, moved by a quarter.")] = 0.1,
-    encoder: Annotated[bool, typer.Option("--encoder/--no-encoder", help="Train the image encoder, too.")] = True,
-    base: Annotated[Path | None, typer.Option(help="A compact SAM to adapt; left out: the built-in one.")] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
-    json_: JsonOption = False,
-) -> None:
-    """Teach the model this workspace's true masks and wrong boxes; `refine-masks` then uses the adapter."""
-    from risbench.printing import print_adapter
-    from risbench.refine.engines import need_packages
-
-    need_packages("sam")
-    from risbench.refine.adapt import train_adapter as run
-    from risbench.refine.train_adapter import AdapterRecipe
-
-    recipe = AdapterRecipe(seed=seed, steps=steps, batch=batch, learning_rate=learning_rate, encoder=encoder)
-    made = run(workspace=workspace, truth=truth, recipe=recipe, box_noise=box_noise, gross=gross, base=base, gpu=gpu, quiet=json_)
-    if made["rank"] == 0:  # under torchrun one of them speaks
-        _show(made, json_, print_adapter)
-
-
-@app.command("train-builtin")
-def train_builtin(
-    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where checkpoints, log and weights go; the same call goes on there.")],
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 4400,
-    batch: Annotated[int, typer.Option(help="Crops a step.")] = 48,
-    seed: Annotated[int, typer.Option(help="Seed of the weights, the scenes and the boxes.")] = 0,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes that draw scenes.")] = 1,
-    json_: JsonOption = False,
-) -> None:
-    """Train the built-in SAM from scratch on generated scenes (pipelines/builtin_sam.sh)."""
-    from risbench.printing import print_trained
-    from risbench.refine.engines import need_packages
-
-    need_packages("sam")
-    from risbench.refine.train_builtin import Recipe
-    from risbench.refine.train_builtin import train_builtin as run
-
-    recipe = Recipe(seed=seed, steps=steps, batch=batch)
-    _show(run(output, recipe, gpu=gpu, workers=workers, quiet=json_), json_, print_trained)
+app.add_typer(truth_app, name="truth")
+app.command("train-adapter")(train_adapter)
+app.command("train-builtin")(train_builtin)
 
 
 @app.command()
@@ -368,7 +225,7 @@ def doctor(json_: JsonOption = False) -> None:
     from risbench.doctor import doctor as run
     from risbench.printing import print_doctor
 
-    _show(run(), json_, print_doctor)
+    show_result(run(), json_, print_doctor)
 
 
 @app.command()
@@ -382,7 +239,7 @@ def demo(
     from risbench.demo import demo as run
     from risbench.printing import print_demo
 
-    _show(run(workspace=workspace, scenes=scenes, seed=seed, quiet=json_), json_, print_demo)
+    show_result(run(workspace=workspace, scenes=scenes, seed=seed, quiet=json_), json_, print_demo)
 
 
 @app.callback(invoke_without_command=True)

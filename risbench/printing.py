@@ -162,6 +162,14 @@ def print_fetched(result: dict[str, Any]) -> None:
         _say(f"{row['name']}: {row['state']}, {row['path']}" + (f" (sha256 {row['sha256']})" if row["sha256"] else ""))
 
 
+def print_linked(result: dict[str, Any]) -> None:
+    """Print how many instances were found and linked, and why others were not."""
+    _say(f"{result['instances']:,} instances in {result['images']:,} images; {result['linked']:,} records linked to theirs")
+    for code, number in result["counts"].items():
+        _say(f"  not linked: {number:,} {code}")
+    _say(f"now: risbench train-adapter --truth {result['truth']}, risbench audit --truth {result['truth']} --links {result['links']}")
+
+
 def print_adapter(result: dict[str, Any]) -> None:
     """Print what was learnt from, how wrong the boxes are, and what it gave on scenes of its own."""
     known = result["known"]

@@ -85,6 +85,14 @@ def map_box(affine: Affine, box: Box) -> Box:
     return quad_bounds(apply_affine(affine, x, y) for x, y in corners)
 
 
+def window_starts(length: int, side: int) -> list[int]:
+    """Return where windows of a side begin along a length: without gaps, the last one pulled back inside (VRSBench's cut of DOTA)."""
+    starts = list(range(0, max(1, length - side + 1), side))
+    if starts[-1] + side < length:
+        starts.append(length - side)
+    return starts
+
+
 def polygon_mask(points: Sequence[Sequence[float]] | NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
     """Return the pixels (height, width) whose centres lie in the polygon, by the even-odd rule.
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.geometry import IDENTITY
+from risbench.core.geometry import IDENTITY, window_starts
 from risbench.core.imagery import Pixels
 from risbench.core.record import Affine, Box, Fit
 from risbench.ingest.scene import is_window_name
@@ -65,20 +65,13 @@ def views(fit: Fit, width: int, height: int, side: int = SIDE_PX) -> list[View]:
         affine = (width / content[0], 0.0, 0.0, 0.0, height / content[1], 0.0)
         return [View("pad", "", (side, side), content, whole, affine)]
     made: list[View] = []
-    for left in _starts(width, side):
-        for top in _starts(height, side):
+    for left in window_starts(width, side):
+        for top in window_starts(height, side):
             content = (min(side, width - left), min(side, height - top))
             frame = (float(left), float(top), float(left + content[0]), float(top + content[1]))
             affine = (1.0, 0.0, float(left), 0.0, 1.0, float(top))
             made.append(View("window", f"_{len(made):04d}", (side, side), content, frame, affine))
     return made
-
-
-def _starts(length: int, side: int) -> list[int]:
-    starts = list(range(0, max(1, length - side + 1), side))
-    if starts[-1] + side < length:
-        starts.append(length - side)
-    return starts
 
 
 def shows(view: View, boxes: Sequence[Box]) -> bool:

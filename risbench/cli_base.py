@@ -1,0 +1,65 @@
+"""What the command line's modules share: how errors are shown, a bare --split, options that recur, how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+DEFAULT_SPLIT = "default"
+
+
+class SplitCommand(TyperCommand):
+    """A command whose --split may stand bare: at the end, or before another option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare --split its default rule before the usual parsing."""
+        filled: list[str] = []
+        for index, word in enumerate(args):
+            filled.append(word)
+            following = args[index + 1] if index + 1 < len(args) else None
+            if word == "--split" and (following is None or (following.startswith("-") and not following[1:2].isdigit())):
+                filled.append(DEFAULT_SPLIT)
+        return super().parse_args(ctx, filled)
+
+
+class SafeGroup(TyperGroup):
+    """The command group: a user's error is one line on standard error and its exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command and translate errors that are the user's to mend."""
+        from risbench.core.errors import Refusal, RisbenchError, printable
+
+        try:
+            return super().invoke(ctx)
+        except RisbenchError as error:
+            typer.echo(f"risbench: {printable(str(error), 2000)}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except Refusal as reason:
+            typer.echo(f"risbench: {printable(str(reason), 2000)}", err=True)
+            raise typer.Exit(3) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
+            raise typer.Exit(4) from None
+        except KeyboardInterrupt:
+            typer.echo("risbench: interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+
+
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def show(result: dict[str, Any], as_json: bool, printer: Callable[[dict[str, Any]], None]) -> None:
+    """Print a result as JSON, or as its printer does."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=True))
+    else:
+        printer(result)

@@ -1,0 +1,184 @@
+"""`risbench truth link`: iSAID's instances, cut as VRSBench cut DOTA, become true masks of a workspace's images."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.geometry import box_iou, map_box, mask_bounds, window_starts
+from risbench.core.imagery import read_raster
+from risbench.core.masks import encode_rle
+from risbench.core.progress import Progress
+from risbench.core.record import Box, Record
+from risbench.core.storage import explain_os_error, write_durably
+from risbench.core.taxonomy import CLASSES
+from risbench.core.workspace import Workspace, read_records
+
+SUFFIX: Final = "_instance_id_RGB.png"
+_WINDOW: Final = re.compile(r"^(?P<scene>.+)_(?P<number>\d{4})$")
+_MIN_IOU: Final = 0.3
+_AMBIGUITY: Final = 0.1
+_MIN_AREA_PX: Final = 12
+
+
+def link_isaid(*, isaid: Path | str, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+    """Write `truth/isaid.json` (COCO) and `truth/isaid_links.json` into the workspace and return what was found.
+
+    Every instance that shows in an image of the workspace becomes an annotation. A record is linked to the instance whose extent
+    its box overlaps most, by at least .3 and by .1 more than the next; that annotation gets the record's class, for the instance
+    files carry none.
+
+    Raises:
+        OptionError: the folder is none.
+        InputError: it holds no instances of any scene here, or a file of it cannot be read.
+    """
+    folder = Path(isaid)
+    if not folder.is_dir():
+        raise OptionError(f"--isaid {folder}: must be a folder with iSAID's *{SUFFIX} files")
+    opened = Workspace.open(workspace)
+    files = {path.name.removesuffix(SUFFIX): path for path in sorted(folder.rglob(f"*{SUFFIX}"))}
+    if not files:
+        raise InputError(f"--isaid {folder}: holds no *{SUFFIX}")
+    records = list(read_records(opened.latest()))
+    found = _Found()
+    with opened.lock("truth link"), Progress("truth link", len(records), quiet=quiet) as bar:
+        for scene, members in groupby(sorted(records, key=_order), key=lambda record: _scene_of(record, files)):
+            of_scene = list(members)
+            if scene is None:
+                found.counts["record_without_instances"] += len(of_scene)
+            else:
+                ids = instance_ids(files[scene])
+                for _, group in groupby(of_scene, key=lambda record: record.image.source_path):
+                    _link_image(found, list(group), ids, scene)
+            bar.advance(len(of_scene))
+        if not found.annotations:
+            names = ", ".join(sorted({record.image.scene for record in records})[:3])
+            raise InputError(f"--isaid {folder}: its {len(files)} scenes are none of the workspace's ({names} ...)")
+        categories = [{"id": index, "name": name} for index, name in enumerate((*CLASSES, "unknown"), 1)]
+        truth = {"images": found.images, "annotations": found.annotations, "categories": categories}
+        place = opened.root / "truth"
+        try:
+            place.mkdir(exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, place) from error
+        write_durably(place / "isaid.json", (json.dumps(truth, sort_keys=True) + "\n").encode())
+        write_durably(place / "isaid_links.json", (json.dumps(found.links, sort_keys=True) + "\n").encode())
+    said = {"truth": str(place / "isaid.json"), "links": str(place / "isaid_links.json"), "images": len(found.images)}
+    return {**said, "instances": len(found.annotations), "linked": len(found.links), "counts": dict(sorted(found.counts.items()))}
+
+
+class _Found:
+    """What is written at the end."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.links: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+
+
+def instance_ids(path: Path) -> NDArray[np.int64]:
+    """Return the instance of every pixel (height, width), 0 for none: R + 256 G + 65536 B of iSAID's picture.
+
+    Raises:
+        InputError: the picture cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            pixels = np.asarray(read_raster(file, path.name).pixels, dtype=np.int64)
+    except (OSError, Refusal) as reason:
+        raise InputError(f"{path}: {reason}") from None
+    return np.asarray(pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2], dtype=np.int64)
+
+
+def _order(record: Record) -> tuple[str, str, str]:
+    return (record.image.scene, record.image.source_path, record.id)
+
+
+def _scene_of(record: Record, files: dict[str, Path]) -> str | None:
+    """Return the scene whose instances show in a record's source image: the image itself, or the scene it is a window of."""
+    stem = PurePosixPath(record.image.source_path).stem
+    if stem in files:
+        return stem
+    window = _WINDOW.match(stem)
+    return window["scene"] if window is not None and window["scene"] in files else None
+
+
+def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.int64], scene: str) -> None:
+    """Add the instances of one source image, and link its records to them."""
+    name = PurePosixPath(records[0].image.source_path)
+    width, height = records[0].placement.source_width, records[0].placement.source_height
+    corner = _corner(name.stem, scene, ids, width, height)
+    if corner is None:
+        found.counts["window_beyond_the_scene"] += len(records)
+        return
+    left, top = corner
+    here = ids[top : top + height, left : left + width]
+    if here.shape != (height, width):
+        padded = np.zeros((height, width), np.int64)
+        padded[: here.shape[0], : here.shape[1]] = here
+        here = padded
+    image_id = len(found.images) + 1
+    found.images.append({"id": image_id, "file_name": name.name, "width": width, "height": height})
+    instances = list(_instances(here))
+    annotation_ids = []
+    for number, mask, bounds in instances:
+        size, counts = encode_rle(mask)
+        box = [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
+        annotation_ids.append(len(found.annotations) + 1)
+        found.annotations.append(
+            {
+                "id": annotation_ids[-1],
+                "image_id": image_id,
+                "category_id": len(CLASSES) + 1,
+                "bbox": box,
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+                "segmentation": {"size": list(size), "counts": counts},
+                "isaid_id": number,
+            }
+        )
+    for record in records:
+        if len(record.targets) != 1:
+            found.counts["several_targets"] += 1
+            continue
+        box_there = map_box(record.placement.affine, record.targets[0].box)
+        ranked = sorted(
+            ((box_iou(box_there, bounds), k) for k, (_, _, bounds) in enumerate(instances)), key=lambda pair: (-pair[0], pair[1])
+        )
+        if not ranked or ranked[0][0] < _MIN_IOU:
+            found.counts["no_instance_overlaps"] += 1
+        elif len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AMBIGUITY:
+            found.counts["two_instances_overlap"] += 1
+        else:
+            annotation = annotation_ids[ranked[0][1]]
+            found.links[record.source.source_key] = annotation
+            found.annotations[annotation - 1]["category_id"] = CLASSES.index(record.category.name) + 1
+
+
+def _corner(stem: str, scene: str, ids: NDArray[np.int64], width: int, height: int) -> tuple[int, int] | None:
+    """Return the left and top pixel of a source image in its scene; None where the scene has no window of its number."""
+    if stem == scene:
+        return (0, 0)
+    window = _WINDOW.match(stem)
+    assert window is not None, "it was told from its scene by its number"
+    corners = [(left, top) for left in window_starts(ids.shape[1], width) for top in window_starts(ids.shape[0], height)]
+    number = int(window["number"])
+    return corners[number] if number < len(corners) else None
+
+
+def _instances(ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], Box]]:
+    for number in np.unique(ids).tolist():
+        mask = ids == number
+        bounds = mask_bounds(mask)
+        if number and bounds is not None and mask.sum() >= _MIN_AREA_PX:
+            yield number, mask, bounds
