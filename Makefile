@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint docs bench clean
 
-demo: $(VENV)/.base
+demo: $(VENV)/.sam
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/demo.sh
 
 test: $(VENV)/.test
@@ -34,6 +34,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.sam: $(VENV)/.base
+	$(PIP) -c constraints.txt -e '.[sam]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base

@@ -37,7 +37,7 @@ def train_adapter(
     truth: Path | str | None = None,
     recipe: AdapterRecipe | None = None,
     box_noise: str = "measured",
-    gross: float = 0.1,
+    gross: float = 0.3,
     base: Path | str | None = None,
     gpu: bool = False,
     quiet: bool = False,

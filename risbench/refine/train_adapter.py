@@ -47,11 +47,11 @@ class AdapterRecipe:
     """
 
     seed: int = 0
-    steps: int = 1200
+    steps: int = 1600
     batch: int = 32
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     encoder: bool = True
-    encoder_share: float = 0.25
+    encoder_share: float = 0.5
     warm_up: int = 40
     average: float = 0.99
     clip: float = 1.0
