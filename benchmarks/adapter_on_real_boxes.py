@@ -32,13 +32,6 @@ from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import Engine, Prompt
 from risbench.refine.sam_engine import builtin_engine, pasam_engine
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int)
-parser.add_argument("--gross", type=float)
-parser.add_argument("--box-noise", default="measured")
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--adapter", type=Path, help="score this one instead of training")
-words = parser.parse_args()
 DISTORTIONS = {"as given": (1.0, 0.0), "0.6 x": (0.6, 0.0), "1.5 x": (1.5, 0.0), "moved by .25": (1.0, 0.25)}
 
 
@@ -58,7 +51,16 @@ def prompts_of(records: list[Record], scale: float, shift: float) -> Iterator[Pr
         yield Prompt((low[0], low[1], high[0], high[1]), None, record.category.name)
 
 
-def scored(engines: dict[str, Engine], workspace: Path) -> dict[tuple[str, str], tuple[list[float], list[str]]]:
+def write_truth_of_the_rest(path: Path) -> None:
+    """Write the annotations of all images but the quarter to score on."""
+    coco = json.loads((REFER / "instances.json").read_text())
+    kept = {image["id"] for image in coco["images"] if not is_kept_back(image["file_name"])}
+    path.write_text(json.dumps({**coco, "annotations": [item for item in coco["annotations"] if item["image_id"] in kept]}))
+
+
+def scored(
+    engines: dict[str, Engine], workspace: Path, distortions: dict[str, tuple[float, float]]
+) -> dict[tuple[str, str], tuple[list[float], list[str]]]:
     """Return the IoUs and images of every engine and distortion on the kept back rows."""
     links: dict[str, Any] = json.loads((REFER / "truth.json").read_text())
     truth = Truth(REFER / "instances.json")
@@ -72,7 +74,7 @@ def scored(engines: dict[str, Engine], workspace: Path) -> dict[tuple[str, str],
         true = [mask_in_record(record, truth.by_id[links[record.source.source_key]]) for record in members]
         for name, engine in engines.items():
             engine.load(pixels)
-            for kind, (scale, shift) in DISTORTIONS.items():
+            for kind, (scale, shift) in distortions.items():
                 prompts = list(prompts_of(members, scale, shift))
                 for prompt, answer, real in zip(prompts, engine.segment(prompts), true, strict=True):
                     mask = answer.values > 0
@@ -85,15 +87,19 @@ def scored(engines: dict[str, Engine], workspace: Path) -> dict[tuple[str, str],
 
 if __name__ == "__main__":
     need_data()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--gross", type=float)
+    parser.add_argument("--box-noise", default="measured")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adapter", type=Path, help="score this one instead of training")
+    words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder) / "w"
         risbench("ingest", REFER, "--fit", "keep", "-w", workspace)
         adapter = words.adapter
         if adapter is None:
-            coco = json.loads((REFER / "instances.json").read_text())
-            kept = {image["id"] for image in coco["images"] if not is_kept_back(image["file_name"])}
-            part = {**coco, "annotations": [item for item in coco["annotations"] if item["image_id"] in kept]}
-            (Path(folder) / "truth.json").write_text(json.dumps(part))
+            write_truth_of_the_rest(Path(folder) / "truth.json")
             options = [*(("--steps", words.steps) if words.steps else ()), *(("--gross", words.gross) if words.gross is not None else ())]
             began = time.monotonic()
             more = ("--box-noise", words.box_noise, "--seed", words.seed, "-w", workspace)
@@ -102,7 +108,7 @@ if __name__ == "__main__":
             chosen = Workspace.open(workspace).adapter()
             assert chosen is not None, "training names its adapter"
             adapter = chosen
-        table = scored({"builtin": builtin_engine("cpu"), "adapter": pasam_engine(adapter, "cpu")}, workspace)
+        table = scored({"builtin": builtin_engine("cpu"), "adapter": pasam_engine(adapter, "cpu")}, workspace, DISTORTIONS)
         print(f"{'boxes':<14}{'engine':<10}{'n':>6}{'mean IoU':>10}{'95 % interval':>18}{'>= .8':>8}{'loss to given':>15}")
         for kind in DISTORTIONS:
             for name in ("builtin", "adapter"):

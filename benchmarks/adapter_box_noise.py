@@ -1,0 +1,50 @@
+"""Measured box noise against the noiseless recipe: the same budget, several seeds, scored on the same rows.
+
+    python benchmarks/adapter_box_noise.py [--steps N] [--seeds N]
+
+NWPU VHR-10 as in adapter_on_real_boxes.py. No prompt is grossly wrong on purpose in either, and no box is prompted again, so that
+the noise is the only difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from adapter_on_real_boxes import REFER, scored, write_truth_of_the_rest
+from common import need_data, risbench
+
+from risbench.core.metrics import bootstrap_interval
+from risbench.core.workspace import Workspace
+from risbench.refine.sam_engine import pasam_engine
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    words = parser.parse_args()
+    need_data()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, truth = Path(folder) / "w", Path(folder) / "truth.json"
+        risbench("ingest", REFER, "--fit", "keep", "-w", workspace)
+        write_truth_of_the_rest(truth)
+        found: dict[tuple[str, int], list[float]] = {}
+        images: list[str] = []
+        for seed in range(words.seeds):
+            for noise in ("measured", "none"):
+                recipe = ("--steps", str(words.steps), "--seed", str(seed), "--gross", "0", "--box-noise", noise)
+                seconds = risbench("train-adapter", "--truth", truth, *recipe, "-w", workspace)[1]
+                adapter = Workspace.open(workspace).adapter()
+                assert adapter is not None, "training names its adapter"
+                given = scored({"adapter": pasam_engine(adapter, "cpu", again=0)}, workspace, {"as given": (1.0, 0.0)})
+                found[noise, seed], images = given["adapter", "as given"]
+                mean, share = np.mean(found[noise, seed]), np.mean(np.array(found[noise, seed]) >= 0.8)
+                print(
+                    f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s: mean IoU {mean:.3f}, >= .8 {share:.3f}",
+                    flush=True,
+                )
+        gain = np.mean([np.subtract(found["measured", seed], found["none", seed]) for seed in range(words.seeds)], axis=0)
+        low, high = bootstrap_interval(gain.tolist(), images)
+        print(f"measured against none, {len(gain)} rows, mean of {words.seeds} seeds: {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
