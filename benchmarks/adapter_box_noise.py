@@ -41,10 +41,8 @@ if __name__ == "__main__":
                 given = scored({"adapter": pasam_engine(adapter, "cpu", again=0)}, workspace, {"as given": (1.0, 0.0)})
                 found[noise, seed], images = given["adapter", "as given"]
                 mean, share = np.mean(found[noise, seed]), np.mean(np.array(found[noise, seed]) >= 0.8)
-                print(
-                    f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s: mean IoU {mean:.3f}, >= .8 {share:.3f}",
-                    flush=True,
-                )
+                said = f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s"
+                print(f"{said}: mean IoU {mean:.3f}, >= .8 {share:.3f}", flush=True)
         gain = np.mean([np.subtract(found["measured", seed], found["none", seed]) for seed in range(words.seeds)], axis=0)
         low, high = bootstrap_interval(gain.tolist(), images)
         print(f"measured against none, {len(gain)} rows, mean of {words.seeds} seeds: {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
