@@ -77,7 +77,7 @@ def train_adapter(
     batch: Annotated[int, typer.Option(help="Objects a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 8e-4,
     seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the boxes.")] = 0,
-    box_noise: Annotated[str, typer.Option(help="measured (this workspace's own errors) or none (the official recipe).")] = "measured",
+    box_noise: Annotated[str, typer.Option(help="measured (this workspace's own errors) or none (exact boxes).")] = "measured",
     gross: Annotated[float, typer.Option(help="Share of grossly wrong prompts: 0.6 to 1.5 times as large, moved by a quarter.")] = 0.3,
     encoder: Annotated[bool, typer.Option("--encoder/--no-encoder", help="Train the image encoder, too.")] = True,
     base: Annotated[Path | None, typer.Option(help="A compact SAM to adapt; left out: the built-in one.")] = None,

@@ -92,11 +92,18 @@ class Workspace:
             yield
 
     def set_adapter(self, name: str) -> None:
-        """Name the adapter that `refine-masks` uses from now on; the rest of the settings file stays as people wrote it."""
+        """Name the adapter that `refine-masks` uses from now on; the rest of the settings file stays as people wrote it.
+
+        Raises:
+            InputError: the file says `adapter` in a way that cannot be changed in place.
+        """
         path = self.root / SETTINGS_FILE
-        text, line = path.read_text(encoding="utf-8"), f"adapter = {json.dumps(name)}"
-        changed, count = re.subn(r"(?m)^adapter\s*=.*$", line, text)
-        write_durably(path, (changed if count else f"{text.rstrip()}\n{line}\n").encode())
+        text, value = path.read_bytes().decode("utf-8"), json.dumps(name)
+        changed, count = re.subn(r"""(?m)^([ \t]*(["']?)adapter\2[ \t]*=[ \t]*)("[^"\r\n]*"|'[^'\r\n]*')""", rf"\g<1>{value}", text)
+        changed = changed if count else f"{text.rstrip()}\nadapter = {value}\n"
+        if tomllib.loads(changed).get("adapter") != name:
+            raise InputError(f"{path}: its line for adapter cannot be changed; write adapter = {value} yourself")
+        write_durably(path, changed.encode())
         self.settings = self.settings.model_copy(update={"adapter": name})
 
     def adapter(self) -> Path | None:

@@ -38,7 +38,13 @@ class Truth:
         except Refusal as reason:
             raise InputError(f"--truth {path}: {reason}") from None
         self.path = path
-        self.by_id: dict[Any, Annotation] = {plain_id(item.get("id")): item for item in coco.annotations if isinstance(item, dict)}
+        self.by_id: dict[Any, Annotation] = {}
+        for place, item in enumerate(coco.annotations):
+            key = plain_id(item.get("id")) if isinstance(item, dict) else None
+            if key is None or key in self.by_id:
+                what = f"id {key!r} is used before" if key is not None else "has no id that is a whole number or a string"
+                raise InputError(f"--truth {path}: annotations[{place}]: {what}; every annotation needs one of its own")
+            self.by_id[key] = item
         self._by_image: dict[str, list[Annotation]] = defaultdict(list)
         stems = Counter(PurePosixPath(str(image.get("file_name"))).stem for image in coco.images.values())
         for annotation in self.by_id.values():

@@ -18,13 +18,14 @@ from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, write_durably
 from risbench.core.workspace import ADAPTERS, Workspace, read_records
 from risbench.formats.truth import Truth
-from risbench.refine.adapter_data import Boxes, Known, from_records, from_truth, split_by_scene, summary_of
+from risbench.refine.adapter_data import Boxes, Known, check_images, from_records, from_truth, split_by_scene, summary_of
 from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
-from risbench.refine.train_adapter import AdapterRecipe, ranks, store, train
+from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, store, train
 from risbench.sam.adapter_file import load_adapted
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_weights import load_compact
+from risbench.sam.device import out_of_memory
 
 NOISES: Final = ("measured", "none")
 FEWEST_OBJECTS: Final = 8
@@ -65,7 +66,10 @@ def train_adapter(
     with opened.lock("train-adapter") if rank == 0 else contextlib.nullcontext():
         records = list(read_records(opened.latest()))
         known = from_truth(records, Truth(Path(truth))) if truth is not None else from_records(records)
-        return _adapt(opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet)
+        try:
+            return _adapt(opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet)
+        except RuntimeError as error:
+            raise out_of_memory(error, "free the device, give a smaller --batch, or run without --gpu") or error from error
 
 
 def _adapt(
@@ -82,6 +86,7 @@ def _adapt(
     if len(known.objects) < FEWEST_OBJECTS:
         count = len(known.objects)
         raise InputError(f"{opened.root}: {count} true masks, an adapter needs {FEWEST_OBJECTS}; give more with --truth, or review first")
+    check_images(opened.root, records, known.objects)
     learn, check = split_by_scene(known.objects)
     said: list[str] = []
     if not check or not learn:
@@ -109,7 +114,10 @@ def _adapt(
     summary: dict[str, Any] = {"known": summary_of(known), "box_noise": noise.summary() if noise else None, "said": said}
     finished = _finished(opened, plan)
     if finished is not None:
-        opened.set_adapter(finished.name)
+        if ranks()[0] == 0:
+            if _helps(_settings(finished)):
+                opened.set_adapter(finished.name)
+            _leave(opened.root / ADAPTERS / _TRAINING, plan)
         return {**_settings(finished), **summary, **_names(opened, finished), "state": "up to date", "rank": ranks()[0]}
     out = opened.root / ADAPTERS / _TRAINING
     try:
@@ -123,8 +131,11 @@ def _adapt(
     folder = _stored(opened, out, tensors, digest, base, settings)
     adapted, _ = load_adapted(folder / "adapter.safetensors", device, base)
     before_and_after(folder / "before_after.png", opened.root, check, boxes, model.to(device), adapted, recipe.seed)
-    opened.set_adapter(folder.name)
-    shutil.rmtree(out)
+    if _helps(settings):
+        opened.set_adapter(folder.name)
+    else:
+        said.append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
+    _leave(out, plan)
     return {**settings, **_names(opened, folder), "state": "done", "seconds": made["seconds"], "rank": 0}
 
 
@@ -143,14 +154,28 @@ def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest:
     return folder
 
 
+def _helps(settings: Mapping[str, Any]) -> bool:
+    return bool(settings["best"]["mean_iou"] > settings["looks"][0]["mean_iou"])
+
+
+def _leave(out: Path, plan: str) -> None:
+    """Remove what a finished training leaves, and nothing of another one that may still go on."""
+    if plan_of(out) == plan:
+        shutil.rmtree(out)
+
+
 def _names(opened: Workspace, folder: Path) -> dict[str, str]:
     return {"adapter": folder.name, "picture": str((folder / "before_after.png").relative_to(opened.root))}
 
 
 def _finished(opened: Workspace, plan: str) -> Path | None:
     for path in sorted((opened.root / ADAPTERS).glob("*/settings.json")):
-        if len(path.parent.name) == 12 and _settings(path.parent).get("plan") == plan and (path.parent / "before_after.png").is_file():
-            return path.parent
+        folder = path.parent
+        if len(folder.name) != 12 or _settings(folder).get("plan") != plan or not (folder / "before_after.png").is_file():
+            continue
+        weights = folder / "adapter.safetensors"
+        if weights.is_file() and sha256_of_file(weights).startswith(folder.name):
+            return folder
     return None
 
 
@@ -183,9 +208,9 @@ def _card(settings: Mapping[str, Any], digest: str) -> str:
 
 
 def _check(recipe: AdapterRecipe, box_noise: str, gross: float) -> None:
-    for name, low in (("steps", 1), ("batch", 1), ("seed", 0)):
-        if getattr(recipe, name) < low:
-            raise OptionError(f"--{name} {getattr(recipe, name)}: must be at least {low}")
+    for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 10**6)):
+        if not low <= getattr(recipe, name) <= high:
+            raise OptionError(f"--{name} {getattr(recipe, name)}: must lie between {low} and {high}")
     if not 0 < recipe.learning_rate < 1:
         raise OptionError(f"--learning-rate {recipe.learning_rate}: must lie between 0 and 1")
     if box_noise not in NOISES:

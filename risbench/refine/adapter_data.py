@@ -20,6 +20,7 @@ from risbench.core.geometry import box_iou, invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle, mask_of
 from risbench.core.record import REVIEWED, Box, Record
+from risbench.core.storage import sha256_of_file
 from risbench.formats.truth import Truth, box_of, mask_in_record
 from risbench.refine.box_noise import BoxNoise, Pair, distorted
 from risbench.refine.builtin_data import Batch, batch_of, crop_example
@@ -100,9 +101,14 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
             else:
                 box = box_of(truth.by_id[ranked[0][1]])
                 assert box is not None, "what is ranked has a box"
-                pairs.append(Pair(target.box, map_box(invert_affine(record.placement.affine), box), target.box_precision))
+                here = map_box(invert_affine(record.placement.affine), box)
+                # both are cut by the image's border: what lies beyond is no error of the box
+                pairs.append(Pair(target.box, _within(here, record), target.box_precision))
     for record in of_image.values():
         for annotation in truth.in_image(record):
+            if annotation.get("iscrowd") == 1:
+                left_out["crowd"] += 1
+                continue
             try:
                 found = _object(record, mask_in_record(record, annotation), truth.class_of(annotation) or "unknown")
             except Refusal as reason:
@@ -116,6 +122,11 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
         count = len(truth.by_id)
         raise InputError(f"--truth {truth.path}: none of its {count:,} annotations lies in an image of the workspace; compare file names")
     return Known(tuple(objects), tuple(pairs), left_out)
+
+
+def _within(box: Box, record: Record) -> Box:
+    width, height = float(record.image.width), float(record.image.height)
+    return (max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height))
 
 
 def _object(record: Record, mask: NDArray[np.bool_], category: str | None = None) -> TrueObject | None:
@@ -181,6 +192,20 @@ class Images:
         while self._bytes > _IMAGE_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return pixels
+
+
+def check_images(root: Path, records: Sequence[Record], objects: Sequence[TrueObject]) -> None:
+    """Read every image that is learnt from once: an error in a loader's process would come as a traceback, and hours later.
+
+    Raises:
+        InputError: one is gone, or is not the image that was ingested.
+    """
+    wanted = {item.image for item in objects}
+    for path, digest in sorted({(record.image.path, record.image.sha256) for record in records if record.image.path in wanted}):
+        if not (root / path).is_file():
+            raise InputError(f"{root / path}: is gone; run ingest again")
+        if sha256_of_file(root / path) != digest:
+            raise InputError(f"{root / path}: is not the image that was ingested; run ingest again")
 
 
 class TrueExamples(IterableDataset[Batch]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,15 +36,14 @@ _VALIDATION_MOST: Final = 384
 LOOK_EVERY: Final = 200
 _LOG_EVERY: Final = 20
 CHECKPOINT: Final = "last.pt"
-BEST: Final = "best.pt"
 
 
 @dataclass(frozen=True)
 class AdapterRecipe:
     """The settings of a training; a run resumed with others is refused.
 
-    Learning rates are Adam's; the encoder's is its share of the adapter's. `points` lets the adapter append its own points
-    from the first step on (the official recipe waits for five epochs).
+    Learning rates are Adam's; the encoder's is its share of the adapter's. The adapter appends its points from the first step on
+    (the official recipe waits for five epochs).
     """
 
     seed: int = 0
@@ -69,17 +69,28 @@ def ranks() -> tuple[int, int]:
     """Return this process's number and how many train together: torchrun's RANK and WORLD_SIZE, 0 and 1 without it.
 
     Raises:
-        OptionError: they are no numbers.
+        OptionError: they are no numbers, or the others cannot be found.
     """
+    said = ", ".join(f"{name}={os.environ.get(name)}" for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     try:
         rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
-        raise OptionError(
-            f"RANK={os.environ.get('RANK')}, WORLD_SIZE={os.environ.get('WORLD_SIZE')}: must be numbers, as torchrun sets them"
-        ) from None
-    if count > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        raise OptionError(f"{said}: must be as torchrun sets them") from None
+    if not 0 <= rank < max(count, 1) or count < 1 or (count > 1 and not os.environ.get("MASTER_ADDR")):
+        raise OptionError(f"{said}: must be as torchrun sets them; unset them to train in one process")
     return rank, count
+
+
+def joined(device: str) -> str:
+    """Join the processes that train together, if there are several, and return this one's device."""
+    if ranks()[1] == 1:
+        return device
+    if device == "cuda":
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return device
 
 
 class Objective(nn.Module):
@@ -95,7 +106,9 @@ class Objective(nn.Module):
         assert found.maps is not None, "an adapted model has maps"
         masks = found.masks[:, :1].float() - self.model.settings.threshold
         maps = type(found.maps)(*(part.float() for part in vars(found.maps).values()))
-        return pa_losses(masks, maps, batch.cover[:, None])
+        # CUDA's autocast forbids the binary cross-entropy of probabilities, whatever their precision
+        with torch.autocast(masks.device.type, enabled=False):
+            return pa_losses(masks, maps, batch.cover[:, None].float())
 
 
 def trainable(model: CompactSam, *, encoder: bool) -> list[str]:
@@ -107,9 +120,10 @@ class Training:
     """A model, its running average and its optimiser; every step is a function of the recipe and its number."""
 
     def __init__(self, base: CompactSam, recipe: AdapterRecipe, device: str) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device = recipe, joined(device)
+        self.kind = "cuda" if self.device.startswith("cuda") else self.device
         torch.manual_seed(recipe.seed)
-        model = adapted_from(base).to(device).to(memory_format=torch.channels_last)
+        model = adapted_from(base).to(self.device).to(memory_format=torch.channels_last)
         self.names = trainable(model, encoder=recipe.encoder)
         wanted = set(self.names)
         for name, value in model.named_parameters():
@@ -151,7 +165,8 @@ class Training:
     def gradients(self, number: int, batch: Batch) -> PaLosses:
         """Leave the gradients of a batch on the model and return its losses.
 
-        Where the device's memory runs out the batch is cut in halves whose gradients are added up: the step stays the same.
+        Where the device's memory runs out the batch is cut in halves whose gradients are added up: the step stays the same. Not so
+        under torchrun, where a smaller --batch is the way.
 
         Raises:
             EnvironmentLacks: the loss is not a finite number, or there is no memory for a single object.
@@ -160,12 +175,13 @@ class Training:
             try:
                 return self._gradients(number, batch)
             except RuntimeError as error:
-                lacking = out_of_memory(error, "free the device, or run without --gpu")
+                lacking = out_of_memory(error, "free the device, give a smaller --batch, or run without --gpu")
                 if lacking is None:
                     raise
-                if 2 * self.pieces > len(batch.crops):
+                if self.ranks > 1 or self.pieces >= len(batch.crops):
+                    # several processes would have to agree on the pieces before any of them goes on
                     raise lacking from error
-                self.pieces *= 2
+                self.pieces = min(2 * self.pieces, len(batch.crops))
 
     def _gradients(self, number: int, batch: Batch) -> PaLosses:
         self.optimizer.zero_grad(set_to_none=True)
@@ -175,7 +191,7 @@ class Training:
         step = -(-count // self.pieces)
         for start in range(0, count, step):
             piece = Batch(*(part[start : start + step].to(self.device) for part in vars(batch).values()))
-            with torch.autocast(self.device, torch.bfloat16):
+            with torch.autocast(self.kind, torch.bfloat16):
                 found: PaLosses = self.parallel(piece, gumbel[start : start + step].to(self.device))
             if not finite(found):
                 raise EnvironmentLacks(f"step {number}: the loss is not finite: {found.parts()}; lower --learning-rate")
@@ -216,7 +232,7 @@ def validated(model: nn.Module, batches: Sequence[Batch], device: str) -> dict[s
     """Return mean IoU and mean boundary IoU of a model's masks on crops."""
     ious, boundaries = [], []
     for batch in batches:
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device.partition(":")[0], torch.bfloat16):
             found = model.run(batch.crops.to(device).float(), batch.boxes.to(device), batch.prompts.to(device))  # type: ignore[operator]
         logits = found.masks[:, 0].float().cpu().numpy() - model.settings.threshold  # type: ignore[union-attr]
         for values, cover in zip(logits, batch.cover.numpy(), strict=True):
@@ -230,7 +246,8 @@ def validation_batches(root: Path, objects: Sequence[TrueObject], boxes: Boxes, 
     chosen = list(objects)
     if len(chosen) > _VALIDATION_MOST:
         chosen = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))[:_VALIDATION_MOST]]
-    size = min(32, len(chosen))
+    # a divisor, so that every object is looked at exactly once
+    size = max(count for count in range(1, min(32, len(chosen)) + 1) if len(chosen) % count == 0)
     examples = TrueExamples(root, chosen, boxes, seed + 1_000_003, 0, len(chosen) // size, size, side)
     images = Images(root)
     return [examples.make(index, images) for index in range(len(chosen) // size)]
@@ -262,23 +279,24 @@ def train(
     side = run.model.settings.side_px
     batches = validation_batches(root, check, boxes, side, recipe.seed)
     if not looks:
-        looks = [{"step": 0, **validated(run.model, batches, device)}]
+        looks = [{"step": 0, **validated(run.model, batches, run.device)}]
     examples = TrueExamples(root, learn, boxes, recipe.seed, start, recipe.steps, recipe.batch, side)
     examples.rank, examples.ranks = run.rank, run.ranks
     data = DataLoader(examples, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
     began = time.monotonic()
-    with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, SummaryWriter(str(out / "tensorboard"), purge_step=start) as board:
+    with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
         bar.advance(start)
         for step, batch in enumerate(data, start):
             losses = run.step(step, batch)
             last = step + 1 == recipe.steps
-            if step % _LOG_EVERY == 0 or last:
+            if board is not None and (step % _LOG_EVERY == 0 or last):
                 for name, value in losses.parts().items():
                     board.add_scalar(f"loss/{name}", value, step)
             if (step + 1) % (look_every or LOOK_EVERY) == 0 or last:
-                look = {"step": step + 1, **validated(run.averaged.module, batches, device)}
+                look = {"step": step + 1, **validated(run.averaged.module, batches, run.device)}
                 looks.append(look)
-                for name in ("mean_iou", "boundary_iou"):
+                for name in ("mean_iou", "boundary_iou") if board is not None else ():
+                    assert board is not None, "checked above"
                     board.add_scalar(f"validation/{name}", look[name], step + 1)
                 if best is None or look["mean_iou"] > best["look"]["mean_iou"]:
                     best = {"look": look, "tensors": {name: value.detach().cpu().clone() for name, value in run.tensors().items()}}
@@ -287,6 +305,16 @@ def train(
             bar.advance(1)
     assert best is not None, "the last step is always looked at"
     return best["tensors"], {"looks": looks, "best": best["look"], "seconds": round(time.monotonic() - began, 1)}
+
+
+@contextlib.contextmanager
+def _board(out: Path, rank: int, start: int) -> Iterator[SummaryWriter | None]:
+    """Give the first process TensorBoard's writer, the others nothing."""
+    if rank:
+        yield None
+        return
+    with SummaryWriter(str(out / "tensorboard"), purge_step=start) as board:
+        yield board
 
 
 def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]]]:
@@ -303,6 +331,16 @@ def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] |
         raise InputError(f"{path}: holds a run with other options or other truth; remove {out} to start anew, or give the same options")
     run.restore(state)
     return int(state["step"]), state["best"], list(state["looks"])
+
+
+def plan_of(out: Path) -> str | None:
+    """Return whose run a folder holds: its plan's digest, or None where it holds none that can be read."""
+    try:
+        state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 - a torn file makes the reader fail in any way; it is nobody's then
+        return None
+    plan = state.get("plan") if isinstance(state, dict) else None
+    return plan if isinstance(plan, str) else None
 
 
 def _keep(path: Path, state: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ import torch
 
 from risbench.core.errors import EnvironmentLacks
 
-_SIGNS: Final = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_SIGNS: Final = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def out_of_memory(error: RuntimeError, advice: str) -> EnvironmentLacks | None:
-    """Return the user's error where a device's memory ran out, in any of the ways that PyTorch says so; else None."""
+    """Return the user's error where a device's memory ran out, in the ways that PyTorch is known to say so; else None."""
     said = " ".join(str(error).split())
     if not isinstance(error, torch.cuda.OutOfMemoryError) and not any(sign in said for sign in _SIGNS):
         return None

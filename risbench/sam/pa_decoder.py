@@ -142,7 +142,7 @@ class PaDecoder(MaskDecoder):  # type: ignore[misc]  # segment-anything has no t
         points_active: bool = True,
         gumbel: Tensor | None = None,
     ) -> PaOutput:
-        """Return masks of B prompts on N images; without a `guide` the adapter is off and the masks are SAM's.
+        """Return masks of B prompts on N images; without a `guide` the adapter is off, and the masks are SAM's where only it was trained.
 
         Args:
             embedding: (N, D, rows, columns), from any encoder of the family.

@@ -100,7 +100,7 @@ class PasamPredictor:
     """PA-SAM and the embedding of one image; all prompts of an image are decoded together.
 
     `squash` brings every image to the input's square, as the published code does; `pad` keeps its shape, as SAM does.
-    With `adapter` off it is plain SAM.
+    With `adapter` off it is plain SAM but for what PA-SAM trains beside the adapter: mask tokens, upscaling, hypernetworks.
     """
 
     def __init__(self, model: PaSam, resize: Resize = "squash", *, adapter: bool = True) -> None:
