@@ -50,6 +50,7 @@ _FOCUS_PX: Final = (18.0, 360.0)
 _MIN_SIDE_PX: Final = 9.0
 _MIN_AREA_PX: Final = 48
 _FEWEST_PX: Final = 12
+_SURELY_PX: Final = 400.0
 _MIN_VISIBLE: Final = 0.4
 
 
@@ -238,10 +239,14 @@ class _Painter:
             return False
         points = spot.hull(self.metre_px)
         if (points > 2).all() and (points < SIDE_PX - 2).all():
-            return int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
+            return self._shows(spot, cv2.contourArea(points.astype(np.float32)))
         area = cv2.contourArea(points.astype(np.float32))
-        enough = bool(here.sum() * _COARSE**2 > max(_MIN_VISIBLE * area, _MIN_AREA_PX))
-        return enough and int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
+        seen = float(here.sum()) * _COARSE**2
+        return seen > max(_MIN_VISIBLE * area, _MIN_AREA_PX) and self._shows(spot, seen)
+
+    def _shows(self, spot: _Spot, hull_area: float) -> bool:
+        """Return whether a spot's mask holds pixels enough; of a hull of 400 px even thin wings and blades do."""
+        return hull_area > _SURELY_PX or int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
 
     def _take(self, spots: list[_Spot]) -> None:
         self.taken |= self._coarse(spots, 0.06)
