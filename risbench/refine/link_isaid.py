@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, OptionError, Refusal
-from risbench.core.geometry import box_iou, map_box, mask_bounds, window_starts
+from risbench.core.geometry import box_iou, map_box, window_starts
 from risbench.core.imagery import read_raster
 from risbench.core.masks import encode_rle
 from risbench.core.progress import Progress
@@ -86,7 +87,7 @@ class _Found:
         self.counts: Counter[str] = Counter()
 
 
-def instance_ids(path: Path) -> NDArray[np.int64]:
+def instance_ids(path: Path) -> NDArray[np.uint32]:
     """Return the instance of every pixel (height, width), 0 for none: R + 256 G + 65536 B of iSAID's picture.
 
     Raises:
@@ -94,10 +95,11 @@ def instance_ids(path: Path) -> NDArray[np.int64]:
     """
     try:
         with open(path, "rb") as file:
-            pixels = np.asarray(read_raster(file, path.name).pixels, dtype=np.int64)
+            pixels = read_raster(file, path.name).pixels
     except (OSError, Refusal) as reason:
         raise InputError(f"{path}: {reason}") from None
-    return np.asarray(pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2], dtype=np.int64)
+    red, green, blue = (pixels[..., plane].astype(np.uint32) for plane in range(3))
+    return np.asarray(red + (green << 8) + (blue << 16), dtype=np.uint32)
 
 
 def _order(record: Record) -> tuple[str, str, str]:
@@ -113,7 +115,7 @@ def _scene_of(record: Record, files: dict[str, Path]) -> str | None:
     return window["scene"] if window is not None and window["scene"] in files else None
 
 
-def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.int64], scene: str) -> None:
+def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.uint32], scene: str) -> None:
     """Add the instances of one source image, and link its records to them."""
     name = PurePosixPath(records[0].image.source_path)
     width, height = records[0].placement.source_width, records[0].placement.source_height
@@ -124,27 +126,26 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.int64]
     left, top = corner
     here = ids[top : top + height, left : left + width]
     if here.shape != (height, width):
-        padded = np.zeros((height, width), np.int64)
+        padded = np.zeros((height, width), np.uint32)
         padded[: here.shape[0], : here.shape[1]] = here
         here = padded
     image_id = len(found.images) + 1
     found.images.append({"id": image_id, "file_name": name.name, "width": width, "height": height})
     instances = list(_instances(here))
     annotation_ids = []
-    for number, mask, bounds in instances:
-        size, counts = encode_rle(mask)
-        box = [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
+    for one in instances:
+        left_x, top_y, right_x, bottom_y = one.bounds
         annotation_ids.append(len(found.annotations) + 1)
         found.annotations.append(
             {
                 "id": annotation_ids[-1],
                 "image_id": image_id,
                 "category_id": len(CLASSES) + 1,
-                "bbox": box,
-                "area": int(mask.sum()),
+                "bbox": [left_x, top_y, right_x - left_x, bottom_y - top_y],
+                "area": one.area,
                 "iscrowd": 0,
-                "segmentation": {"size": list(size), "counts": counts},
-                "isaid_id": number,
+                "segmentation": {"size": list(one.size), "counts": one.counts},
+                "isaid_id": one.number,
             }
         )
     for record in records:
@@ -152,9 +153,7 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.int64]
             found.counts["several_targets"] += 1
             continue
         box_there = map_box(record.placement.affine, record.targets[0].box)
-        ranked = sorted(
-            ((box_iou(box_there, bounds), k) for k, (_, _, bounds) in enumerate(instances)), key=lambda pair: (-pair[0], pair[1])
-        )
+        ranked = sorted(((box_iou(box_there, one.bounds), k) for k, one in enumerate(instances)), key=lambda pair: (-pair[0], pair[1]))
         if not ranked or ranked[0][0] < _MIN_IOU:
             found.counts["no_instance_overlaps"] += 1
         elif len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AMBIGUITY:
@@ -165,7 +164,7 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.int64]
             found.annotations[annotation - 1]["category_id"] = CLASSES.index(record.category.name) + 1
 
 
-def _corner(stem: str, scene: str, ids: NDArray[np.int64], width: int, height: int) -> tuple[int, int] | None:
+def _corner(stem: str, scene: str, ids: NDArray[np.uint32], width: int, height: int) -> tuple[int, int] | None:
     """Return the left and top pixel of a source image in its scene; None where the scene has no window of its number."""
     if stem == scene:
         return (0, 0)
@@ -176,9 +175,31 @@ def _corner(stem: str, scene: str, ids: NDArray[np.int64], width: int, height: i
     return corners[number] if number < len(corners) else None
 
 
-def _instances(ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_], Box]]:
-    for number in np.unique(ids).tolist():
-        mask = ids == number
-        bounds = mask_bounds(mask)
-        if number and bounds is not None and mask.sum() >= _MIN_AREA_PX:
-            yield number, mask, bounds
+@dataclass(frozen=True)
+class _Instance:
+    """One instance as it shows: its number, COCO RLE, pixels and upright box."""
+
+    number: int
+    size: tuple[int, int]
+    counts: str
+    area: int
+    bounds: Box
+
+
+def _instances(ids: NDArray[np.uint32]) -> Iterator[_Instance]:
+    """Yield the instances of a picture (height, width) of numbers, in their order; one mask is in memory at a time."""
+    rows, columns = np.nonzero(ids)
+    numbers = ids[rows, columns]
+    order = np.argsort(numbers, kind="stable")
+    rows, columns, numbers = rows[order], columns[order], numbers[order]
+    starts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]])) if len(numbers) else np.zeros(0, int)
+    for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        if stop - start < _MIN_AREA_PX:
+            continue
+        mask = np.zeros(ids.shape, np.uint8, order="F")
+        mask[rows[start:stop], columns[start:stop]] = 1
+        size, counts = encode_rle(mask)
+        low = columns[start:stop].min(), rows[start:stop].min()
+        high = columns[start:stop].max() + 1, rows[start:stop].max() + 1
+        bounds = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+        yield _Instance(int(numbers[start]), size, counts, int(stop - start), bounds)
