@@ -128,11 +128,13 @@ class PasamEngine:
             for index, answer in zip(asked, self._adapted.segment(list(asked.values())), strict=True):
                 used[index], answers[index] = asked[index], answer
                 times[index] += 1
-        with _memory_explained():
-            plain = self._plain.predict([SamPrompt(prompt.box, prompt.quad) for prompt in used]).logits
-        for index, answer in enumerate(answers):
-            answer.scores["plain_agreement"] = mask_iou(answer.values > 0, plain[index] > 0)
-            answer.scores["prompted_again"] = float(times[index])
+        at_once = max(1, LOGITS_BYTES // (4 * max(1, answers[0].values.size))) if answers else 1
+        for start in range(0, len(used), at_once):
+            with _memory_explained():
+                plain = self._plain.predict([SamPrompt(prompt.box, prompt.quad) for prompt in used[start : start + at_once]]).logits
+            for answer, logits, count in zip(answers[start : start + at_once], plain, times[start : start + at_once], strict=True):
+                answer.scores["plain_agreement"] = mask_iou(answer.values > 0, logits > 0)
+                answer.scores["prompted_again"] = float(count)
         return [replace(answer, box=prompt.box) if count else answer for answer, prompt, count in zip(answers, used, times, strict=True)]
 
 
