@@ -21,8 +21,8 @@ from risbench.formats.truth import Truth
 from risbench.refine.adapter_data import Boxes, Known, check_images, from_records, from_truth, split_by_scene, summary_of
 from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
-from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, store, train
-from risbench.sam.adapter_file import load_adapted
+from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, train
+from risbench.sam.adapter_file import load_adapted, save_adapter
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_weights import load_compact
 from risbench.sam.device import out_of_memory
@@ -118,23 +118,23 @@ def _adapt(
             if _helps(_settings(finished)):
                 opened.set_adapter(finished.name)
             _leave(opened.root / ADAPTERS / _TRAINING, plan)
-        return {**_settings(finished), **summary, **_names(opened, finished), "state": "up to date", "rank": ranks()[0]}
+        return {**_settings(finished), **_names(opened, finished), "state": "up to date", "rank": ranks()[0]}
     out = opened.root / ADAPTERS / _TRAINING
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain_os_error(error, out) from error
-    tensors, made = train(model, opened.root, learn, check, boxes, recipe, out, device=device, inputs=inputs, quiet=quiet)
+    tensors, made = train(model, opened.root, learn, check, boxes, recipe, out, device=device, plan=plan, quiet=quiet)
     if ranks()[0] > 0:
         return {**summary, "looks": made["looks"], "best": made["best"], "state": "done", "rank": ranks()[0]}
     settings = {"plan": plan, "recipe": asdict(recipe), "inputs": inputs, "looks": made["looks"], "best": made["best"], **summary}
+    if not _helps(settings):
+        said.append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
     folder = _stored(opened, out, tensors, digest, base, settings)
     adapted, _ = load_adapted(folder / "adapter.safetensors", device, base)
     before_and_after(folder / "before_after.png", opened.root, check, boxes, model.to(device), adapted, recipe.seed)
     if _helps(settings):
         opened.set_adapter(folder.name)
-    else:
-        said.append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
     _leave(out, plan)
     return {**settings, **_names(opened, folder), "state": "done", "seconds": made["seconds"], "rank": 0}
 
@@ -142,7 +142,8 @@ def _adapt(
 def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest: str, base: Path | None, settings: dict[str, Any]) -> Path:
     """Write the adapter, its settings and its card, and move them to the name that their sha256 gives."""
     ready = out / "ready"
-    store(ready, dict(tensors), digest, {"plan": settings["plan"], "recipe": settings["recipe"]})
+    ready.mkdir(exist_ok=True)
+    save_adapter(ready / "adapter.safetensors", tensors, digest, {"plan": settings["plan"], "recipe": settings["recipe"]})
     if base is not None:
         shutil.copyfile(base, ready / "base.safetensors")
     write_durably(ready / "settings.json", (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())

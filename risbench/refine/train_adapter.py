@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +22,11 @@ from torch.utils.tensorboard import SummaryWriter
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import boundary_iou, mask_iou
 from risbench.core.progress import Progress
-from risbench.core.storage import digest_of, write_durably
+from risbench.core.storage import write_durably
 from risbench.refine.adapter_data import Boxes, Images, TrueExamples, TrueObject
 from risbench.refine.builtin_data import Batch
-from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from, save_adapter
+from risbench.refine.schedule import learning_rate_at
+from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from
 from risbench.sam.compact import CompactSam
 from risbench.sam.device import out_of_memory
 from risbench.sam.pa_losses import PaLosses, finite, pa_losses
@@ -55,14 +54,6 @@ class AdapterRecipe:
     warm_up: int = 40
     average: float = 0.99
     clip: float = 1.0
-
-
-def rate_at(step: int, recipe: AdapterRecipe) -> float:
-    """Return the learning rate of a step: linear warm-up, then half a cosine to a hundredth."""
-    if step < recipe.warm_up:
-        return recipe.learning_rate * (step + 1) / recipe.warm_up
-    share = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
 def ranks() -> tuple[int, int]:
@@ -121,7 +112,7 @@ class Training:
 
     def __init__(self, base: CompactSam, recipe: AdapterRecipe, device: str) -> None:
         self.recipe, self.device = recipe, joined(device)
-        self.kind = "cuda" if self.device.startswith("cuda") else self.device
+        self.kind = self.device.partition(":")[0]
         torch.manual_seed(recipe.seed)
         model = adapted_from(base).to(self.device).to(memory_format=torch.channels_last)
         self.names = trainable(model, encoder=recipe.encoder)
@@ -155,7 +146,7 @@ class Training:
             EnvironmentLacks: the loss is not a finite number (all parts are named), or there is no memory for a single object.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(number, self.recipe) * group["share"]
+            group["lr"] = learning_rate_at(number, self.recipe) * group["share"]
         losses = self.gradients(number, batch)
         torch.nn.utils.clip_grad_norm_([value for group in self.optimizer.param_groups for value in group["params"]], self.recipe.clip)
         self.optimizer.step()
@@ -263,18 +254,18 @@ def train(
     out: Path,
     *,
     device: str,
-    inputs: dict[str, Any],
-    look_every: int | None = None,
+    plan: str,
     quiet: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train into a folder; return the best averaged tensors and what came of it. The same call goes on after an interruption.
+
+    `plan` is the digest of the recipe and of all that is learnt from: a run of another plan is not gone on with.
 
     Raises:
         InputError: the folder holds a run of another recipe or of other data, or a damaged checkpoint.
         EnvironmentLacks: a loss that is not finite, or no memory for a single crop.
     """
     run = Training(base, recipe, device)
-    plan = digest_of({"recipe": asdict(recipe), "inputs": inputs})
     start, best, looks = _resumed(run, out, plan)
     side = run.model.settings.side_px
     batches = validation_batches(root, check, boxes, side, recipe.seed)
@@ -292,12 +283,12 @@ def train(
             if board is not None and (step % _LOG_EVERY == 0 or last):
                 for name, value in losses.parts().items():
                     board.add_scalar(f"loss/{name}", value, step)
-            if (step + 1) % (look_every or LOOK_EVERY) == 0 or last:
+            if (step + 1) % LOOK_EVERY == 0 or last:
                 look = {"step": step + 1, **validated(run.averaged.module, batches, run.device)}
                 looks.append(look)
-                for name in ("mean_iou", "boundary_iou") if board is not None else ():
-                    assert board is not None, "checked above"
-                    board.add_scalar(f"validation/{name}", look[name], step + 1)
+                if board is not None:
+                    for name in ("mean_iou", "boundary_iou"):
+                        board.add_scalar(f"validation/{name}", look[name], step + 1)
                 if best is None or look["mean_iou"] > best["look"]["mean_iou"]:
                     best = {"look": look, "tensors": {name: value.detach().cpu().clone() for name, value in run.tensors().items()}}
                 if run.rank == 0:
@@ -347,9 +338,3 @@ def _keep(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_durably(path, buffer.getvalue())
-
-
-def store(folder: Path, tensors: dict[str, Tensor], base_sha256: str, notes: dict[str, Any]) -> None:
-    """Write `adapter.safetensors` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(folder / "adapter.safetensors", copy.copy(tensors), base_sha256, notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.progress import Progress
 from risbench.core.storage import explain_os_error, locked, sha256_of_file, write_durably
 from risbench.refine.builtin_data import Batch, CropExamples
+from risbench.refine.schedule import learning_rate_at
 from risbench.sam.compact import CompactSam, CompactSettings
 from risbench.sam.compact_weights import save_compact
 from risbench.sam.device import out_of_memory
@@ -44,14 +44,6 @@ class Recipe:
     warm_up: int = 200
     average: float = 0.998
     clip: float = 1.0
-
-
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step: linear warm-up, then half a cosine to 1 % of the peak."""
-    if step < recipe.warm_up:
-        return recipe.learning_rate * (step + 1) / recipe.warm_up
-    share = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
 def mask_loss(logits: Tensor, cover: Tensor) -> Tensor:

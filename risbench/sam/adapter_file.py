@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from risbench.core.errors import InputError
-from risbench.core.storage import sha256_of_file, write_durably
+from risbench.core.storage import sha256_of_file
 from risbench.sam.builtin import BUILTIN_SHA256, builtin_weights
 from risbench.sam.compact import CompactSam
 from risbench.sam.compact_weights import load_compact
+from risbench.sam.pa_decoder import TRAINED as PA_TRAINED
+from risbench.sam.tensor_file import not_finite, read_tensors, singles, write_tensors
 
 FORMAT: Final = "risbench PA adapter 1"
 # The IoU head sees no loss: what it says of a refined mask is the base's word.
-TRAINED: Final = (
-    "mask_decoder.guiding_conv.",
-    "mask_decoder.prompt_adapter.",
-    "mask_decoder.output_upscaling.",
-    "mask_decoder.output_hypernetworks_mlps.",
-    "mask_decoder.mask_tokens.",
-    "mask_decoder.skip_",
-    "mask_decoder.mix_",
-)
+TRAINED: Final = tuple(f"mask_decoder.{name}" for name in (*PA_TRAINED, "skip_", "mix_"))
 ENCODER: Final = "image_encoder."
 
 
@@ -61,12 +51,7 @@ def adapted_from(base: CompactSam) -> CompactSam:
 
 def save_adapter(path: Path, tensors: Mapping[str, Tensor], base_sha256: str, notes: Mapping[str, Any]) -> None:
     """Write trained tensors in half precision; the same tensors and notes give the same bytes."""
-    halved = {name: value.detach().cpu().half().contiguous() if value.is_floating_point() else value for name, value in tensors.items()}
-    bad = next((name for name, value in halved.items() if not bool(torch.isfinite(value.float()).all())), None)
-    if bad is not None:
-        raise ValueError(f"{bad} holds values that are no numbers in half precision")
-    header = {"risbench": json.dumps({"format": FORMAT, "base_sha256": base_sha256, "notes": dict(notes)}, sort_keys=True)}
-    write_durably(path, save(halved, metadata=header))
+    write_tensors(path, tensors, {"format": FORMAT, "base_sha256": base_sha256, "notes": dict(notes)})
 
 
 def read_adapter(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
@@ -77,15 +62,8 @@ def read_adapter(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such adapter")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get("risbench", "{}"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error})") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path}: no adapter (format {header.get('format') if isinstance(header, dict) else header!r}, not {FORMAT!r})")
-    bad = next((name for name, value in tensors.items() if not bool(torch.isfinite(value.float()).all())), None)
+    header, tensors = read_tensors(path, str(path), FORMAT)
+    bad = not_finite(tensors)
     if bad is not None:
         raise InputError(f"{path}: {bad} holds values that are not finite numbers; the file is damaged")
     return AdapterHeader(str(header.get("base_sha256")), header.get("notes") or {}), tensors
@@ -115,5 +93,5 @@ def load_adapted(path: Path, device: str = "cpu", base: Path | None = None) -> t
     absent = [name for name in own if name.startswith(TRAINED[:2]) and name not in tensors]
     if absent:
         raise InputError(f"{path}: lacks {absent[0]} and {len(absent) - 1} more tensors")
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}, strict=False)
+    model.load_state_dict(singles(tensors), strict=False)
     return model.eval().to(device), sha256_of_file(path)

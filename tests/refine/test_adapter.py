@@ -28,7 +28,8 @@ from risbench.refine.box_noise import BoxNoise, Pair, distorted  # noqa: E402
 from risbench.refine.builtin_data import Batch  # noqa: E402
 from risbench.refine.engines import Prompt, Segmentation  # noqa: E402
 from risbench.refine.sam_engine import contradicted, pasam_engine  # noqa: E402
-from risbench.refine.train_adapter import AdapterRecipe, Training, rate_at  # noqa: E402
+from risbench.refine.schedule import learning_rate_at  # noqa: E402
+from risbench.refine.train_adapter import AdapterRecipe, Training  # noqa: E402
 from risbench.sam.adapter_file import TRAINED, adapted_from, load_adapted, read_adapter, save_adapter  # noqa: E402
 from risbench.sam.compact import CompactSam, CompactSettings  # noqa: E402
 from risbench.sam.compact_weights import load_compact, save_compact  # noqa: E402
@@ -242,7 +243,7 @@ def test_a_loss_that_is_no_number_stops_with_all_its_parts(source: Path, world: 
 
 def test_the_rate_warms_up_and_falls_to_a_hundredth() -> None:
     recipe = AdapterRecipe(steps=100, warm_up=10)
-    rates = [rate_at(step, recipe) for step in range(101)]
+    rates = [learning_rate_at(step, recipe) for step in range(101)]
     assert rates[0] == pytest.approx(recipe.learning_rate / 10)
     assert max(rates) == rates[10] == pytest.approx(recipe.learning_rate)
     assert rates[100] == pytest.approx(0.01 * recipe.learning_rate)
@@ -377,7 +378,7 @@ def test_an_adapter_of_another_base_is_refused_by_both_names(tmp_path: Path, bas
     with pytest.raises(InputError, match="not a whole safetensors file"):
         load_adapted(path, base=base)
     save_compact(tiny(), path, {})
-    with pytest.raises(InputError, match="no adapter"):
+    with pytest.raises(InputError, match="format is 'risbench compact SAM 1', not 'risbench PA adapter 1'"):
         load_adapted(path, base=base)
 
 
@@ -420,6 +421,10 @@ def test_a_training_that_does_not_help_is_stored_and_not_used(
     assert (world / "adapters" / made["adapter"]).is_dir()
     assert Workspace.open(world).settings.adapter == ""
     assert any("no better than its base" in line for line in made["said"])
+    again = train_adapter(workspace=world, truth=source / "truth.json", recipe=SHORT, base=base, quiet=True)
+    assert again["state"] == "up to date"
+    assert again["said"] == made["said"]
+    assert Workspace.open(world).settings.adapter == ""
 
 
 def test_annotations_without_an_id_of_their_own_are_refused(tmp_path: Path) -> None:

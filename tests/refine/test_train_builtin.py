@@ -18,7 +18,8 @@ from risbench.core.geometry import box_iou  # noqa: E402
 from risbench.core.storage import locked  # noqa: E402
 from risbench.refine import builtin_data  # noqa: E402
 from risbench.refine.builtin_data import CropExamples, loosened  # noqa: E402
-from risbench.refine.train_builtin import Recipe, learning_rate_at, train_builtin  # noqa: E402
+from risbench.refine.schedule import learning_rate_at  # noqa: E402
+from risbench.refine.train_builtin import Recipe, train_builtin  # noqa: E402
 from risbench.sam.compact import CompactSettings  # noqa: E402
 from risbench.sam.compact_weights import load_compact  # noqa: E402
 from risbench.scenes.world import Scene, draw_scene  # noqa: E402
