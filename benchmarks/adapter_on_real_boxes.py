@@ -1,9 +1,10 @@
 """The adapter against its base on real images that it never saw, with the boxes as given and grossly distorted.
 
-    python benchmarks/adapter_on_real_boxes.py [--steps N] [--gross SHARE] [--box-noise measured|none] [--seed N] [--adapter FILE]
+    python benchmarks/adapter_on_real_boxes.py [--steps N] [--gross SHARE] [--seed N] [--workspace DIR] [--adapter FILE]
 
 NWPU VHR-10, --fit keep, token boxes. Images are cut 75 / 25 by a hash of their names: an adapter is trained on every mask of
-the larger part with `risbench train-adapter`, and scored on the rows of the smaller. `--adapter` scores one that is there.
+the larger part with `risbench train-adapter`, and scored on the rows of the smaller. `--adapter` scores one that is there;
+`--workspace` keeps the workspace, so that the same command goes on.
 Distorted boxes are the given ones at 0.6 and 1.5 times their sides, or moved by a quarter of them along both axes.
 """
 
@@ -90,19 +91,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--gross", type=float)
-    parser.add_argument("--box-noise", default="measured")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workspace", type=Path)
     parser.add_argument("--adapter", type=Path, help="score this one instead of training")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder) / "w"
+        workspace = words.workspace or Path(folder) / "w"
         risbench("ingest", REFER, "--fit", "keep", "-w", workspace)
         adapter = words.adapter
         if adapter is None:
             write_truth_of_the_rest(Path(folder) / "truth.json")
             options = [*(("--steps", words.steps) if words.steps else ()), *(("--gross", words.gross) if words.gross is not None else ())]
             began = time.monotonic()
-            more = ("--box-noise", words.box_noise, "--seed", words.seed, "-w", workspace)
+            more = ("--seed", words.seed, "-w", workspace)
             print(risbench("train-adapter", "--truth", Path(folder) / "truth.json", *options, *more)[0])
             print(f"trained in {time.monotonic() - began:.0f} s on {os.cpu_count()} cores\n")
             chosen = Workspace.open(workspace).adapter()

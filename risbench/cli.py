@@ -99,6 +99,9 @@ def refine_masks(
     ] = 0.25,
     redo_given: Annotated[bool, typer.Option("--redo-given", help="Make new masks also where the source brought some.")] = False,
     prompt_again: Annotated[int, typer.Option(help="For pasam: how often a box is replaced by its mask's own where the two disagree.")] = 3,
+    precision: Annotated[
+        str, typer.Option(help="Of a network's matrix products: fp32, bf16, or auto (bf16 on a GPU, and on CPUs made for it).")
+    ] = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Make a mask from every box; each image is read and encoded once."""
@@ -115,6 +118,7 @@ def refine_masks(
         rules=CleanRules(min_fragment, max_hole, max_outside),
         redo_given=redo_given,
         prompt_again=prompt_again,
+        precision=precision,
         quiet=json_,
     )
     show_result(result, json_, print_refine)

@@ -156,10 +156,9 @@ class Boxes:
 
     def draw(self, random: np.random.Generator, true: Box) -> Box:
         """Return a prompt for an object whose upright box is `true`."""
+        box = self.noise.draw(random, true) if self.noise else true
         if random.random() < self.gross_share:
-            box = distorted(random, true)
-        else:
-            box = self.noise.draw(random, true) if self.noise else true
+            box = distorted(random, box)
         return box if box_iou(box, true) > 0.05 else true
 
 

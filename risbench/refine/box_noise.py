@@ -81,9 +81,9 @@ class BoxNoise:
         return said
 
 
-def distorted(random: Random, true: Box) -> Box:
-    """Return a box that is grossly wrong: 0.6 to 1.5 times as large, moved by up to a quarter of its sides."""
-    x_min, y_min, x_max, y_max = true
+def distorted(random: Random, box: Box) -> Box:
+    """Return a box made grossly wrong: 0.6 to 1.5 times as large, moved by up to a quarter of its sides."""
+    x_min, y_min, x_max, y_max = box
     sides = np.array([x_max - x_min, y_max - y_min])
     centre = np.array([x_min + x_max, y_min + y_max]) / 2 + random.uniform(-0.25, 0.25, 2) * sides
     half = sides * np.exp(random.uniform(np.log(0.6), np.log(1.5))) * np.exp(random.normal(0, 0.08, 2)) / 2

@@ -32,6 +32,7 @@ def refine_masks(
     rules: CleanRules | None = None,
     redo_given: bool = False,
     prompt_again: int = 3,
+    precision: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Make a mask for every undecided record of the workspace and return the run's summary.
@@ -39,7 +40,8 @@ def refine_masks(
     The same call goes on where an interrupted one stopped, and changes nothing after a finished one; other options
     make the next round. Masks that the source brought are kept unless `redo_given`. What review has decided is
     carried over untouched. `auto` is the workspace's adapter (`pasam`) where it has one; that prompts a box which the mask
-    contradicts again with the mask's own, at most `prompt_again` times.
+    contradicts again with the mask's own, at most `prompt_again` times. `precision` is that of a network's matrix products: auto is
+    bf16 on a GPU, and on a CPU that multiplies it in hardware for SAMs that look at whole images, else fp32.
 
     Raises:
         OptionError: an option's value cannot be used.
@@ -74,6 +76,7 @@ def refine_masks(
     if name == "hf":
         need_packages("train")
     device = _device(gpu, name)
+    precise = _precision(precision, name, checkpoint, device)
     count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
@@ -81,7 +84,7 @@ def refine_masks(
         raise InputError(f"--checkpoint {checkpoint}: there is no such file")
     with opened.lock("refine-masks"):
         again = prompt_again if name == "pasam" else 0
-        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, count, rules, redo_given, again, quiet)
+        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, precise, count, rules, redo_given, again, quiet)
     if gpu and device == "cpu":
         said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
     if said:
@@ -94,6 +97,7 @@ def _run(
     engine: str,
     checkpoint: str | None,
     device: str,
+    precision: str,
     workers: int,
     rules: CleanRules,
     redo_given: bool,
@@ -105,6 +109,8 @@ def _run(
     if source_run is None:
         raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
     options = {"engine": engine, "device": device, "rules": asdict(rules), "redo_given": redo_given}
+    if engine in NETWORKS:
+        options["precision"] = precision
     if engine == "pasam":
         options["prompt_again"] = again
     inputs = {
@@ -118,7 +124,8 @@ def _run(
     if summary is not None:
         run.clean()
         return {**summary, "state": "up to date", "round": number}
-    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads=max(1, (os.cpu_count() or 1) // workers), again=again)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads, again, precision)
     if engine in NETWORKS:
         build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
     discarded = run.begin()
@@ -199,6 +206,25 @@ def _device(gpu: bool, engine: str) -> str:
     if not torch.cuda.is_available():
         raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
     return "cuda" if engine in NETWORKS else "cpu"
+
+
+def _precision(choice: str, engine: str, checkpoint: Path | str | None, device: str) -> str:
+    """Return fp32 or bf16 for an engine on a device."""
+    if choice not in ("auto", "fp32", "bf16"):
+        raise OptionError(f"--precision {choice}: must be auto, fp32 or bf16")
+    if engine not in ("builtin", "sam", "pasam"):
+        if choice == "bf16":
+            raise OptionError(f"--precision bf16: is for engines builtin, sam and pasam, not for {engine}")
+        return "fp32"
+    if choice != "auto":
+        return choice
+    # a compact SAM looks at crops, where little is gained on a CPU
+    compact = engine == "builtin" or (engine == "pasam" and Path(str(checkpoint)).suffix == ".safetensors")
+    if compact and device == "cpu":
+        return "fp32"
+    from risbench.sam.device import fast_precision
+
+    return fast_precision(device)
 
 
 def _check_rules(rules: CleanRules) -> None:

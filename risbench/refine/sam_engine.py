@@ -18,9 +18,10 @@ from risbench.sam.adapter_file import load_adapted
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
-from risbench.sam.device import out_of_memory
+from risbench.sam.device import dtype_of, out_of_memory
 from risbench.sam.pasam import PasamPredictor, load_pasam
 from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
+from risbench.sam.vit import fused
 from risbench.sam.weights import load_sam
 
 # Logits of a whole image are kept for every prompt and its two copies.
@@ -146,33 +147,38 @@ def contradicted(prompt: Prompt, answer: Segmentation) -> Prompt | None:
     return Prompt(bounds, None, prompt.category)
 
 
-def sam_engine(checkpoint: Path, device: str) -> SamEngine:
-    """Return Meta's SAM, of any size, or MobileSAM, from their own files."""
+def sam_engine(checkpoint: Path, device: str, precision: str = "fp32") -> SamEngine:
+    """Return Meta's SAM, of any size, or MobileSAM, from their own files; `precision` is the image encoder's."""
     with _memory_explained():
         model, digest = load_sam(checkpoint, device)
+        model.image_encoder = fused(model.image_encoder, dtype_of(precision))
     return SamEngine(BoxPredictor(model), digest)
 
 
-def builtin_engine(device: str, checkpoint: Path | None = None) -> SamEngine:
+def builtin_engine(device: str, checkpoint: Path | None = None, precision: str = "fp32") -> SamEngine:
     """Return the shipped compact SAM, or another one of its kind from a file."""
     with _memory_explained():
         model, digest = load_builtin(device) if checkpoint is None else load_compact(checkpoint, device)
-    return SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
+    dtype = dtype_of(precision)
+    return SamEngine(CompactPredictor(model, dtype=dtype), digest, rough=CompactPredictor(model, views=1, dtype=dtype))
 
 
-def pasam_engine(adapter: Path, device: str, again: int = 3) -> PasamEngine:
+def pasam_engine(adapter: Path, device: str, again: int = 3, precision: str = "fp32") -> PasamEngine:
     """Return an adapter on its base (`base.safetensors` beside it, else the built-in model), or PA-SAM from its merged file."""
+    dtype = dtype_of(precision)
     if adapter.suffix != ".safetensors":
         with _memory_explained():
             merged, digest = load_pasam(adapter, device=device)
-        return PasamEngine(SamEngine(PasamPredictor(merged), digest), PasamPredictor(merged, adapter=False), again)
+            merged.image_encoder = fused(merged.image_encoder, dtype)
+        whole = PasamPredictor(merged)
+        return PasamEngine(SamEngine(whole, digest), PasamPredictor(merged, adapter=False, beside=whole), again)
     own = adapter.parent / "base.safetensors"
     base = own if own.is_file() else None
     with _memory_explained():
         model, digest = load_adapted(adapter, device, base)
         plain, _ = load_builtin(device) if base is None else load_compact(base, device)
-    adapted = SamEngine(CompactPredictor(model), digest, rough=CompactPredictor(model, views=1))
-    return PasamEngine(adapted, CompactPredictor(plain, views=1), again)
+    adapted = SamEngine(CompactPredictor(model, dtype=dtype), digest, rough=CompactPredictor(model, views=1, dtype=dtype))
+    return PasamEngine(adapted, CompactPredictor(plain, views=1, dtype=dtype), again)
 
 
 def hf_engine(name: str, device: str) -> SamEngine:

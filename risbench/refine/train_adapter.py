@@ -28,7 +28,7 @@ from risbench.refine.builtin_data import Batch
 from risbench.refine.schedule import learning_rate_at
 from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from
 from risbench.sam.compact import CompactSam
-from risbench.sam.device import out_of_memory
+from risbench.sam.device import keep_freed_memory, out_of_memory
 from risbench.sam.pa_losses import PaLosses, finite, pa_losses
 
 _VALIDATION_MOST: Final = 384
@@ -113,6 +113,8 @@ class Training:
     def __init__(self, base: CompactSam, recipe: AdapterRecipe, device: str) -> None:
         self.recipe, self.device = recipe, joined(device)
         self.kind = self.device.partition(":")[0]
+        if self.kind == "cpu":
+            keep_freed_memory()
         torch.manual_seed(recipe.seed)
         model = adapted_from(base).to(self.device).to(memory_format=torch.channels_last)
         self.names = trainable(model, encoder=recipe.encoder)

@@ -35,6 +35,7 @@ class Work:
     round_number: int
     threads: int
     again: int = 3
+    precision: str = "fp32"
 
 
 def build_engine(work: Work) -> Engine:
@@ -49,16 +50,19 @@ def build_engine(work: Work) -> Engine:
     if work.engine == "grabcut":
         return GrabCutEngine()
     from risbench.refine import sam_engine
+    from risbench.sam.device import keep_freed_memory
 
+    if work.device == "cpu":
+        keep_freed_memory()
     if work.engine == "builtin":
-        return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None)
+        return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None, work.precision)
     assert work.checkpoint is not None, "refine_masks checks that these have a checkpoint"
     if work.engine == "pasam":
-        return sam_engine.pasam_engine(Path(work.checkpoint), work.device, work.again)
+        return sam_engine.pasam_engine(Path(work.checkpoint), work.device, work.again, work.precision)
     return (
         sam_engine.hf_engine(work.checkpoint, work.device)
         if work.engine == "hf"
-        else sam_engine.sam_engine(Path(work.checkpoint), work.device)
+        else sam_engine.sam_engine(Path(work.checkpoint), work.device, work.precision)
     )
 
 

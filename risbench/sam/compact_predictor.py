@@ -24,13 +24,13 @@ _OUTSIDE_LOGIT: Final = -20.0
 class CompactPredictor:
     """A compact SAM, on the device that its weights are on, and one image.
 
-    Every crop is looked at in `views` of its eight turns and mirrorings, whose logits are averaged.
+    Every crop is looked at in `views` of its eight turns and mirrorings, whose logits are averaged. Matrix products are done in `dtype`.
     """
 
-    def __init__(self, model: CompactSam, views: int = VIEWS) -> None:
+    def __init__(self, model: CompactSam, views: int = VIEWS, dtype: torch.dtype = torch.float32) -> None:
         if not 1 <= views <= 8:
             raise OptionError(f"views {views}: must lie between 1 and 8")
-        self._model, self._views = model, views
+        self._model, self._views, self._dtype = model, views, dtype
         self._side = model.settings.side_px
         self._pixels: NDArray[np.uint8] = np.zeros((1, 1, 3), np.uint8)
 
@@ -95,7 +95,8 @@ class CompactPredictor:
             box = self._laid(corners, turns, mirrored)
             points_laid = None if points is None else (self._laid(points[..., :2], turns, mirrored), points[..., 2])
             boxes = torch.cat([box.amin(dim=1), box.amax(dim=1)], dim=1)
-            found = self._model.run(_lay(crops, turns, mirrored), boxes, _lay(masks, turns, mirrored), points_laid)
+            with torch.autocast(crops.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+                found = self._model.run(_lay(crops, turns, mirrored), boxes, _lay(masks, turns, mirrored), points_laid)
             back = found.masks[:, :1].flip(3) if mirrored else found.masks[:, :1]
             total = total + torch.rot90(back, -turns, (2, 3)).float()
             quality = quality + torch.stack([found.iou[:, 0].float(), found.uncertainty()], dim=1)

@@ -115,17 +115,21 @@ def two_way(
 
 
 class PaDecoder(MaskDecoder):  # type: ignore[misc]  # segment-anything has no types
-    """SAM's mask decoder and the adapter. Prompts are the batch; `image_index` says whose image each of them looks at."""
+    """SAM's mask decoder and the adapter. Prompts are the batch; `image_index` says whose image each of them looks at.
 
-    def __init__(self, width: int = 256, edge_source: EdgeSource = "official") -> None:
+    With `adapted` off it is SAM's decoder alone, of Meta's tensors and no others.
+    """
+
+    def __init__(self, width: int = 256, edge_source: EdgeSource = "official", *, adapted: bool = True) -> None:
         transformer = TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=2048, num_heads=8)
         super().__init__(transformer_dim=width, transformer=transformer, num_multimask_outputs=3, iou_head_depth=3, iou_head_hidden_dim=256)
         self.edge_source: EdgeSource = edge_source
-        self.guiding_conv = GuidingEmbedding(width)
-        self.prompt_adapter = PromptAdapter(width)
+        self.guiding_conv = GuidingEmbedding(width) if adapted else None
+        self.prompt_adapter = PromptAdapter(width) if adapted else None
 
     def guide(self, image: Tensor, grid: tuple[int, int], pixels: Tensor | None = None) -> Tensor:
         """Return the guiding embedding (N, n, D) of normalised images (N, 3, H, W); once an image, for all its prompts."""
+        assert self.guiding_conv is not None, "only an adapter asks for it"
         embedding: Tensor = self.guiding_conv(guiding_input(image, grid, self.edge_source, pixels))
         return embedding.flatten(2).transpose(1, 2)
 

@@ -27,15 +27,21 @@ from risbench.sam.weights import build_sam, read_state, resized
 DECODE_BATCH: Final = 32
 _STABILITY_OFFSET: Final = 1.0
 _PREFIX: Final = "mask_decoder."
+# SAM's own decoder in the published merged file.
+_ORIGINAL: Final = "mask_decoder_ori."
 Resize = Literal["squash", "pad"]
 
 
 class PaSam(nn.Module):
-    """An image encoder, a prompt encoder and the PA decoder; attribute names are SAM's."""
+    """An image encoder, a prompt encoder and the PA decoder; attribute names are SAM's.
+
+    `plain_decoder` is the decoder that SAM had before, where a file holds it: what the adapter is compared with.
+    """
 
     def __init__(self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: PaDecoder) -> None:
         super().__init__()
         self.image_encoder, self.prompt_encoder, self.mask_decoder = image_encoder, prompt_encoder, mask_decoder
+        self.plain_decoder: PaDecoder | None = None
 
     @property
     def side(self) -> int:
@@ -66,7 +72,8 @@ def load_pasam(
         InputError: a file cannot be used, holds other tensors, or holds no adapter and `fresh` is off.
     """
     state, digest = read_state(checkpoint)
-    state = {key: value for key, value in state.items() if not key.startswith("mask_decoder_ori.")}
+    before = _without(_ORIGINAL, state) or (_without(_PREFIX, state) if decoder is not None else {})
+    state = {key: value for key, value in state.items() if not key.startswith(_ORIGINAL)}
     where = str(checkpoint)
     if decoder is not None:
         alone, digest = read_state(decoder)
@@ -86,9 +93,18 @@ def load_pasam(
         state |= _own(model, ("guiding_conv.", "prompt_adapter."))
     try:
         model.load_state_dict(state, strict=True)
+        if before:
+            plain_decoder = PaDecoder(adapted=False)
+            plain_decoder.load_state_dict(before, strict=True)
+            model.plain_decoder = plain_decoder
     except RuntimeError as error:
         raise InputError(f"--checkpoint {where}: {' '.join(str(error).split())[:400]}") from None
     return model.eval().to(device), digest
+
+
+def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _own(model: PaSam, starts: tuple[str, ...]) -> Mapping[str, Tensor]:
@@ -100,13 +116,15 @@ class PasamPredictor:
     """PA-SAM and the embedding of one image; all prompts of an image are decoded together.
 
     `squash` brings every image to the input's square, as the published code does; `pad` keeps its shape, as SAM does.
-    With `adapter` off it is plain SAM but for what PA-SAM trains beside the adapter: mask tokens, upscaling, hypernetworks.
+    With `adapter` off it is plain SAM: with the decoder that SAM had before where the model holds it, else with PA-SAM's, which has
+    other mask tokens, upscaling and hypernetworks. `beside` another predictor of the model it uses that one's embedding.
     """
 
-    def __init__(self, model: PaSam, resize: Resize = "squash", *, adapter: bool = True) -> None:
+    def __init__(self, model: PaSam, resize: Resize = "squash", *, adapter: bool = True, beside: PasamPredictor | None = None) -> None:
         if resize not in ("squash", "pad"):
             raise OptionError(f"resize {resize}: must be squash or pad")
-        self._model, self._resize, self._adapter = model, resize, adapter
+        self._model, self._resize, self._adapter, self._beside = model, resize, adapter, beside
+        self._decoder = model.mask_decoder if adapter or model.plain_decoder is None else model.plain_decoder
         self._size = (0, 0)
         self._scaled = (0, 0)
         self._embedding: Tensor | None = None
@@ -115,6 +133,9 @@ class PasamPredictor:
     @torch.inference_mode()
     def load(self, pixels: NDArray[np.uint8]) -> None:
         """Encode an image (height, width, 3), 8-bit RGB, and what the adapter looks at."""
+        if self._beside is not None:
+            self._size, self._scaled, self._embedding = self._beside._size, self._beside._scaled, self._beside._embedding
+            return
         model, side = self._model, self._model.side
         device = next(model.parameters()).device
         height, width = int(pixels.shape[0]), int(pixels.shape[1])
@@ -168,7 +189,7 @@ class PasamPredictor:
         sparse, dense = model.prompt_encoder(points=points, boxes=boxes, masks=None)
         index = torch.zeros(len(prompts), dtype=torch.int64, device=device)
         codes = point_codes_of(model.prompt_encoder)
-        found: PaOutput = model.mask_decoder.decode(
+        found: PaOutput = self._decoder.decode(
             self._embedding, model.prompt_encoder.get_dense_pe(), sparse, dense, index, self._guide, codes
         )
         values = found.masks[:, :1].float()

@@ -303,6 +303,12 @@ def test_all_four_kinds_of_files_load_and_others_are_refused(tmp_path: Path) -> 
     from_two, _ = load_pasam(base, write(tmp_path / "epoch_20.pth", decoder))
     for name, value in from_merged.state_dict().items():
         assert torch.equal(value, from_two.state_dict()[name]), name
+    for model in (from_merged, from_two):
+        assert model.plain_decoder is not None
+        for name, value in model.plain_decoder.state_dict().items():
+            assert torch.equal(value, sam[f"mask_decoder.{name}"]), name
+    with pytest.raises(InputError, match="iou_token.weight"):
+        load_pasam(write(tmp_path / "cut.pth", {k: v for k, v in merged.items() if k != "mask_decoder_ori.iou_token.weight"}))
     alone = {key.removeprefix("mask_decoder."): value for key, value in sam.items() if key.startswith("mask_decoder.")}
     fresh, _ = load_pasam(base, write(tmp_path / "decoder.pth", alone), fresh=True)
     assert torch.equal(fresh.mask_decoder.mask_tokens.weight, sam["mask_decoder.mask_tokens.weight"])
@@ -344,3 +350,27 @@ def test_the_predictor_answers_any_mixture_as_one_by_one_and_without_adapter_as_
     assert mask_iou(first > 0, second > 0) > 0.97
     with pytest.raises(OptionError, match="prompt 0: must hold a box"):
         plain.predict([SamPrompt()])
+
+
+def test_what_the_adapter_is_compared_with_is_sams_own_decoder_on_the_same_embedding(tmp_path: Path) -> None:
+    sam = tiny_sam().state_dict()
+    other = tiny_sam(seed=5).state_dict()
+    state = {key: value for key, value in sam.items() if not key.startswith("mask_decoder.")}
+    state |= {f"mask_decoder.{key}": value for key, value in pa_state().items()}
+    state |= {key.replace("mask_decoder.", "mask_decoder_ori."): value for key, value in other.items() if key.startswith("mask_decoder.")}
+    model, _ = load_pasam(write(tmp_path / "merged.pth", state))
+    encoded = []
+    model.image_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    adapted = PasamPredictor(model, "pad")
+    plain = PasamPredictor(model, "pad", adapter=False, beside=adapted)
+    asked, pixels = [SamPrompt((10.0, 10.0, 60.0, 50.0))], picture(3, 90, 120)
+    for predictor in (adapted, plain):
+        predictor.load(pixels)
+    assert len(encoded) == 1
+    original = {key: value for key, value in sam.items() if not key.startswith("mask_decoder.")}
+    original |= {key: value for key, value in other.items() if key.startswith("mask_decoder.")}
+    own, _ = load_pasam(write(tmp_path / "original.pth", original), fresh=True)
+    expected = PasamPredictor(own, "pad", adapter=False)
+    expected.load(pixels)
+    assert np.allclose(plain.predict(asked).logits, expected.predict(asked).logits, atol=1e-4)
+    assert not np.allclose(plain.predict(asked).logits, adapted.predict(asked).logits, atol=1e-2)
