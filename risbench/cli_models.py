@@ -79,8 +79,14 @@ def train_adapter(
     seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the boxes.")] = 0,
     box_noise: Annotated[str, typer.Option(help="measured (this workspace's own errors) or none (exact boxes).")] = "measured",
     gross: Annotated[float, typer.Option(help="Share of grossly wrong prompts: 0.6 to 1.5 times as large, moved by a quarter.")] = 0.3,
-    encoder: Annotated[bool, typer.Option("--encoder/--no-encoder", help="Train the image encoder, too.")] = True,
-    base: Annotated[Path | None, typer.Option(help="A compact SAM to adapt; left out: the built-in one.")] = None,
+    encoder: Annotated[
+        bool | None, typer.Option("--encoder/--no-encoder", help="Train the image encoder, too; by default of a compact SAM.")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="box, or official (PA-SAM's mix with points and masks; for SAMs of whole images).")] = "box",
+    points_from: Annotated[int, typer.Option(help="Epoch from which the adapter adds points of its own; PA-SAM waits for 5.")] = 0,
+    base: Annotated[
+        Path | None, typer.Option(help="What to adapt: a SAM, MobileSAM or PA-SAM file, or a compact SAM; left out: the built-in one.")
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -92,7 +98,9 @@ def train_adapter(
     from risbench.refine.adapt import train_adapter as run
     from risbench.refine.train_adapter import AdapterRecipe
 
-    recipe = AdapterRecipe(seed=seed, steps=steps, batch=batch, learning_rate=learning_rate, encoder=encoder)
+    recipe = AdapterRecipe(
+        seed=seed, steps=steps, batch=batch, learning_rate=learning_rate, encoder=encoder, prompts=prompts, points_from=points_from
+    )
     made = run(workspace=workspace, truth=truth, recipe=recipe, box_noise=box_noise, gross=gross, base=base, gpu=gpu, quiet=json_)
     if made["rank"] == 0:  # under torchrun one of them speaks
         show(made, json_, print_adapter)

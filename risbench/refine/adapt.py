@@ -6,12 +6,12 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.record import Record
@@ -21,11 +21,18 @@ from risbench.formats.truth import Truth
 from risbench.refine.adapter_data import Boxes, Known, check_images, from_records, from_truth, split_by_scene, summary_of
 from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
-from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, train
-from risbench.sam.adapter_file import load_adapted, save_adapter
+from risbench.refine.sources import CropSource, WholeSource
+from risbench.refine.train_adapter import AdapterRecipe, joined, plan_of, ranks, train
+from risbench.refine.whole_data import PROMPTS, Embeddings
+from risbench.sam.adapter_file import load_adapted, load_whole_adapted, save_adapter
 from risbench.sam.builtin import load_builtin
-from risbench.sam.compact_weights import load_compact
-from risbench.sam.device import out_of_memory
+from risbench.sam.compact import CompactSam
+from risbench.sam.compact_predictor import CompactPredictor
+from risbench.sam.compact_weights import is_compact, load_compact
+from risbench.sam.device import dtype_of, fast_precision, out_of_memory
+from risbench.sam.pasam import PaSam, PasamPredictor, load_pasam
+from risbench.sam.predictor import Predictor
+from risbench.sam.vit import fused
 
 NOISES: Final = ("measured", "none")
 FEWEST_OBJECTS: Final = 8
@@ -45,7 +52,8 @@ def train_adapter(
 ) -> dict[str, Any]:
     """Train an adapter, store it as `adapters/<sha12>/` and make it the workspace's; return what came of it.
 
-    `truth` is a COCO file of the workspace's images; without it the truth is what people have verified. An interrupted call
+    `truth` is a COCO file of the workspace's images; without it the truth is what people have verified. `base` is a compact SAM, or a
+    SAM of whole images (Meta's, MobileSAM, PA-SAM's merged file), whose encoder stays as it is and runs once an image. An interrupted call
     goes on where it stopped; a finished one with the same truth and options finds its adapter and trains nothing. Under
     torchrun each process takes its share of every batch, and the first one writes.
 
@@ -100,9 +108,13 @@ def _adapt(
         said.append(
             f"only {len(known.pairs)} boxes compared with true objects, {FEWEST} are needed: prompts are exact but for the gross ones"
         )
-    oriented = any(target.oriented_box is not None for record in records for target in record.targets)
+    model, digest = _base(base)
+    whole = isinstance(model, PaSam)
+    _check_for(recipe, whole)
+    recipe = replace(recipe, encoder=not whole if recipe.encoder is None else recipe.encoder)
+    # PA-SAM has no prompt for an oriented box
+    oriented = not whole and any(target.oriented_box is not None for record in records for target in record.targets)
     boxes = Boxes(noise, gross, 0.25 if oriented else 0.0)
-    model, digest = load_builtin() if base is None else load_compact(base)
     inputs = {
         "base": digest,
         "objects": digest_of([[item.image, item.counts] for item in known.objects]),
@@ -124,28 +136,80 @@ def _adapt(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain_os_error(error, out) from error
-    tensors, made = train(model, opened.root, learn, check, boxes, recipe, out, device=device, plan=plan, quiet=quiet)
+    source: CropSource | WholeSource
+    if isinstance(model, PaSam):
+        embeddings = _encoded(model, opened.root, known, out / f"embeddings-{digest[:12]}", device, quiet)
+        source = WholeSource(opened.root, learn, check, boxes, model.side, embeddings)
+    else:
+        source = CropSource(opened.root, learn, check, boxes, model.settings.side_px)
+    tensors, made = train(model, source, recipe, out, device=device, plan=plan, quiet=quiet)
     if ranks()[0] > 0:
         return {**summary, "looks": made["looks"], "best": made["best"], "state": "done", "rank": ranks()[0]}
     settings = {"plan": plan, "recipe": asdict(recipe), "inputs": inputs, "looks": made["looks"], "best": made["best"], **summary}
     if not _helps(settings):
         said.append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
-    folder = _stored(opened, out, tensors, digest, base, settings)
-    adapted, _ = load_adapted(folder / "adapter.safetensors", device, base)
-    before_and_after(folder / "before_after.png", opened.root, check, boxes, model.to(device), adapted, recipe.seed)
+    folder = _stored(opened, out, tensors, digest, base, settings, whole=whole)
+    before, after = _predictors(folder / "adapter.safetensors", base, whole=whole, device=device)
+    before_and_after(folder / "before_after.png", opened.root, check, boxes, before, after, recipe.seed)
     if _helps(settings):
         opened.set_adapter(folder.name)
     _leave(out, plan)
     return {**settings, **_names(opened, folder), "state": "done", "seconds": made["seconds"], "rank": 0}
 
 
-def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest: str, base: Path | None, settings: dict[str, Any]) -> Path:
+def _base(path: Path | None) -> tuple[CompactSam | PaSam, str]:
+    """Return the model to adapt and its file's sha256: the built-in one, a compact SAM of ours, or a SAM of whole images."""
+    if path is None:
+        return load_builtin()
+    try:
+        return load_compact(path) if is_compact(path) else load_pasam(path, fresh=True)
+    except InputError as error:
+        raise InputError(str(error).replace("--checkpoint", "--base", 1)) from None
+
+
+def _check_for(recipe: AdapterRecipe, whole: bool) -> None:
+    if whole and recipe.encoder:
+        raise OptionError("--encoder: the encoder of a SAM of whole images stays as it is; leave the option out")
+    if not whole and recipe.prompts != "box":
+        raise OptionError(
+            f"--prompts {recipe.prompts}: a compact SAM is always prompted with a box; give a SAM of whole images with --base"
+        )
+
+
+def _encoded(model: PaSam, root: Path, known: Known, folder: Path, device: str, quiet: bool) -> Embeddings:
+    """Return the embeddings of all images that are learnt from; several processes share the work."""
+    embeddings, device = Embeddings(folder), joined(device)
+    rank, together = ranks()
+    encoder = model.to(device).image_encoder
+    model.image_encoder = fused(encoder, dtype_of(fast_precision(device)))
+    embeddings.fill(model, [item.image for item in known.objects], root, device=device, mine=slice(rank, None, together), quiet=quiet)
+    if together > 1:
+        distributed.barrier()
+    return embeddings
+
+
+def _predictors(adapter: Path, base: Path | None, *, whole: bool, device: str) -> tuple[Predictor, Predictor]:
+    """Return the base and the base with the adapter."""
+    if not whole:
+        plain = (load_builtin(device) if base is None else load_compact(base, device))[0]
+        return CompactPredictor(plain), CompactPredictor(load_adapted(adapter, device, base)[0])
+    assert base is not None, "only a file is a SAM of whole images"
+    model, _ = load_whole_adapted(adapter, base, device)
+    model.image_encoder = fused(model.image_encoder, dtype_of(fast_precision(device)))
+    after = PasamPredictor(model)
+    return PasamPredictor(model, adapter=False, beside=after), after
+
+
+def _stored(
+    opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest: str, base: Path | None, settings: dict[str, Any], *, whole: bool
+) -> Path:
     """Write the adapter, its settings and its card, and move them to the name that their sha256 gives."""
     ready = out / "ready"
     ready.mkdir(exist_ok=True)
-    save_adapter(ready / "adapter.safetensors", tensors, digest, {"plan": settings["plan"], "recipe": settings["recipe"]})
+    notes = {"plan": settings["plan"], "recipe": settings["recipe"]}
+    save_adapter(ready / "adapter.safetensors", tensors, digest, notes, whole=whole)
     if base is not None:
-        shutil.copyfile(base, ready / "base.safetensors")
+        shutil.copyfile(base, ready / f"base{base.suffix}")
     write_durably(ready / "settings.json", (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
     write_durably(ready / "card.md", _card(settings, digest).encode())
     folder = opened.root / ADAPTERS / sha256_of_file(ready / "adapter.safetensors")[:12]
@@ -212,6 +276,10 @@ def _check(recipe: AdapterRecipe, box_noise: str, gross: float) -> None:
     for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 10**6)):
         if not low <= getattr(recipe, name) <= high:
             raise OptionError(f"--{name} {getattr(recipe, name)}: must lie between {low} and {high}")
+    if recipe.prompts not in PROMPTS:
+        raise OptionError(f"--prompts {recipe.prompts}: must be one of {', '.join(PROMPTS)}")
+    if not 0 <= recipe.points_from <= 10**6:
+        raise OptionError(f"--points-from {recipe.points_from}: must lie between 0 and 1000000")
     if not 0 < recipe.learning_rate < 1:
         raise OptionError(f"--learning-rate {recipe.learning_rate}: must lie between 0 and 1")
     if box_noise not in NOISES:

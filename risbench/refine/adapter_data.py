@@ -224,21 +224,29 @@ class TrueExamples(IterableDataset[Batch]):
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         images = Images(self.root)
+        for index in self.numbers():
+            yield self.make(index, images)
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the numbers of the batches that this loader's process makes."""
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for index in range(self.start + first, self.stop, step):
-            yield self.make(index, images)
+        yield from range(self.start + first, self.stop, step)
 
     def make(self, index: int, images: Images) -> Batch:
         """Return this process's share of batch number `index`."""
+        return batch_of([self._example(np.random.default_rng(seed), item, images) for item, seed in self.objects_of(index)[1]])
+
+    def objects_of(self, index: int) -> tuple[list[TrueObject], list[tuple[TrueObject, int]]]:
+        """Return all objects of batch number `index`, and this process's share of them, each with a seed of its own."""
         random = np.random.default_rng([self.seed, index, 11])
         count = len(self.objects)
         # whole shuffles one after another: every object is seen once before any is seen twice
         places = np.arange(index * self.batch, (index + 1) * self.batch)
         chosen = [int(self._order(int(turn))[place]) for turn, place in zip(places // count, places % count, strict=True)]
         seeds = random.integers(2**63, size=self.batch)
-        mine = range(self.rank, self.batch, self.ranks)
-        return batch_of([self._example(np.random.default_rng(seeds[k]), self.objects[chosen[k]], images) for k in mine])
+        objects = [self.objects[number] for number in chosen]
+        return objects, [(objects[k], int(seeds[k])) for k in range(self.rank, self.batch, self.ranks)]
 
     def _order(self, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, turn, 12]).permutation(len(self.objects))

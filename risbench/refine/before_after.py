@@ -14,10 +14,8 @@ from risbench.core.imagery import encode_png
 from risbench.core.metrics import mask_iou
 from risbench.core.storage import write_durably
 from risbench.refine.adapter_data import Boxes, Images, TrueObject
-from risbench.sam.compact import CompactSam
-from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.magnify import frame_of
-from risbench.sam.predictor import SamPrompt
+from risbench.sam.predictor import Predictor, SamPrompt
 
 COUNT: Final = 16
 _SIDE: Final = 200
@@ -26,18 +24,22 @@ _TRUE, _BOX, _MADE = (255, 255, 255), (255, 150, 40), (60, 220, 255)
 
 
 def before_and_after(
-    path: Path, root: Path, objects: Sequence[TrueObject], boxes: Boxes, base: CompactSam, adapted: CompactSam, seed: int
+    path: Path, root: Path, objects: Sequence[TrueObject], boxes: Boxes, before: Predictor, after: Predictor, seed: int
 ) -> None:
-    """Write a PNG: pairs of crops with the prompt (orange), the true outline (white) and the mask (blue), before and after."""
+    """Write a PNG: pairs of crops with the prompt (orange), the true outline (white) and the mask (blue), before and after.
+
+    `before` may take over what `after` has encoded.
+    """
     random = np.random.default_rng([seed, 31])
     chosen = [objects[index] for index in random.permutation(len(objects))[:COUNT]]
-    images, predictors = Images(root), (CompactPredictor(base.eval()), CompactPredictor(adapted.eval()))
+    images = Images(root)
     tiles = []
     for item in chosen:
         box, pixels, true = boxes.draw(random, item.bounds), images[item.image], item.mask
+        after.load(pixels)
+        before.load(pixels)
         pair = []
-        for name, predictor in zip(("before", "after"), predictors, strict=True):
-            predictor.load(pixels)
+        for name, predictor in (("before", before), ("after", after)):
             mask = predictor.predict([SamPrompt(box)]).logits[0] > 0
             pair.append(_tile(pixels, true, mask, box, f"{name} {mask_iou(mask, true):.2f}  {item.category}"))
         tiles.append(np.hstack(pair))

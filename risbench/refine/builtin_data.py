@@ -38,6 +38,9 @@ class Batch:
     labels: Tensor
     cover: Tensor
 
+    def __len__(self) -> int:
+        return len(self.crops)
+
 
 def loosened(random: Random, box: Box) -> Box:
     """Return a box with the errors that boxes of some tier have: none, a hand's, or those of coarse tokens and moved boxes."""

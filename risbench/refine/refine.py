@@ -218,13 +218,13 @@ def _precision(choice: str, engine: str, checkpoint: Path | str | None, device: 
         return "fp32"
     if choice != "auto":
         return choice
-    # a compact SAM looks at crops, where little is gained on a CPU
-    compact = engine == "builtin" or (engine == "pasam" and Path(str(checkpoint)).suffix == ".safetensors")
-    if compact and device == "cpu":
-        return "fp32"
+    from risbench.sam.adapter_file import read_adapter
     from risbench.sam.device import fast_precision
 
-    return fast_precision(device)
+    # a compact SAM looks at crops, where little is gained on a CPU
+    path = Path(str(checkpoint))
+    compact = engine == "builtin" or (engine == "pasam" and path.suffix == ".safetensors" and not read_adapter(path)[0].whole)
+    return "fp32" if compact and device == "cpu" else fast_precision(device)
 
 
 def _check_rules(rules: CleanRules) -> None:

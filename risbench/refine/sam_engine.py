@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.refine.engines import Prompt, Segmentation, jittered
-from risbench.sam.adapter_file import load_adapted
+from risbench.sam.adapter_file import base_beside, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
 from risbench.sam.device import dtype_of, out_of_memory
 from risbench.sam.pasam import PasamPredictor, load_pasam
-from risbench.sam.predictor import BoxPredictor, Predicted, SamPrompt
+from risbench.sam.predictor import BoxPredictor, Predictor, SamPrompt
 from risbench.sam.vit import fused
 from risbench.sam.weights import load_sam
 
@@ -37,19 +37,13 @@ def _memory_explained() -> Iterator[None]:
         raise out_of_memory(error, "take a smaller model or fewer --workers, free the device, or run without --gpu") or error from error
 
 
-class _Predictor(Protocol):
-    def load(self, pixels: Pixels) -> None: ...
-
-    def predict(self, prompts: Sequence[SamPrompt]) -> Predicted: ...
-
-
 class SamEngine:
     """A predictor of the SAM family, prompted with boxes, and with the polygon where a box is oriented.
 
     `rough` answers the jittered copies where a cheaper look is enough to tell how far the mask moves with its box.
     """
 
-    def __init__(self, predictor: _Predictor, weights_sha256: str, rough: _Predictor | None = None) -> None:
+    def __init__(self, predictor: Predictor, weights_sha256: str, rough: Predictor | None = None) -> None:
         self.weights_sha256: str | None = weights_sha256
         self._predictor, self._rough, self._pixels = predictor, rough, 1
 
@@ -104,7 +98,7 @@ class PasamEngine:
     Its scores hold the adapter's uncertainty, `plain_agreement` (the IoU with the base's own mask) and how often it was prompted again.
     """
 
-    def __init__(self, adapted: SamEngine, plain: _Predictor, again: int = 3) -> None:
+    def __init__(self, adapted: SamEngine, plain: Predictor, again: int = 3) -> None:
         self.weights_sha256: str | None = adapted.weights_sha256
         self._adapted, self._plain, self._again = adapted, plain, again
 
@@ -164,14 +158,15 @@ def builtin_engine(device: str, checkpoint: Path | None = None, precision: str =
 
 
 def pasam_engine(adapter: Path, device: str, again: int = 3, precision: str = "fp32") -> PasamEngine:
-    """Return an adapter on its base (`base.safetensors` beside it, else the built-in model), or PA-SAM from its merged file."""
+    """Return an adapter on its base (`base.*` beside it, else the built-in model), or PA-SAM from its merged file."""
     dtype = dtype_of(precision)
-    if adapter.suffix != ".safetensors":
+    whole_base = base_beside(adapter) if adapter.suffix == ".safetensors" and read_adapter(adapter)[0].whole else None
+    if adapter.suffix != ".safetensors" or whole_base is not None:
         with _memory_explained():
-            merged, digest = load_pasam(adapter, device=device)
-            merged.image_encoder = fused(merged.image_encoder, dtype)
-        whole = PasamPredictor(merged)
-        return PasamEngine(SamEngine(whole, digest), PasamPredictor(merged, adapter=False, beside=whole), again)
+            sam, digest = load_pasam(adapter, device=device) if whole_base is None else load_whole_adapted(adapter, whole_base, device)
+            sam.image_encoder = fused(sam.image_encoder, dtype)
+        whole = PasamPredictor(sam)
+        return PasamEngine(SamEngine(whole, digest), PasamPredictor(sam, adapter=False, beside=whole), again)
     own = adapter.parent / "base.safetensors"
     base = own if own.is_file() else None
     with _memory_explained():

@@ -6,32 +6,34 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.tensorboard import SummaryWriter
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import boundary_iou, mask_iou
 from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
-from risbench.refine.adapter_data import Boxes, Images, TrueExamples, TrueObject
 from risbench.refine.builtin_data import Batch
+from risbench.refine.objectives import CompactObjective, WholeObjective, objective_of
 from risbench.refine.schedule import learning_rate_at
-from risbench.sam.adapter_file import ENCODER, TRAINED, adapted_from
+from risbench.refine.whole_data import WholeBatch
+from risbench.sam.adapter_file import ENCODER
 from risbench.sam.compact import CompactSam
 from risbench.sam.device import keep_freed_memory, out_of_memory
-from risbench.sam.pa_losses import PaLosses, finite, pa_losses
+from risbench.sam.pa_losses import PaLosses, finite
+from risbench.sam.pasam import PaSam
 
-_VALIDATION_MOST: Final = 384
+AnyBatch = Batch | WholeBatch
 LOOK_EVERY: Final = 200
 _LOG_EVERY: Final = 20
 CHECKPOINT: Final = "last.pt"
@@ -41,15 +43,18 @@ CHECKPOINT: Final = "last.pt"
 class AdapterRecipe:
     """The settings of a training; a run resumed with others is refused.
 
-    Learning rates are Adam's; the encoder's is its share of the adapter's. The adapter appends its points from the first step on
-    (the official recipe waits for five epochs).
+    Learning rates are Adam's; the encoder's is its share of the adapter's. `encoder` trains the image encoder; None does so for a
+    compact base, whose encoder is small. The adapter appends its points from epoch `points_from` on (the official recipe: 5).
+    `prompts` is "box" or "official", the published mix of boxes, points and masks, for a SAM of whole images.
     """
 
     seed: int = 0
     steps: int = 1600
     batch: int = 32
     learning_rate: float = 8e-4
-    encoder: bool = True
+    encoder: bool | None = None
+    prompts: str = "box"
+    points_from: int = 0
     encoder_share: float = 0.5
     warm_up: int = 40
     average: float = 0.99
@@ -84,45 +89,24 @@ def joined(device: str) -> str:
     return device
 
 
-class Objective(nn.Module):
-    """A model and what it is trained for, as one module, so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, model: CompactSam) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, gumbel: Tensor | None) -> PaLosses:
-        """Return the losses of a batch; the logits are taken from the base's own threshold on."""
-        found = self.model.run(batch.crops.float(), batch.boxes, batch.prompts, gumbel=gumbel)
-        assert found.maps is not None, "an adapted model has maps"
-        masks = found.masks[:, :1].float() - self.model.settings.threshold
-        maps = type(found.maps)(*(part.float() for part in vars(found.maps).values()))
-        # CUDA's autocast forbids the binary cross-entropy of probabilities, whatever their precision
-        with torch.autocast(masks.device.type, enabled=False):
-            return pa_losses(masks, maps, batch.cover[:, None].float())
-
-
-def trainable(model: CompactSam, *, encoder: bool) -> list[str]:
-    """Return the names of the tensors that learn: PA-SAM's, the compact decoder's own, and the encoder's if it is to."""
-    return [name for name, _ in model.named_parameters() if name.startswith(TRAINED) or (encoder and name.startswith(ENCODER))]
-
-
 class Training:
     """A model, its running average and its optimiser; every step is a function of the recipe and its number."""
 
-    def __init__(self, base: CompactSam, recipe: AdapterRecipe, device: str) -> None:
-        self.recipe, self.device = recipe, joined(device)
+    def __init__(self, base: CompactSam | PaSam, recipe: AdapterRecipe, device: str, objects: int = 1) -> None:
+        """Put a new adapter on a base; `objects` are those of an epoch."""
+        self.recipe, self.device, self.objects = recipe, joined(device), objects
         self.kind = self.device.partition(":")[0]
         if self.kind == "cpu":
             keep_freed_memory()
         torch.manual_seed(recipe.seed)
-        model = adapted_from(base).to(self.device).to(memory_format=torch.channels_last)
-        self.names = trainable(model, encoder=recipe.encoder)
+        self.objective = objective_of(base).to(self.device).to(memory_format=torch.channels_last)
+        model = self.objective.model
+        self.names = self.objective.names(encoder=recipe.encoder if recipe.encoder is not None else isinstance(base, CompactSam))
         wanted = set(self.names)
         for name, value in model.named_parameters():
             value.requires_grad_(name in wanted)
         # evaluation mode throughout: batch norms keep the statistics they have, which fewer images could only spoil
-        self.objective = Objective(model.eval())
+        self.objective.eval()
         self.rank, self.ranks = ranks()
         self.parallel: nn.Module = DistributedDataParallel(self.objective) if self.ranks > 1 else self.objective
         self.pieces = 1
@@ -134,14 +118,14 @@ class Training:
                 groups.append({"params": members, "share": recipe.encoder_share if is_encoder else 1.0})
         self.optimizer = torch.optim.Adam(groups, lr=recipe.learning_rate)
         average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
-        self.averaged = AveragedModel(model, multi_avg_fn=average)
+        self.averaged = AveragedModel(self.objective, multi_avg_fn=average)
 
     @property
-    def model(self) -> CompactSam:
+    def model(self) -> CompactSam | PaSam:
         """The model as it is now."""
         return self.objective.model
 
-    def step(self, number: int, batch: Batch) -> PaLosses:
+    def step(self, number: int, batch: AnyBatch) -> PaLosses:
         """Learn from one batch.
 
         Raises:
@@ -152,10 +136,10 @@ class Training:
         losses = self.gradients(number, batch)
         torch.nn.utils.clip_grad_norm_([value for group in self.optimizer.param_groups for value in group["params"]], self.recipe.clip)
         self.optimizer.step()
-        self.averaged.update_parameters(self.model)
+        self.averaged.update_parameters(self.objective)
         return losses
 
-    def gradients(self, number: int, batch: Batch) -> PaLosses:
+    def gradients(self, number: int, batch: AnyBatch) -> PaLosses:
         """Leave the gradients of a batch on the model and return its losses.
 
         Where the device's memory runs out the batch is cut in halves whose gradients are added up: the step stays the same. Not so
@@ -171,24 +155,25 @@ class Training:
                 lacking = out_of_memory(error, "free the device, give a smaller --batch, or run without --gpu")
                 if lacking is None:
                     raise
-                if self.ranks > 1 or self.pieces >= len(batch.crops):
+                if self.ranks > 1 or self.pieces >= len(batch):
                     # several processes would have to agree on the pieces before any of them goes on
                     raise lacking from error
-                self.pieces = min(2 * self.pieces, len(batch.crops))
+                self.pieces = min(2 * self.pieces, len(batch))
 
-    def _gradients(self, number: int, batch: Batch) -> PaLosses:
+    def _gradients(self, number: int, batch: AnyBatch) -> PaLosses:
         self.optimizer.zero_grad(set_to_none=True)
         gumbel = self._gumbel(number)
         total: PaLosses | None = None
-        count = len(batch.crops)
+        count = len(batch)
+        points = number * self.recipe.batch // self.objects >= self.recipe.points_from
         step = -(-count // self.pieces)
         for start in range(0, count, step):
-            piece = Batch(*(part[start : start + step].to(self.device) for part in vars(batch).values()))
+            piece = type(batch)(*(part[start : start + step].to(self.device) for part in vars(batch).values()))
             with torch.autocast(self.kind, torch.bfloat16):
-                found: PaLosses = self.parallel(piece, gumbel[start : start + step].to(self.device))
+                found: PaLosses = self.parallel(piece, gumbel[start : start + step].to(self.device), points)
             if not finite(found):
                 raise EnvironmentLacks(f"step {number}: the loss is not finite: {found.parts()}; lower --learning-rate")
-            share = len(piece.crops) / count
+            share = len(piece) / count
             (found.total * share).backward()  # type: ignore[no-untyped-call]
             scaled = PaLosses(*(value.detach() * share for value in vars(found).values()))
             total = (
@@ -200,58 +185,54 @@ class Training:
     def _gumbel(self, number: int) -> Tensor:
         """Return the noise that this process's objects draw their points with; of the recipe's seed and the step's number."""
         noise = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + number)
-        uniform = torch.rand(self.recipe.batch, 2, self.model.settings.grid**2, generator=noise).clamp(1e-6, 1 - 1e-6)
+        uniform = torch.rand(self.recipe.batch, 2, self.objective.cells, generator=noise).clamp(1e-6, 1 - 1e-6)
         return -torch.log(-torch.log(uniform[self.rank :: self.ranks]))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the averaged tensors that differ from the base's, by name."""
         inner = self.averaged.module
-        assert isinstance(inner, CompactSam), "it averages the model it was made of"
-        return {name: value for name, value in inner.named_parameters() if name in set(self.names)}
+        assert isinstance(inner, CompactObjective | WholeObjective), "it averages what it was made of"
+        return {name: value for name, value in inner.model.named_parameters() if name in set(self.names)}
 
     def state(self) -> dict[str, Any]:
         """Return what is needed to go on."""
-        return {"model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"objective": self.objective.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 @torch.inference_mode()
-def validated(model: nn.Module, batches: Sequence[Batch], device: str) -> dict[str, float]:
-    """Return mean IoU and mean boundary IoU of a model's masks on crops."""
+def validated(objective: nn.Module, batches: Iterable[AnyBatch], device: str) -> dict[str, float]:
+    """Return mean IoU and mean boundary IoU of an objective's masks."""
     ious, boundaries = [], []
     for batch in batches:
+        on_device = type(batch)(*(part.to(device) for part in vars(batch).values()))
         with torch.autocast(device.partition(":")[0], torch.bfloat16):
-            found = model.run(batch.crops.to(device).float(), batch.boxes.to(device), batch.prompts.to(device))  # type: ignore[operator]
-        logits = found.masks[:, 0].float().cpu().numpy() - model.settings.threshold  # type: ignore[union-attr]
-        for values, cover in zip(logits, batch.cover.numpy(), strict=True):
-            ious.append(mask_iou(values > 0, cover >= 0.5))
-            boundaries.append(boundary_iou(values > 0, cover >= 0.5))
+            logits = objective.logits(on_device)  # type: ignore[operator]
+        half = 0.5 if batch.cover.is_floating_point() else 128
+        for values, cover in zip(logits.float().cpu().numpy(), batch.cover.numpy(), strict=True):
+            ious.append(mask_iou(values > 0, cover >= half))
+            boundaries.append(boundary_iou(values > 0, cover >= half))
     return {"mean_iou": float(np.mean(ious)), "boundary_iou": float(np.mean(boundaries))}
 
 
-def validation_batches(root: Path, objects: Sequence[TrueObject], boxes: Boxes, side: int, seed: int) -> list[Batch]:
-    """Return the same crops for every look: up to 384 objects, each with one box."""
-    chosen = list(objects)
-    if len(chosen) > _VALIDATION_MOST:
-        chosen = [chosen[index] for index in np.random.default_rng(seed).permutation(len(chosen))[:_VALIDATION_MOST]]
-    # a divisor, so that every object is looked at exactly once
-    size = max(count for count in range(1, min(32, len(chosen)) + 1) if len(chosen) % count == 0)
-    examples = TrueExamples(root, chosen, boxes, seed + 1_000_003, 0, len(chosen) // size, size, side)
-    images = Images(root)
-    return [examples.make(index, images) for index in range(len(chosen) // size)]
+class Source(Protocol):
+    """What is learnt from, and the batches to look at, the same at every look."""
+
+    objects: int
+
+    def training(self, recipe: AdapterRecipe, start: int) -> IterableDataset[Any]: ...
+
+    def validation(self, recipe: AdapterRecipe) -> Iterable[AnyBatch]: ...
 
 
 def train(
-    base: CompactSam,
-    root: Path,
-    learn: Sequence[TrueObject],
-    check: Sequence[TrueObject],
-    boxes: Boxes,
+    base: CompactSam | PaSam,
+    source: Source,
     recipe: AdapterRecipe,
     out: Path,
     *,
@@ -267,15 +248,12 @@ def train(
         InputError: the folder holds a run of another recipe or of other data, or a damaged checkpoint.
         EnvironmentLacks: a loss that is not finite, or no memory for a single crop.
     """
-    run = Training(base, recipe, device)
+    run = Training(base, recipe, device, source.objects)
     start, best, looks = _resumed(run, out, plan)
-    side = run.model.settings.side_px
-    batches = validation_batches(root, check, boxes, side, recipe.seed)
+    batches = source.validation(recipe)
     if not looks:
-        looks = [{"step": 0, **validated(run.model, batches, run.device)}]
-    examples = TrueExamples(root, learn, boxes, recipe.seed, start, recipe.steps, recipe.batch, side)
-    examples.rank, examples.ranks = run.rank, run.ranks
-    data = DataLoader(examples, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
+        looks = [{"step": 0, **validated(run.objective, batches, run.device)}]
+    data = DataLoader(source.training(recipe, start), batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
     began = time.monotonic()
     with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
         bar.advance(start)

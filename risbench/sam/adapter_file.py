@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from risbench.core.errors import InputError
 from risbench.core.storage import sha256_of_file
 from risbench.sam.builtin import BUILTIN_SHA256, builtin_weights
-from risbench.sam.compact import CompactSam
+from risbench.sam.compact import CompactDecoder, CompactSam
 from risbench.sam.compact_weights import load_compact
 from risbench.sam.pa_decoder import TRAINED as PA_TRAINED
+from risbench.sam.pa_decoder import PaDecoder
+from risbench.sam.pasam import PaSam, load_pasam
 from risbench.sam.tensor_file import not_finite, read_tensors, singles, write_tensors
 
 FORMAT: Final = "risbench PA adapter 1"
@@ -25,9 +27,10 @@ ENCODER: Final = "image_encoder."
 
 @dataclass(frozen=True)
 class AdapterHeader:
-    """What an adapter says of itself: the sha256 of its base's weights and notes on its training."""
+    """What an adapter says of itself: the sha256 of its base's weights, whether that is a SAM of whole images, notes on its training."""
 
     base_sha256: str
+    whole: bool
     notes: Mapping[str, Any]
 
 
@@ -40,18 +43,23 @@ def adapted_from(base: CompactSam) -> CompactSam:
     lacking = model.load_state_dict(base.state_dict(), strict=False)
     strange = [name for name in lacking.missing_keys if not name.startswith(TRAINED[:2])] + list(lacking.unexpected_keys)
     assert not strange, f"the adapter adds its own tensors only: {strange}"
-    guiding: Any = model.mask_decoder.guiding_conv
-    adapter: Any = model.mask_decoder.prompt_adapter
+    begin_at_base(model.mask_decoder)
+    return model
+
+
+def begin_at_base(decoder: CompactDecoder | PaDecoder) -> None:
+    """Set the last layers of what the adapter adds to zero."""
+    guiding: Any = decoder.guiding_conv
+    adapter: Any = decoder.prompt_adapter
     last = (guiding[6], adapter.cross_attn_token_to_image.out_proj, adapter.refined_mlp.layers[2])
     for layer in last:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    return model
 
 
-def save_adapter(path: Path, tensors: Mapping[str, Tensor], base_sha256: str, notes: Mapping[str, Any]) -> None:
-    """Write trained tensors in half precision; the same tensors and notes give the same bytes."""
-    write_tensors(path, tensors, {"format": FORMAT, "base_sha256": base_sha256, "notes": dict(notes)})
+def save_adapter(path: Path, tensors: Mapping[str, Tensor], base_sha256: str, notes: Mapping[str, Any], *, whole: bool = False) -> None:
+    """Write trained tensors in half precision; the same tensors and notes give the same bytes. `whole`: the base sees whole images."""
+    write_tensors(path, tensors, {"format": FORMAT, "base_sha256": base_sha256, "whole": whole, "notes": dict(notes)})
 
 
 def read_adapter(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
@@ -66,7 +74,7 @@ def read_adapter(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:
     bad = not_finite(tensors)
     if bad is not None:
         raise InputError(f"{path}: {bad} holds values that are not finite numbers; the file is damaged")
-    return AdapterHeader(str(header.get("base_sha256")), header.get("notes") or {}), tensors
+    return AdapterHeader(str(header.get("base_sha256")), bool(header.get("whole")), header.get("notes") or {}), tensors
 
 
 def load_adapted(path: Path, device: str = "cpu", base: Path | None = None) -> tuple[CompactSam, str]:
@@ -82,10 +90,44 @@ def load_adapted(path: Path, device: str = "cpu", base: Path | None = None) -> t
     """
     header, tensors = read_adapter(path)
     plain, digest = load_compact(base or builtin_weights())
+    _check_base(path, header, digest, base)
+    model = adapted_from(plain)
+    _put_on(model, tensors, path)
+    return model.eval().to(device), sha256_of_file(path)
+
+
+def load_whole_adapted(path: Path, base: Path, device: str = "cpu") -> tuple[PaSam, str]:
+    """Return (a SAM of whole images with the adapter on it, in evaluation mode on `device`; sha256 of the adapter's file).
+
+    Raises:
+        InputError: a file cannot be used, or the adapter belongs to another base.
+    """
+    header, tensors = read_adapter(path)
+    model, digest = load_pasam(base, fresh=True)
+    _check_base(path, header, digest, base)
+    _put_on(model, tensors, path)
+    return model.eval().to(device), sha256_of_file(path)
+
+
+def base_beside(path: Path) -> Path:
+    """Return the SAM that lies beside an adapter as `base.*`.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(path.parent.glob("base.*"))
+    if not found:
+        raise InputError(f"{path}: its base is not beside it; put the SAM it was trained on there as base.pth")
+    return found[0]
+
+
+def _check_base(path: Path, header: AdapterHeader, digest: str, base: Path | None) -> None:
     if digest != header.base_sha256:
         has = f"the built-in model {digest[:12]}" if digest == BUILTIN_SHA256 else f"{base} ({digest[:12]})"
         raise InputError(f"{path}: belongs to the base {header.base_sha256[:12]}, not to {has}; give its base, or train an adapter anew")
-    model = adapted_from(plain)
+
+
+def _put_on(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     strange = next((name for name, value in tensors.items() if name not in own or own[name].shape != value.shape), None)
     if strange is not None:
@@ -94,4 +136,3 @@ def load_adapted(path: Path, device: str = "cpu", base: Path | None = None) -> t
     if absent:
         raise InputError(f"{path}: lacks {absent[0]} and {len(absent) - 1} more tensors")
     model.load_state_dict(singles(tensors), strict=False)
-    return model.eval().to(device), sha256_of_file(path)

@@ -193,6 +193,7 @@ class CompactSam(nn.Module):
         *,
         adapter: bool = True,
         gumbel: Tensor | None = None,
+        points_active: bool = True,
     ) -> PaOutput:
         """Return what `forward` does, and the adapter's maps where there is one and it is not turned off.
 
@@ -200,10 +201,13 @@ class CompactSam(nn.Module):
             crops, boxes, masks, points: as in `forward`.
             adapter: use the adapter, if there is one.
             gumbel: noise (B, 2, n) with which the adapter draws its points, as in training.
+            points_active: let the adapter append points.
         """
         image = ((crops - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         embedding, finer = self.image_encoder(image)
         sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
         embedding_of_guide = self.mask_decoder.guide(image, crops, self.settings.grid) if adapter else None
-        guide = None if embedding_of_guide is None else Guide(embedding_of_guide, point_codes_of(self.prompt_encoder), True, gumbel)
+        guide = (
+            None if embedding_of_guide is None else Guide(embedding_of_guide, point_codes_of(self.prompt_encoder), points_active, gumbel)
+        )
         return self.mask_decoder.decode(embedding, finer, self.prompt_encoder.get_dense_pe(), sparse, dense, guide)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
 
 from risbench.core.errors import InputError
 from risbench.sam.compact import CompactSam, CompactSettings
@@ -17,6 +20,16 @@ def save_compact(model: CompactSam, path: Path, notes: dict[str, Any]) -> None:
     """Write a model's tensors in half precision, with its settings and notes in the header, under a temporary name first."""
     header = {"format": FORMAT, "settings": model.settings.as_metadata(), "notes": notes}
     write_tensors(path, model.state_dict(), header)
+
+
+def is_compact(path: Path) -> bool:
+    """Return whether a file is a compact SAM of ours, by its header; what cannot be read as safetensors is none."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {}).get("risbench", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return False
+    return isinstance(header, dict) and header.get("format") == FORMAT
 
 
 def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str]:

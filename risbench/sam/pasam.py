@@ -35,13 +35,15 @@ Resize = Literal["squash", "pad"]
 class PaSam(nn.Module):
     """An image encoder, a prompt encoder and the PA decoder; attribute names are SAM's.
 
-    `plain_decoder` is the decoder that SAM had before, where a file holds it: what the adapter is compared with.
+    `plain_decoder` is the decoder that SAM had before, where a file holds it: what the adapter is compared with. `is_new` says that the
+    adapter has not learnt anything yet.
     """
 
     def __init__(self, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: PaDecoder) -> None:
         super().__init__()
         self.image_encoder, self.prompt_encoder, self.mask_decoder = image_encoder, prompt_encoder, mask_decoder
         self.plain_decoder: PaDecoder | None = None
+        self.is_new = False
 
     @property
     def side(self) -> int:
@@ -55,7 +57,7 @@ def load_pasam(
     device: str = "cpu",
     *,
     image_side: int | None = None,
-    edge_source: EdgeSource = "official",
+    edge_source: EdgeSource | None = None,
     fresh: bool = False,
 ) -> tuple[PaSam, str]:
     """Return (PA-SAM in evaluation mode on `device`, sha256 of the file that holds its adapter).
@@ -65,14 +67,16 @@ def load_pasam(
         decoder: a PA decoder, or SAM's decoder alone, in place of the checkpoint's own.
         device: where to put the model.
         image_side: another input size in pixels, a multiple of 16.
-        edge_source: what the edges are taken from; the published weights learnt with "official".
+        edge_source: what the edges are taken from; None is "official" for an adapter in a file, as the published ones learnt with
+            that, and "pixels" for a new one.
         fresh: give a SAM without adapter a new one, for training.
 
     Raises:
         InputError: a file cannot be used, holds other tensors, or holds no adapter and `fresh` is off.
     """
     state, digest = read_state(checkpoint)
-    before = _without(_ORIGINAL, state) or (_without(_PREFIX, state) if decoder is not None else {})
+    before = _without(_ORIGINAL, state) or (_without(_PREFIX, state) if decoder is not None or fresh else {})
+    before = {key: value for key, value in before.items() if not key.startswith(("guiding_conv.", "prompt_adapter."))}
     state = {key: value for key, value in state.items() if not key.startswith(_ORIGINAL)}
     where = str(checkpoint)
     if decoder is not None:
@@ -86,8 +90,10 @@ def load_pasam(
     if image_side is not None and any(key.startswith("image_encoder.blocks.") for key in state):
         state = resized(state, image_side, str(checkpoint))
     plain: Sam = build_sam(state, str(checkpoint), image_side)
-    model = PaSam(plain.image_encoder, plain.prompt_encoder, PaDecoder(edge_source=edge_source))
-    if not any(key.startswith(_PREFIX + "prompt_adapter.") for key in state):
+    is_new = not any(key.startswith(_PREFIX + "prompt_adapter.") for key in state)
+    model = PaSam(plain.image_encoder, plain.prompt_encoder, PaDecoder(edge_source=edge_source or ("pixels" if is_new else "official")))
+    model.is_new = is_new
+    if is_new:
         if not fresh:
             raise InputError(f"--checkpoint {where}: holds no prompt adapter, so it is plain SAM: use --engine sam, or give a PA decoder")
         state |= _own(model, ("guiding_conv.", "prompt_adapter."))
@@ -110,6 +116,24 @@ def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _own(model: PaSam, starts: tuple[str, ...]) -> Mapping[str, Tensor]:
     names = tuple(_PREFIX + start for start in starts)
     return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
+
+
+def scaled_size(size: tuple[int, int], side: int, resize: Resize) -> tuple[int, int]:
+    """Return the height and width that an image of a size is brought to in an input of `side` pixels."""
+    if resize == "squash":
+        return (side, side)
+    scale = side / max(size)
+    return (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5))
+
+
+def normalised(pixels: NDArray[np.uint8], side: int, device: str, resize: Resize = "squash") -> tuple[Tensor, Tensor]:
+    """Return an image (height, width, 3) as the model's input (1, 3, S, S), normalised, and the same in 0-255; zeros beyond it."""
+    rows, columns = scaled_size((int(pixels.shape[0]), int(pixels.shape[1])), side, resize)
+    raw = torch.as_tensor(np.require(pixels, requirements=["C", "W"]), device=device).permute(2, 0, 1)[None].float()
+    raw = F.interpolate(raw, (rows, columns), mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    beyond = (0, side - columns, 0, side - rows)
+    return F.pad((raw - mean) / std, beyond), F.pad(raw, beyond)
 
 
 class PasamPredictor:
@@ -137,16 +161,9 @@ class PasamPredictor:
             self._size, self._scaled, self._embedding = self._beside._size, self._beside._scaled, self._beside._embedding
             return
         model, side = self._model, self._model.side
-        device = next(model.parameters()).device
         height, width = int(pixels.shape[0]), int(pixels.shape[1])
-        scale = side / max(height, width)
-        self._size = (height, width)
-        self._scaled = (side, side) if self._resize == "squash" else (int(height * scale + 0.5), int(width * scale + 0.5))
-        raw = torch.as_tensor(np.ascontiguousarray(pixels), device=device).permute(2, 0, 1)[None].float()
-        raw = F.interpolate(raw, self._scaled, mode="bilinear", align_corners=False)
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-        beyond = (0, side - self._scaled[1], 0, side - self._scaled[0])
-        image, raw = F.pad((raw - mean) / std, beyond), F.pad(raw, beyond)
+        self._size, self._scaled = (height, width), scaled_size((height, width), side, self._resize)
+        image, raw = normalised(pixels, side, str(next(model.parameters()).device), self._resize)
         embedding: Tensor = model.image_encoder(image)
         self._embedding = embedding
         grid = (embedding.shape[2], embedding.shape[3])

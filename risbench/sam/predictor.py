@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -48,6 +48,14 @@ class Predicted:
     predicted_iou: NDArray[np.float32]
     stability: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None = None
+
+
+class Predictor(Protocol):
+    """A model that takes an image once and answers any number of prompts on it."""
+
+    def load(self, pixels: NDArray[np.uint8]) -> None: ...
+
+    def predict(self, prompts: Sequence[SamPrompt]) -> Predicted: ...
 
 
 class BoxPredictor:

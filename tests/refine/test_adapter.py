@@ -219,11 +219,11 @@ def test_out_of_memory_halves_the_batch_until_it_fits(source: Path, world: Path,
     run, batch = Training(tiny(), SHORT, "cpu"), batch_for(source, world)
     inner, sizes = run.objective.forward, []
 
-    def narrow(piece: Batch, gumbel: object) -> object:
+    def narrow(piece: Batch, gumbel: object, points: bool) -> object:
         sizes.append(len(piece.crops))
         if len(piece.crops) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return inner(piece, gumbel)  # type: ignore[arg-type]
+        return inner(piece, gumbel, points)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run.objective, "forward", narrow)
     assert np.isfinite(float(run.step(0, batch).total))
