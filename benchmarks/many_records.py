@@ -4,7 +4,7 @@
 
 Records on 1,300 small generated images in an ingested workspace. The round runs on a terminal of its own (a pty); what its bar shows is
 read as it comes, and at the end compared with the share of the time that had passed. Memory is the peak of the whole process; the same
-command on an empty part of the workspace, 64 records, says what the engine takes by itself. Half-way the run is killed once and goes on.
+command on a workspace of 40 records says what the engine takes by itself. Half-way the run is killed once and goes on.
 """
 
 from __future__ import annotations

@@ -185,9 +185,8 @@ if __name__ == "__main__":
             processes[-1].start()
         jobs = jobs_of(records, words.rounds)
         name = torch.cuda.get_device_name() if words.gpu else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-        print(
-            f"torch {torch.__version__}, {name}, ours in {fast_precision(device)}, peers in {'bf16' if words.gpu else 'fp32'}", flush=True
-        )
+        print(f"torch {torch.__version__}, {name}; encoders: ours {fast_precision(device)}, segment-anything fp32,", end=" ")
+        print(f"transformers {'bf16' if words.gpu else 'fp32'}", flush=True)
         for pipe in pipes.values():  # everyone is warmed up on one image
             pipe.send(jobs["1.75"][0][:1])
             pipe.recv()

@@ -5,34 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, write_durably
 from risbench.core.workspace import ADAPTERS, Workspace, read_records
 from risbench.formats.truth import Truth
-from risbench.refine.adapter_data import Boxes, Known, check_images, from_records, from_truth, split_by_scene, summary_of
+from risbench.refine.adapter_data import Boxes, Known, TrueObject, check_images, from_records, from_truth, split_by_scene, summary_of
+from risbench.refine.bases import Base, load_base, oriented_share, predictors, recipe_for, source_for
 from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
-from risbench.refine.sources import CropSource, WholeSource
-from risbench.refine.train_adapter import AdapterRecipe, joined, plan_of, ranks, train
-from risbench.refine.whole_data import PROMPTS, Embeddings
-from risbench.sam.adapter_file import load_adapted, load_whole_adapted, save_adapter
-from risbench.sam.builtin import load_builtin
-from risbench.sam.compact import CompactSam
-from risbench.sam.compact_predictor import CompactPredictor
-from risbench.sam.compact_weights import is_compact, load_compact
-from risbench.sam.device import dtype_of, fast_precision, out_of_memory
-from risbench.sam.pasam import PaSam, PasamPredictor, load_pasam
-from risbench.sam.predictor import Predictor
-from risbench.sam.vit import fused
+from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, saved_run, train
+from risbench.refine.whole_data import PROMPTS
+from risbench.sam.adapter_file import BASES, save_adapter
+from risbench.sam.device import out_of_memory
 
 NOISES: Final = ("measured", "none")
 FEWEST_OBJECTS: Final = 8
@@ -87,7 +80,7 @@ def _adapt(
     recipe: AdapterRecipe,
     box_noise: str,
     gross: float,
-    base: Path | None,
+    path: Path | None,
     device: str,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -95,123 +88,105 @@ def _adapt(
         count = len(known.objects)
         raise InputError(f"{opened.root}: {count} true masks, an adapter needs {FEWEST_OBJECTS}; give more with --truth, or review first")
     check_images(opened.root, records, known.objects)
-    learn, check = split_by_scene(known.objects)
     said: list[str] = []
-    if not check or not learn:
-        # so few scenes that none, or all, fell aside: every fifth object then chooses the checkpoint
-        learn, check = [item for k, item in enumerate(known.objects) if k % 5], list(known.objects[::5])
-        said.append("too few scenes to keep one aside: the figures below are of objects whose scenes were learnt from")
-    noise = None
-    if box_noise == "measured" and len(known.pairs) >= FEWEST:
-        noise = BoxNoise(known.pairs)
-    elif box_noise == "measured":
+    learn, check = _divided(known, said)
+    noise = _noise(known, box_noise, said)
+    base = load_base(path)
+    recipe = recipe_for(base, recipe)
+    if recipe.points_from > (recipe.steps - 1) * recipe.batch // len(learn):
+        epochs = recipe.steps * recipe.batch / len(learn)
         said.append(
-            f"only {len(known.pairs)} boxes compared with true objects, {FEWEST} are needed: prompts are exact but for the gross ones"
+            f"--points-from {recipe.points_from}: {recipe.steps} steps are {epochs:.1f} epochs, so that it never learnt with points"
         )
-    model, digest = _base(base)
-    whole = isinstance(model, PaSam)
-    _check_for(recipe, whole)
-    recipe = replace(recipe, encoder=not whole if recipe.encoder is None else recipe.encoder)
-    # PA-SAM has no prompt for an oriented box
-    oriented = not whole and any(target.oriented_box is not None for record in records for target in record.targets)
-    boxes = Boxes(noise, gross, 0.25 if oriented else 0.0)
+    boxes = Boxes(noise, gross, oriented_share(base, records))
+    digests = {record.image.path: record.image.sha256 for record in records}
     inputs = {
-        "base": digest,
-        "objects": digest_of([[item.image, item.counts] for item in known.objects]),
+        "base": base.sha256,
+        "objects": digest_of([[item.image, digests[item.image], item.counts] for item in known.objects]),
         "pairs": digest_of([[pair.used, pair.true, pair.tier] for pair in known.pairs]),
         "noise": box_noise,
         "gross": gross,
     }
     plan = digest_of({"recipe": asdict(recipe), "inputs": inputs})
-    summary: dict[str, Any] = {"known": summary_of(known), "box_noise": noise.summary() if noise else None, "said": said}
+    out = opened.root / ADAPTERS / _TRAINING
     finished = _finished(opened, plan)
     if finished is not None:
         if ranks()[0] == 0:
             if _helps(_settings(finished)):
                 opened.set_adapter(finished.name)
-            _leave(opened.root / ADAPTERS / _TRAINING, plan)
+            _leave(out, plan)
         return {**_settings(finished), **_names(opened, finished), "state": "up to date", "rank": ranks()[0]}
-    out = opened.root / ADAPTERS / _TRAINING
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain_os_error(error, out) from error
-    source: CropSource | WholeSource
-    if isinstance(model, PaSam):
-        embeddings = _encoded(model, opened.root, known, out / f"embeddings-{digest[:12]}", device, quiet)
-        source = WholeSource(opened.root, learn, check, boxes, model.side, embeddings)
-    else:
-        source = CropSource(opened.root, learn, check, boxes, model.settings.side_px)
-    tensors, made = train(model, source, recipe, out, device=device, plan=plan, quiet=quiet)
-    if ranks()[0] > 0:
-        return {**summary, "looks": made["looks"], "best": made["best"], "state": "done", "rank": ranks()[0]}
+    saved_run(out, plan)  # another run's folder is refused before hours go into encoding
+    source = source_for(base, opened.root, records, known, learn, check, boxes, out, device=device, quiet=quiet)
+    tensors, made = train(base.model, source, recipe, out, device=device, plan=plan, quiet=quiet)
+    summary: dict[str, Any] = {"known": summary_of(known), "box_noise": noise.summary() if noise else None, "said": said}
     settings = {"plan": plan, "recipe": asdict(recipe), "inputs": inputs, "looks": made["looks"], "best": made["best"], **summary}
-    if not _helps(settings):
-        said.append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
-    folder = _stored(opened, out, tensors, digest, base, settings, whole=whole)
-    before, after = _predictors(folder / "adapter.safetensors", base, whole=whole, device=device)
-    before_and_after(folder / "before_after.png", opened.root, check, boxes, before, after, recipe.seed)
-    if _helps(settings):
-        opened.set_adapter(folder.name)
+    if ranks()[0] > 0:
+        return {**settings, "state": "done", "rank": ranks()[0]}
+    folder = _kept(opened, out, base, tensors, settings, check, boxes, device)
     _leave(out, plan)
     return {**settings, **_names(opened, folder), "state": "done", "seconds": made["seconds"], "rank": 0}
 
 
-def _base(path: Path | None) -> tuple[CompactSam | PaSam, str]:
-    """Return the model to adapt and its file's sha256: the built-in one, a compact SAM of ours, or a SAM of whole images."""
-    if path is None:
-        return load_builtin()
-    try:
-        return load_compact(path) if is_compact(path) else load_pasam(path, fresh=True)
-    except InputError as error:
-        raise InputError(str(error).replace("--checkpoint", "--base", 1)) from None
+def _divided(known: Known, said: list[str]) -> tuple[list[TrueObject], list[TrueObject]]:
+    """Return the objects to learn from and to look at; what is unusual about them is said."""
+    learn, check = split_by_scene(known.objects)
+    if check and learn:
+        return learn, check
+    # so few scenes that none, or all, fell aside: every fifth object then chooses the checkpoint
+    said.append("too few scenes to keep one aside: the figures below are of objects whose scenes were learnt from")
+    return [item for k, item in enumerate(known.objects) if k % 5], list(known.objects[::5])
 
 
-def _check_for(recipe: AdapterRecipe, whole: bool) -> None:
-    if whole and recipe.encoder:
-        raise OptionError("--encoder: the encoder of a SAM of whole images stays as it is; leave the option out")
-    if not whole and recipe.prompts != "box":
-        raise OptionError(
-            f"--prompts {recipe.prompts}: a compact SAM is always prompted with a box; give a SAM of whole images with --base"
-        )
+def _noise(known: Known, box_noise: str, said: list[str]) -> BoxNoise | None:
+    """Return the errors of the workspace's boxes, or None where none are wanted or too few are known."""
+    if box_noise != "measured":
+        return None
+    if len(known.pairs) >= FEWEST:
+        return BoxNoise(known.pairs)
+    said.append(f"only {len(known.pairs)} boxes compared with true objects, {FEWEST} are needed: prompts are exact but for the gross ones")
+    return None
 
 
-def _encoded(model: PaSam, root: Path, known: Known, folder: Path, device: str, quiet: bool) -> Embeddings:
-    """Return the embeddings of all images that are learnt from; several processes share the work."""
-    embeddings, device = Embeddings(folder), joined(device)
-    rank, together = ranks()
-    encoder = model.to(device).image_encoder
-    model.image_encoder = fused(encoder, dtype_of(fast_precision(device)))
-    embeddings.fill(model, [item.image for item in known.objects], root, device=device, mine=slice(rank, None, together), quiet=quiet)
-    if together > 1:
-        distributed.barrier()
-    return embeddings
-
-
-def _predictors(adapter: Path, base: Path | None, *, whole: bool, device: str) -> tuple[Predictor, Predictor]:
-    """Return the base and the base with the adapter."""
-    if not whole:
-        plain = (load_builtin(device) if base is None else load_compact(base, device))[0]
-        return CompactPredictor(plain), CompactPredictor(load_adapted(adapter, device, base)[0])
-    assert base is not None, "only a file is a SAM of whole images"
-    model, _ = load_whole_adapted(adapter, base, device)
-    model.image_encoder = fused(model.image_encoder, dtype_of(fast_precision(device)))
-    after = PasamPredictor(model)
-    return PasamPredictor(model, adapter=False, beside=after), after
-
-
-def _stored(
-    opened: Workspace, out: Path, tensors: Mapping[str, Tensor], digest: str, base: Path | None, settings: dict[str, Any], *, whole: bool
+def _kept(
+    opened: Workspace,
+    out: Path,
+    base: Base,
+    tensors: Mapping[str, Tensor],
+    settings: dict[str, Any],
+    check: Sequence[TrueObject],
+    boxes: Boxes,
+    device: str,
 ) -> Path:
+    """Store an adapter with its picture; make it the workspace's where it is better than its base."""
+    if not _helps(settings):
+        settings["said"].append("it is no better than its base on the scenes kept aside: stored, and not made the workspace's adapter")
+    folder = _stored(opened, out, tensors, base, settings)
+    before, after = predictors(folder / "adapter.safetensors", base, device)
+    before_and_after(folder / "before_after.png", opened.root, check, boxes, before, after, int(settings["recipe"]["seed"]))
+    if _helps(settings):
+        opened.set_adapter(folder.name)
+    return folder
+
+
+def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], base: Base, settings: dict[str, Any]) -> Path:
     """Write the adapter, its settings and its card, and move them to the name that their sha256 gives."""
     ready = out / "ready"
     ready.mkdir(exist_ok=True)
     notes = {"plan": settings["plan"], "recipe": settings["recipe"]}
-    save_adapter(ready / "adapter.safetensors", tensors, digest, notes, whole=whole)
-    if base is not None:
-        shutil.copyfile(base, ready / f"base{base.suffix}")
+    save_adapter(ready / "adapter.safetensors", tensors, base.sha256, notes, whole=base.whole)
+    if base.path is not None:
+        beside = ready / BASES[base.path.suffix != ".safetensors"]
+        try:
+            shutil.copyfile(base.path, beside)
+        except OSError as error:
+            raise explain_os_error(error, beside) from error
     write_durably(ready / "settings.json", (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
-    write_durably(ready / "card.md", _card(settings, digest).encode())
+    write_durably(ready / "card.md", _card(settings, base).encode())
     folder = opened.root / ADAPTERS / sha256_of_file(ready / "adapter.safetensors")[:12]
     if folder.exists():
         shutil.rmtree(folder)
@@ -252,18 +227,19 @@ def _settings(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _card(settings: Mapping[str, Any], digest: str) -> str:
+def _card(settings: Mapping[str, Any], base: Base) -> str:
     known, best, first, gross = settings["known"], settings["best"], settings["looks"][0], settings["inputs"]["gross"]
     classes = ", ".join(f"{name} {count}" for name, count in known["classes"].items())
+    seen = "at the input's size" if base.whole else "crop by crop"
     lines = [
         "# An adapter",
         "",
-        f"PA-SAM's prompt adapter on the base {digest}.",
+        f"PA-SAM's prompt adapter on the base {base.sha256}.",
         "",
         f"* Learnt from {known['objects']:,} true masks in {known['images']:,} images: {classes}.",
         f"* Prompts: {'boxes as wrong as those here' if settings['box_noise'] else 'exact boxes'}; grossly wrong: {gross:.0%}.",
         f"* Recipe: {json.dumps(settings['recipe'], sort_keys=True)}.",
-        f"* On scenes kept aside, crop by crop: mean IoU {first['mean_iou']:.4f} before, {best['mean_iou']:.4f} after; "
+        f"* On scenes kept aside, {seen}: mean IoU {first['mean_iou']:.4f} before, {best['mean_iou']:.4f} after; "
         f"boundary IoU {first['boundary_iou']:.4f} before, {best['boundary_iou']:.4f} after (step {best['step']}).",
         "* The checkpoint was chosen on those scenes: score it on others before quoting a figure.",
         "* The IoU estimate is the base's and saw none of this; do not rank by it.",

@@ -21,7 +21,7 @@ class CompactObjective(nn.Module):
 
     def __init__(self, base: CompactSam) -> None:
         super().__init__()
-        self.model = adapted_from(base)
+        self.model, self.is_new = adapted_from(base), True
         self.cells = base.settings.grid**2
 
     def names(self, *, encoder: bool) -> list[str]:
@@ -33,9 +33,9 @@ class CompactObjective(nn.Module):
         found = self.model.run(batch.crops.float(), batch.boxes, batch.prompts, gumbel=gumbel, points_active=points_active)
         return _losses(found, found.masks[:, :1].float() - self.model.settings.threshold, batch.cover[:, None].float())
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch, adapter: bool = True) -> Tensor:
         """Return logits (B, S/2, S/2), of the object where above 0, to be held against the batch's cover."""
-        found = self.model.run(batch.crops.float(), batch.boxes, batch.prompts)
+        found = self.model.run(batch.crops.float(), batch.boxes, batch.prompts, adapter=adapter)
         return found.masks[:, 0].float() - self.model.settings.threshold
 
 
@@ -44,7 +44,7 @@ class WholeObjective(nn.Module):
 
     def __init__(self, base: PaSam) -> None:
         super().__init__()
-        self.side = base.side
+        self.side, self.is_new = base.side, base.is_new
         self.model = PaSam(nn.Identity(), base.prompt_encoder, base.mask_decoder)
         if base.is_new:
             # made here, of the generator that the training has seeded
@@ -61,25 +61,29 @@ class WholeObjective(nn.Module):
 
     def forward(self, batch: WholeBatch, gumbel: Tensor | None, points_active: bool = True) -> PaLosses:
         """Return the losses of a batch at the input's size, as published."""
-        found = self._run(batch, gumbel, points_active)
+        found = self._run(batch, gumbel, points_active=points_active)
         return _losses(found, found.masks[:, :1].float(), batch.cover[:, None].float() / 255)
 
-    def logits(self, batch: WholeBatch) -> Tensor:
+    def logits(self, batch: WholeBatch, adapter: bool = True) -> Tensor:
         """Return logits (B, S, S)."""
-        masks = self._run(batch, None, True).masks[:, :1].float()
+        masks = self._run(batch, None, adapter=adapter).masks[:, :1].float()
         return F.interpolate(masks, (self.side, self.side), mode="bilinear", align_corners=False)[:, 0]
 
-    def _run(self, batch: WholeBatch, gumbel: Tensor | None, points_active: bool) -> PaOutput:
+    def _run(self, batch: WholeBatch, gumbel: Tensor | None, *, points_active: bool = True, adapter: bool = True) -> PaOutput:
         prompt_encoder, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        sparse, dense = prompt_encoder(
-            points=(batch.points, batch.labels) if batch.points.shape[1] else None,
-            boxes=batch.boxes[:, 0] if batch.boxes.shape[1] else None,
-            masks=batch.masks.float() if batch.masks.shape[1] else None,
-        )
-        assert decoder.guiding_conv is not None, "it was made with an adapter"
-        guide = decoder.guiding_conv(batch.guiding.float()).flatten(2).transpose(1, 2)
+        # autocast would place prompts in bf16, most of a pixel off; they cost nothing
+        with torch.autocast(batch.boxes.device.type, enabled=False):
+            sparse, dense = prompt_encoder(
+                points=(batch.points, batch.labels) if batch.points.shape[1] else None,
+                boxes=batch.boxes[:, 0] if batch.boxes.shape[1] else None,
+                masks=batch.masks.float() if batch.masks.shape[1] else None,
+            )
+            position, codes = prompt_encoder.get_dense_pe(), point_codes_of(prompt_encoder)
+        guide = None
+        if adapter:
+            assert decoder.guiding_conv is not None, "it was made with an adapter"
+            guide = decoder.guiding_conv(batch.guiding.float()).flatten(2).transpose(1, 2)
         index = torch.arange(len(batch), device=batch.boxes.device)
-        position, codes = prompt_encoder.get_dense_pe(), point_codes_of(prompt_encoder)
         return decoder.decode(
             batch.embeddings.float(), position, sparse, dense, index, guide, codes, points_active=points_active, gumbel=gumbel
         )

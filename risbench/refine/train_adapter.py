@@ -206,13 +206,13 @@ class Training:
 
 
 @torch.inference_mode()
-def validated(objective: nn.Module, batches: Iterable[AnyBatch], device: str) -> dict[str, float]:
-    """Return mean IoU and mean boundary IoU of an objective's masks."""
+def validated(objective: nn.Module, batches: Iterable[AnyBatch], device: str, adapter: bool = True) -> dict[str, float]:
+    """Return mean IoU and mean boundary IoU of an objective's masks, or of its base's where `adapter` is off."""
     ious, boundaries = [], []
     for batch in batches:
         on_device = type(batch)(*(part.to(device) for part in vars(batch).values()))
         with torch.autocast(device.partition(":")[0], torch.bfloat16):
-            logits = objective.logits(on_device)  # type: ignore[operator]
+            logits = objective.logits(on_device, adapter)  # type: ignore[operator]
         half = 0.5 if batch.cover.is_floating_point() else 128
         for values, cover in zip(logits.float().cpu().numpy(), batch.cover.numpy(), strict=True):
             ious.append(mask_iou(values > 0, cover >= half))
@@ -224,6 +224,7 @@ class Source(Protocol):
     """What is learnt from, and the batches to look at, the same at every look."""
 
     objects: int
+    workers: int
 
     def training(self, recipe: AdapterRecipe, start: int) -> IterableDataset[Any]: ...
 
@@ -252,8 +253,9 @@ def train(
     start, best, looks = _resumed(run, out, plan)
     batches = source.validation(recipe)
     if not looks:
-        looks = [{"step": 0, **validated(run.objective, batches, run.device)}]
-    data = DataLoader(source.training(recipe, start), batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="spawn")
+        looks = [{"step": 0, **validated(run.objective, batches, run.device, not run.objective.is_new)}]
+    apart: dict[str, Any] = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if source.workers else {}
+    data = DataLoader(source.training(recipe, start), batch_size=None, num_workers=source.workers, **apart)
     began = time.monotonic()
     with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
         bar.advance(start)
@@ -274,6 +276,8 @@ def train(
                 if run.rank == 0:
                     _keep(out / CHECKPOINT, {"plan": plan, "step": step + 1, "looks": looks, "best": best, **run.state()})
             bar.advance(1)
+    if run.ranks > 1:
+        distributed.barrier()  # the first process is about to clear away what the others may still be looking at
     assert best is not None, "the last step is always looked at"
     return best["tensors"], {"looks": looks, "best": best["look"], "seconds": round(time.monotonic() - began, 1)}
 
@@ -289,19 +293,31 @@ def _board(out: Path, rank: int, start: int) -> Iterator[SummaryWriter | None]:
 
 
 def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]]]:
+    state = saved_run(out, plan)
+    if state is None:
+        return 0, None, []
+    run.restore(state)
+    return int(state["step"]), state["best"], list(state["looks"])
+
+
+def saved_run(out: Path, plan: str) -> dict[str, Any] | None:
+    """Return the state of a run in a folder, or None.
+
+    Raises:
+        InputError: it is of another plan, or damaged.
+    """
     path = out / CHECKPOINT
     if not path.exists():
-        return 0, None, []
+        return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = state["plan"]
     except Exception as error:  # noqa: BLE001 - a torn file makes the reader fail in any way
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a whole checkpoint ({reason}); remove it to start anew") from None
     if found != plan:
         raise InputError(f"{path}: holds a run with other options or other truth; remove {out} to start anew, or give the same options")
-    run.restore(state)
-    return int(state["step"]), state["best"], list(state["looks"])
+    return state
 
 
 def plan_of(out: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ PROMPTS: Final = ("box", "official")
 _MIX: Final = (("box", 4 / 7), ("points", 2 / 7), ("mask", 1 / 7))
 _POINTS: Final = 10
 _NOISY_FROM: Final = 0.01
+_FEWEST_CELLS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,18 @@ class WholeBatch:
 
 
 class Embeddings:
-    """The embeddings of a workspace's images, one file each in half precision, made by one encoder at one input size."""
+    """The embeddings of a workspace's images, one file each in half precision, made by one encoder at one input size.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    A file bears its image's sha256: other pixels under the same name are another image.
+    """
+
+    def __init__(self, folder: Path, digests: Mapping[str, str]) -> None:
+        """Take the folder, which belongs to one encoder, and the sha256 of every image by its path."""
+        self._folder, self._digests = folder, digests
 
     def path(self, image: str) -> Path:
         """Return an image's file."""
-        return self._folder / f"{image.replace('/', '__')}.safetensors"
+        return self._folder / f"{self._digests[image]}.safetensors"
 
     def __getitem__(self, image: str) -> dict[str, Tensor]:
         """Return an image's `embedding` (256, g, g) and `guiding` input (4, 4g, 4g), half precision."""
@@ -71,17 +76,17 @@ class Embeddings:
             EnvironmentLacks: the disk has no room for them.
             InputError: an image is gone, or cannot be read.
         """
-        wanted = [image for image in sorted(set(images))[mine] if not self.path(image).exists()]
+        missing = [image for image in sorted(set(images)) if not self.path(image).exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         rows, columns = model.prompt_encoder.image_embedding_size
         each = 2 * rows * columns * (256 + 4 * 16)
         free = shutil.disk_usage(self._folder).free
-        if len(wanted) * each > free:
+        if len(missing) * each > free:
             raise EnvironmentLacks(
-                f"{self._folder}: {len(wanted):,} embeddings need {len(wanted) * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
+                f"{self._folder}: {len(missing):,} embeddings need {len(missing) * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
                 "make room, or give less truth"
             )
-        pictures = Images(root)
+        pictures, wanted = Images(root), [image for image in sorted(set(images))[mine] if image in set(missing)]
         with Progress("encode images", len(wanted), quiet=quiet) as bar, torch.inference_mode():
             for image in wanted:
                 seen, raw = normalised(pictures[image], model.side, device)
@@ -100,31 +105,31 @@ class WholeExamples(IterableDataset[WholeBatch]):
         self.drawn, self.embeddings, self.side, self.prompts = drawn, embeddings, side, prompts
 
     def __iter__(self) -> Iterator[WholeBatch]:
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
         for index in self.drawn.numbers():
             yield self.make(index)
 
     def make(self, index: int) -> WholeBatch:
         """Return this process's share of batch number `index`."""
         everyone, chosen = self.drawn.objects_of(index)
-        random = np.random.default_rng([self.drawn.seed, index, 13])
-        kind = self._kind(random, everyone)
+        kind = self._kind(np.random.default_rng([self.drawn.seed, index, 13]), everyone)
         found = [self._example(np.random.default_rng(seed), item, kind) for item, seed in chosen]
         return WholeBatch(*(torch.stack([example[name] for example in found]) for name in WholeBatch.__dataclass_fields__))
 
     def _kind(self, random: np.random.Generator, objects: Sequence[TrueObject]) -> str:
-        """Return the batch's kind of prompt; points only where every object has enough, as published."""
+        """Return the batch's kind of prompt; a mask only where every object fills four cells of one."""
         if self.prompts == "box":
             return "box"
-        mix = _MIX if all(item.mask.sum() >= _POINTS for item in objects) else (("box", 2 / 3), ("mask", 1 / 3))
-        return str(random.choice([name for name, _ in mix], p=[share for _, share in mix]))
+        kind = str(random.choice([name for name, _ in _MIX], p=[share for _, share in _MIX]))
+        cells = (self.side // 4) ** 2
+        if kind == "mask" and any(item.mask.mean() * cells < _FEWEST_CELLS for item in objects):
+            return "box"
+        return kind
 
     def _example(self, random: np.random.Generator, item: TrueObject, kind: str) -> dict[str, Tensor]:
         image, mask, boxes = self.embeddings[item.image], item.mask, self.drawn.boxes
         height, width = mask.shape
         scale = np.array([self.side / width, self.side / height])
-        cover = cv2.resize(mask.astype(np.uint8) * 255, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+        cover = _scaled(mask.astype(np.uint8) * 255, self.side)
         fine = image["guiding"].shape[1]
         box: Any = np.zeros((0, 4))
         points: Any = np.zeros((0, 2))
@@ -150,9 +155,14 @@ class WholeExamples(IterableDataset[WholeBatch]):
 
 def noisy_mask(random: np.random.Generator, mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     """Return PA-SAM's mask prompt (side, side) of 0 and 255: the true mask, random where an eighth of its resolution loses it."""
-    true = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    coarse = cv2.resize(true, (max(1, side // 8), max(1, side // 8)), interpolation=cv2.INTER_LINEAR)
-    lost = np.abs(true - cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)) >= _NOISY_FROM
+    true = _scaled(mask.astype(np.float32), side)
+    lost = np.abs(true - _scaled(_scaled(true, max(1, side // 8)), side)) >= _NOISY_FROM
     noise = random.standard_normal((side, side), dtype=np.float32)
     kept = true + np.where(lost, noise, 0) > 0.5
     return np.where(kept, np.float32(255), np.float32(0))
+
+
+def _scaled(picture: NDArray[Any], side: int) -> NDArray[Any]:
+    """Return a picture as a square; what shrinks is averaged, so that a small object does not fall between the samples."""
+    shrinks = max(picture.shape) > side
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))

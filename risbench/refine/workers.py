@@ -50,10 +50,7 @@ def build_engine(work: Work) -> Engine:
     if work.engine == "grabcut":
         return GrabCutEngine()
     from risbench.refine import sam_engine
-    from risbench.sam.device import keep_freed_memory
 
-    if work.device == "cpu":
-        keep_freed_memory()
     if work.engine == "builtin":
         return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None, work.precision)
     assert work.checkpoint is not None, "refine_masks checks that these have a checkpoint"
@@ -100,7 +97,16 @@ def _start(work: Work, parent: int) -> None:
         import torch
 
         torch.set_num_threads(work.threads)
+    _keep_memory(work)
     _engine, _work = build_engine(work), work
+
+
+def _keep_memory(work: Work) -> None:
+    """Keep what tensors free, in a process that runs a network on the CPU and nothing else."""
+    if work.engine in NETWORKS and work.device == "cpu":
+        from risbench.sam.device import keep_freed_memory
+
+        keep_freed_memory()
 
 
 def _follow(parent: int) -> None:
@@ -126,6 +132,7 @@ def refine_parts(work: Work, parts: Sequence[tuple[int, list[Record]]], workers:
         EnvironmentLacks: workers die again and again, most likely for want of memory.
     """
     if workers == 1 or len(parts) <= 1:
+        _keep_memory(work)
         engine = build_engine(work)
         for index, records in parts:
             yield index, refine_part(engine, work, records)

@@ -23,6 +23,8 @@ FORMAT: Final = "risbench PA adapter 1"
 # The IoU head sees no loss: what it says of a refined mask is the base's word.
 TRAINED: Final = tuple(f"mask_decoder.{name}" for name in (*PA_TRAINED, "skip_", "mix_"))
 ENCODER: Final = "image_encoder."
+# What an adapter's base is called beside it.
+BASES: Final = ("base.safetensors", "base.pth")
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,15 @@ def load_whole_adapted(path: Path, base: Path, device: str = "cpu") -> tuple[PaS
 
 
 def base_beside(path: Path) -> Path:
-    """Return the SAM that lies beside an adapter as `base.*`.
+    """Return the SAM that lies beside an adapter.
 
     Raises:
         InputError: there is none.
     """
-    found = sorted(path.parent.glob("base.*"))
-    if not found:
+    found = next((place for name in BASES if (place := path.parent / name).is_file()), None)
+    if found is None:
         raise InputError(f"{path}: its base is not beside it; put the SAM it was trained on there as base.pth")
-    return found[0]
+    return found
 
 
 def _check_base(path: Path, header: AdapterHeader, digest: str, base: Path | None) -> None:

@@ -205,9 +205,12 @@ class CompactSam(nn.Module):
         """
         image = ((crops - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
         embedding, finer = self.image_encoder(image)
-        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        # autocast would place prompts in bf16
+        with torch.autocast(crops.device.type, enabled=False):
+            sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+            position = self.prompt_encoder.get_dense_pe()
         embedding_of_guide = self.mask_decoder.guide(image, crops, self.settings.grid) if adapter else None
         guide = (
             None if embedding_of_guide is None else Guide(embedding_of_guide, point_codes_of(self.prompt_encoder), points_active, gumbel)
         )
-        return self.mask_decoder.decode(embedding, finer, self.prompt_encoder.get_dense_pe(), sparse, dense, guide)
+        return self.mask_decoder.decode(embedding, finer, position, sparse, dense, guide)

@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
 def fast_precision(device: str) -> str:
     """Return bf16 where the device multiplies it in hardware (Nvidia from Ampere on; Intel's AMX, AVX-512 BF16), else fp32."""
     if device != "cpu":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.version.hip or torch.cuda.get_device_capability()[0] >= 8 else "fp32"
     # PyTorch has no public name for these two; where it has none at all the slower one is right
     tests = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return "bf16" if any(test is not None and test() for test in tests) else "fp32"

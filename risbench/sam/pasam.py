@@ -159,6 +159,7 @@ class PasamPredictor:
         """Encode an image (height, width, 3), 8-bit RGB, and what the adapter looks at."""
         if self._beside is not None:
             self._size, self._scaled, self._embedding = self._beside._size, self._beside._scaled, self._beside._embedding
+            self._guide = self._beside._guide if self._adapter else None
             return
         model, side = self._model, self._model.side
         height, width = int(pixels.shape[0]), int(pixels.shape[1])

@@ -132,17 +132,29 @@ class FusedEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the embedding (B, 256, S/16, S/16), float32, of normalised images (B, 3, S, S)."""
-        x = self.patch_embed(image.to(self.dtype)).float().contiguous()
-        if self.pos_embed is not None:
-            x = x + self.pos_embed
+        x = self.patch_embed(image.to(self.dtype)).float().contiguous() + self.pos_embed
         for block in self.blocks:
             x = block(x)
         found: Tensor = self.neck(x.permute(0, 3, 1, 2))
         return found
 
 
+class AutocastEncoder(nn.Module):
+    """Any other encoder, its matrix products in bf16."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.img_size, self.source = source.img_size, source
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the embedding, float32, of normalised images (B, 3, S, S)."""
+        with torch.autocast(image.device.type, torch.bfloat16):
+            found: Tensor = self.source(image)
+        return found.float()
+
+
 def fused(encoder: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return SAM's plain transformer encoder with fused attention in `dtype`; any other encoder (MobileSAM's) as it is."""
-    if not isinstance(encoder, ImageEncoderViT) or not all(block.attn.use_rel_pos for block in encoder.blocks):
-        return encoder
-    return FusedEncoder(encoder, dtype).eval()
+    """Return an image encoder of the SAM family in `dtype`: the plain transformer with fused attention, others by autocast."""
+    if isinstance(encoder, ImageEncoderViT) and encoder.pos_embed is not None and all(block.attn.use_rel_pos for block in encoder.blocks):
+        return FusedEncoder(encoder, dtype).eval()
+    return AutocastEncoder(encoder).eval() if dtype == torch.bfloat16 else encoder

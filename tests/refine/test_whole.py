@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.imagery import encode_png, read_raster  # noqa: E402
+from risbench.core.masks import encode_rle  # noqa: E402
+from risbench.core.storage import sha256_of_file  # noqa: E402
 from risbench.core.workspace import Workspace, read_records  # noqa: E402
 from risbench.formats.truth import Truth  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
@@ -27,6 +32,7 @@ from risbench.sam.adapter_file import load_whole_adapted, read_adapter  # noqa: 
 from risbench.sam.pasam import PasamPredictor, load_pasam, normalised  # noqa: E402
 from risbench.sam.predictor import SamPrompt  # noqa: E402
 from risbench.scenes.source import write_source  # noqa: E402
+from tests.conftest import picture  # noqa: E402
 from tests.sam.sam_files import write_sam  # noqa: E402
 
 SIDE = 128
@@ -55,8 +61,12 @@ def known_of(source: Path, world: Path) -> Known:
     return from_truth(list(read_records(Workspace.open(world).latest())), Truth(source / "truth.json"))
 
 
+def digests_of(world: Path) -> dict[str, str]:
+    return {record.image.path: record.image.sha256 for record in read_records(Workspace.open(world).latest())}
+
+
 def filled(world: Path, base: Path, images: list[str]) -> Embeddings:
-    embeddings = Embeddings(world / "embeddings")
+    embeddings = Embeddings(world / "embeddings", digests_of(world))
     embeddings.fill(load_pasam(base, fresh=True)[0], images, world, device="cpu", mine=slice(None), quiet=True)
     return embeddings
 
@@ -72,18 +82,26 @@ def test_every_image_is_encoded_once_and_again_only_where_its_file_is_gone(sourc
     model, _ = load_pasam(base, fresh=True)
     seen: list[int] = []
     model.image_encoder.register_forward_hook(lambda *_: seen.append(1))
-    embeddings = Embeddings(world / "embeddings")
+    embeddings = Embeddings(world / "embeddings", digests_of(world))
     for part in (slice(0, None, 2), slice(1, None, 2), slice(None)):
         embeddings.fill(model, images * 3, world, device="cpu", mine=part, quiet=True)
     assert len(seen) == len(images)
     embeddings.path(images[0]).unlink()
     embeddings.fill(model, images, world, device="cpu", mine=slice(None), quiet=True)
     assert len(seen) == len(images) + 1
-    from risbench.core.imagery import read_raster
-
     with open(world / images[0], "rb") as file:
         expected = model.image_encoder(normalised(read_raster(file, images[0]).pixels, SIDE, "cpu")[0])[0]
     assert torch.allclose(embeddings[images[0]]["embedding"].float(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_other_pixels_under_the_same_name_are_encoded_anew(source: Path, world: Path, base: Path) -> None:
+    image = known_of(source, world).objects[0].image
+    before = filled(world, base, [image])[image]["embedding"]
+    (world / image).write_bytes(encode_png(picture(7, 200, 200)))
+    changed = {**digests_of(world), image: sha256_of_file(world / image)}
+    other = Embeddings(world / "embeddings", changed)
+    other.fill(load_pasam(base, fresh=True)[0], [image], world, device="cpu", mine=slice(None), quiet=True)
+    assert not torch.allclose(other[image]["embedding"], before)
 
 
 def test_a_disk_too_small_for_the_embeddings_is_said_before_any_is_made(
@@ -98,14 +116,21 @@ def test_a_disk_too_small_for_the_embeddings_is_said_before_any_is_made(
 
 def test_the_official_mix_draws_boxes_points_and_masks_as_often_as_published(source: Path, world: Path, base: Path) -> None:
     made = examples(source, world, base, "official")
-    objects = [item for item in made.drawn.objects if item.mask.sum() >= 10][:4]
+    cells = (SIDE // 4) ** 2
+    objects = [item for item in made.drawn.objects if item.mask.mean() * cells >= 4][:4]
     kinds = Counter(made._kind(np.random.default_rng(seed), objects) for seed in range(2100))
     for kind, expected in (("box", 4 / 7), ("points", 2 / 7), ("mask", 1 / 7)):
         assert kinds[kind] / 2100 == pytest.approx(expected, abs=0.04)
+    # an object smaller than four cells of a mask prompt would be no prompt at all: its batch gets boxes instead
+    tiny = [replace(objects[0], counts=encode_rle(np.pad(np.ones((3, 4), bool), ((0, 508), (0, 508))))[1], size=(511, 512))]
+    kinds = Counter(made._kind(np.random.default_rng(seed), tiny) for seed in range(500))
+    assert set(kinds) == {"box", "points"}
 
 
 def test_every_kind_of_prompt_is_what_it_says_and_can_be_learnt_from(source: Path, world: Path, base: Path) -> None:
     made, found = examples(source, world, base, "official", steps=40), {}
+    cells = (SIDE // 4) ** 2
+    made.drawn.objects = tuple(item for item in made.drawn.objects if item.mask.mean() * cells >= 4)
     for index in range(40):
         batch = made.make(index)
         kind = "box" if batch.boxes.shape[1] else "points" if batch.points.shape[1] else "mask"
@@ -115,6 +140,7 @@ def test_every_kind_of_prompt_is_what_it_says_and_can_be_learnt_from(source: Pat
     on_object = torch.stack([found["points"].cover[k][rows[k], columns[k]] for k in range(4)])
     assert (on_object > 0).float().mean() > 0.9
     assert set(found["mask"].masks.unique().tolist()) == {0.0, 255.0}
+    assert (found["mask"].masks.flatten(1).amax(dim=1) == 255).all()
     run = Training(load_pasam(base, fresh=True)[0], SHORT, "cpu")
     for batch in found.values():
         assert np.isfinite(run.step(0, batch).parts()["total"])
@@ -125,7 +151,7 @@ def test_the_noisy_mask_is_the_true_one_but_for_its_outline() -> None:
     mask[40:160, 50:150] = True
     noisy = noisy_mask(np.random.default_rng(0), mask, 64) > 0
     assert noisy[20:44, 24:40].all()
-    assert not noisy[:6].any()
+    assert not noisy[:2].any()
     assert 0.02 < np.mean(noisy != noisy_mask(np.random.default_rng(1), mask, 64).astype(bool)) < 0.3
 
 
@@ -193,6 +219,8 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     masks = [record.mask for record in read_records(world / "2-refine" / "round-1") if record.mask]
     assert masks
     assert {"uncertainty", "plain_agreement", "prompted_again"} <= set(masks[0].scores)
+    noted = json.loads((folder / "settings.json").read_text())
+    assert noted["recipe"]["encoder"] is False
     with pytest.raises(InputError, match="belongs to the base"):
         load_whole_adapted(folder / "adapter.safetensors", write_sam(tmp_path / "other.pth", seed=4))
 
@@ -222,3 +250,40 @@ def test_options_that_do_not_go_together_are_refused(source: Path, world: Path, 
         train_adapter(**options, recipe=AdapterRecipe(prompts="points"))
     with pytest.raises(InputError, match=r"^--base .*gone.pth: there is no such file"):
         train_adapter(**options, base=tmp_path / "gone.pth", recipe=AdapterRecipe(steps=2, batch=2))
+
+
+def test_a_run_of_other_options_is_refused_before_anything_is_encoded(
+    source: Path, world: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = world / "adapters" / "training"
+    training.mkdir(parents=True)
+    torch.save({"plan": "another"}, training / "last.pt")
+    monkeypatch.setattr(Embeddings, "fill", lambda *_, **__: pytest.fail("it was encoded"))
+    with pytest.raises(InputError, match="holds a run with other options"):
+        train_adapter(workspace=world, truth=source / "truth.json", base=base, recipe=SHORT, quiet=True)
+
+
+def test_the_look_before_is_at_the_base_itself_and_a_merged_file_goes_on_from_what_it_has_learnt(
+    source: Path, world: Path, base: Path, tmp_path: Path
+) -> None:
+    made = examples(source, world, base, "box")
+    model, _ = load_pasam(base, fresh=True)
+    objective, batch = WholeObjective(model), made.make(0)
+    with torch.inference_mode():
+        off, on = (objective.logits(batch, adapter) for adapter in (False, True))
+        plain = model.mask_decoder
+        sparse, dense = model.prompt_encoder(points=None, boxes=batch.boxes[:, 0], masks=None)
+        position = model.prompt_encoder.get_dense_pe()
+        expected = plain.decode(batch.embeddings.float(), position, sparse, dense, torch.arange(len(batch))).masks[:, :1]
+    expected = torch.nn.functional.interpolate(expected, (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
+    assert torch.allclose(off, expected, atol=1e-5)
+    assert not torch.allclose(on, off, atol=1e-5)  # points are appended from the start on
+    learnt = load_pasam(base, fresh=True)[0].state_dict()
+    merged = {key: value for key, value in learnt.items() if not key.startswith("plain_decoder.")}
+    torch.save(merged, tmp_path / "merged.pth")
+    again, _ = load_pasam(tmp_path / "merged.pth", fresh=True)
+    assert not again.is_new
+    assert again.mask_decoder.edge_source == "official"
+    tensors = WholeObjective(again).model.state_dict()
+    for name in ("guiding_conv.6.weight", "prompt_adapter.refined_mlp.layers.2.weight"):
+        assert torch.equal(tensors[f"mask_decoder.{name}"], learnt[f"mask_decoder.{name}"]), name

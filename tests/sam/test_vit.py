@@ -50,9 +50,15 @@ def test_the_bias_written_out_for_few_heads_at_a_time_and_folded_into_the_keys_a
     assert torch.allclose(vit.with_bias(q, k, v, rows, columns), expected, atol=1e-5)
 
 
-def test_an_encoder_of_another_kind_is_left_as_it_is() -> None:
-    encoder = tiny_mobile_sam().image_encoder
-    assert vit.fused(encoder, torch.bfloat16) is encoder
+def test_an_encoder_of_another_kind_is_left_as_it_is_or_runs_in_bf16() -> None:
+    encoder, images = tiny_mobile_sam().image_encoder, torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
+    assert vit.fused(encoder, torch.float32) is encoder
+    quick = vit.fused(encoder, torch.bfloat16)
+    assert quick.img_size == encoder.img_size
+    with torch.inference_mode():
+        expected, found = encoder(images), quick(images)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).norm() / expected.norm()) < 0.05
 
 
 def test_engines_of_both_precisions_agree_and_their_scores_too(tmp_path: Path) -> None:
