@@ -73,7 +73,7 @@ def truth_link(
 def train_adapter(
     workspace: WorkspaceOption = Path(),
     truth: Annotated[Path | None, typer.Option(help="COCO instances of the workspace's images; else what people verified.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 1600,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 3200,
     batch: Annotated[int, typer.Option(help="Objects a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 8e-4,
     seed: Annotated[int, typer.Option(help="Seed of the adapter, the order and the boxes.")] = 0,

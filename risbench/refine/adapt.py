@@ -24,7 +24,7 @@ from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
 from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, saved_run, train
 from risbench.refine.whole_data import PROMPTS
-from risbench.sam.adapter_file import BASES, save_adapter
+from risbench.sam.adapter_file import BASES, COMPACT_BASE, save_adapter
 from risbench.sam.device import out_of_memory
 
 NOISES: Final = ("measured", "none")
@@ -68,7 +68,9 @@ def train_adapter(
         records = list(read_records(opened.latest()))
         known = from_truth(records, Truth(Path(truth))) if truth is not None else from_records(records)
         try:
-            return _adapt(opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet)
+            return _adapt(
+                opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet or rank > 0
+            )
         except RuntimeError as error:
             raise out_of_memory(error, "free the device, give a smaller --batch, or run without --gpu") or error from error
 
@@ -121,7 +123,7 @@ def _adapt(
     except OSError as error:
         raise explain_os_error(error, out) from error
     saved_run(out, plan)  # another run's folder is refused before hours go into encoding
-    source = source_for(base, opened.root, records, known, learn, check, boxes, out, device=device, quiet=quiet)
+    source = source_for(base, opened.root, records, known, learn, check, boxes, device=device, quiet=quiet)
     tensors, made = train(base.model, source, recipe, out, device=device, plan=plan, quiet=quiet)
     summary: dict[str, Any] = {"known": summary_of(known), "box_noise": noise.summary() if noise else None, "said": said}
     settings = {"plan": plan, "recipe": asdict(recipe), "inputs": inputs, "looks": made["looks"], "best": made["best"], **summary}
@@ -180,13 +182,15 @@ def _stored(opened: Workspace, out: Path, tensors: Mapping[str, Tensor], base: B
     notes = {"plan": settings["plan"], "recipe": settings["recipe"]}
     save_adapter(ready / "adapter.safetensors", tensors, base.sha256, notes, whole=base.whole)
     if base.path is not None:
-        beside = ready / BASES[base.path.suffix != ".safetensors"]
+        beside = ready / (BASES[base.path.suffix == ".safetensors"] if base.whole else COMPACT_BASE)
         try:
             shutil.copyfile(base.path, beside)
         except OSError as error:
             raise explain_os_error(error, beside) from error
     write_durably(ready / "settings.json", (json.dumps(settings, indent=1, sort_keys=True) + "\n").encode())
     write_durably(ready / "card.md", _card(settings, base).encode())
+    if (out / "tensorboard").is_dir():
+        shutil.copytree(out / "tensorboard", ready / "tensorboard", dirs_exist_ok=True)
     folder = opened.root / ADAPTERS / sha256_of_file(ready / "adapter.safetensors")[:12]
     if folder.exists():
         shutil.rmtree(folder)

@@ -243,7 +243,8 @@ class TrueExamples(IterableDataset[Batch]):
         count = len(self.objects)
         # whole shuffles one after another: every object is seen once before any is seen twice
         places = np.arange(index * self.batch, (index + 1) * self.batch)
-        chosen = [int(self._order(int(turn))[place]) for turn, place in zip(places // count, places % count, strict=True)]
+        orders = {turn: self._order(turn) for turn in set((places // count).tolist())}
+        chosen = [int(orders[turn][place]) for turn, place in zip((places // count).tolist(), (places % count).tolist(), strict=True)]
         seeds = random.integers(2**63, size=self.batch)
         objects = [self.objects[number] for number in chosen]
         return objects, [(objects[k], int(seeds[k])) for k in range(self.rank, self.batch, self.ranks)]

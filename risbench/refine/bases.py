@@ -11,6 +11,7 @@ from torch import distributed, nn
 
 from risbench.core.errors import InputError, OptionError
 from risbench.core.record import Record
+from risbench.core.workspace import ADAPTERS
 from risbench.refine.adapter_data import Boxes, Known, TrueObject
 from risbench.refine.sources import CropSource, WholeSource
 from risbench.refine.train_adapter import AdapterRecipe, joined, ranks
@@ -85,12 +86,13 @@ def source_for(
     learn: Sequence[TrueObject],
     check: Sequence[TrueObject],
     boxes: Boxes,
-    out: Path,
     *,
     device: str,
     quiet: bool,
 ) -> CropSource | WholeSource:
     """Return where the batches come from; a SAM of whole images encodes them first, and leaves its encoder behind.
+
+    The embeddings stay in `adapters/embeddings` for the next training; they can be removed at any time.
 
     Raises:
         EnvironmentLacks: the disk has no room for the embeddings.
@@ -103,7 +105,7 @@ def source_for(
         keep_freed_memory()
     precision = fast_precision(device)
     digests = {record.image.path: record.image.sha256 for record in records}
-    embeddings = Embeddings(out / f"embeddings-{base.sha256[:12]}-{model.side}-{precision}", digests)
+    embeddings = Embeddings(root / ADAPTERS / "embeddings" / f"{base.sha256[:12]}-{model.side}-{precision}", digests)
     rank, together = ranks()
     model.image_encoder = fused(model.to(device).image_encoder, dtype_of(precision))
     embeddings.fill(model, [item.image for item in known.objects], root, device=device, mine=slice(rank, None, together), quiet=quiet)

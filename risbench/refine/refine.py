@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any, Final
@@ -55,36 +55,17 @@ def refine_masks(
     name, said = opened.settings.engine if engine == "auto" else engine, ""
     if name == "auto":
         name, said = ("pasam", "") if opened.settings.adapter else _best_engine(gpu)
-    if name not in ENGINES:
-        raise OptionError(f"--engine {name}: must be one of {', '.join(ENGINES)}")
-    if name == "sam" and checkpoint is None:
-        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
-    if name == "hf" and checkpoint is None:
-        raise OptionError(
-            "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
-        )
-    if name == "pasam" and checkpoint is None:
-        checkpoint = opened.adapter()
-        if checkpoint is None:
-            raise OptionError("--engine pasam: the workspace has no adapter; train one (`risbench train-adapter`) or give --checkpoint")
     if not 0 <= prompt_again <= 10:
         raise OptionError(f"--prompt-again {prompt_again}: must lie between 0 and 10")
-    if name not in NETWORKS and checkpoint is not None:
-        raise OptionError(f"--checkpoint: engine {name} has no weights; add --engine sam, pasam, hf or builtin")
-    if name in NETWORKS or gpu:
-        need_packages("sam")
-    if name == "hf":
-        need_packages("train")
+    checkpoint = _checkpoint(opened, name, checkpoint)
     device = _device(gpu, name)
-    precise = _precision(precision, name, checkpoint, device)
     count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
-    if name in ("sam", "builtin", "pasam") and checkpoint is not None and not Path(checkpoint).is_file():
-        raise InputError(f"--checkpoint {checkpoint}: there is no such file")
+    exact = _precision(precision, name, checkpoint, device)
+    choice = Choice(name, str(checkpoint) if checkpoint else None, device, exact, count, prompt_again if name == "pasam" else 0)
     with opened.lock("refine-masks"):
-        again = prompt_again if name == "pasam" else 0
-        result = _run(opened, name, str(checkpoint) if checkpoint else None, device, precise, count, rules, redo_given, again, quiet)
+        result = _run(opened, choice, rules, redo_given, quiet)
     if gpu and device == "cpu":
         said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
     if said:
@@ -92,30 +73,32 @@ def refine_masks(
     return result
 
 
-def _run(
-    workspace: Workspace,
-    engine: str,
-    checkpoint: str | None,
-    device: str,
-    precision: str,
-    workers: int,
-    rules: CleanRules,
-    redo_given: bool,
-    again: int,
-    quiet: bool,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Choice:
+    """What makes the masks: the engine, its file or name, device, precision, worker processes, how often boxes are prompted again."""
+
+    engine: str
+    checkpoint: str | None
+    device: str
+    precision: str
+    workers: int
+    again: int
+
+
+def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bool, quiet: bool) -> dict[str, Any]:
+    engine = choice.engine
     source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
     source_run = StageRun(source, {}).finished()
     if source_run is None:
         raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
-    options = {"engine": engine, "device": device, "rules": asdict(rules), "redo_given": redo_given}
+    options = {"engine": engine, "device": choice.device, "rules": asdict(rules), "redo_given": redo_given}
     if engine in NETWORKS:
-        options["precision"] = precision
+        options["precision"] = choice.precision
     if engine == "pasam":
-        options["prompt_again"] = again
+        options["prompt_again"] = choice.again
     inputs = {
         "records": digest_of(source_run["parts"]),
-        "checkpoint": _checkpoint_digest(engine, checkpoint),
+        "checkpoint": _checkpoint_digest(engine, choice.checkpoint),
     }
     packages = (*(("torch", "segment-anything") if engine in NETWORKS else ()), *(("transformers",) if engine == "hf" else ()))
     plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*packages)}
@@ -124,8 +107,8 @@ def _run(
     if summary is not None:
         run.clean()
         return {**summary, "state": "up to date", "round": number}
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    work = Work(workspace.root, engine, checkpoint, device, rules, number, threads, again, precision)
+    threads = max(1, (os.cpu_count() or 1) // choice.workers)
+    work = Work(workspace.root, engine, choice.checkpoint, choice.device, rules, number, threads, choice.again, choice.precision)
     if engine in NETWORKS:
         build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
     discarded = run.begin()
@@ -135,7 +118,7 @@ def _run(
     with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
         progress.advance(sum(len(part) for index, part in enumerate(parts) if index not in todo))
         open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
-        for index, refined in refine_parts(work, open_records, min(workers, max(1, len(todo)))):
+        for index, refined in refine_parts(work, open_records, min(choice.workers, max(1, len(todo)))):
             by_id = {record.id: record for record in refined}
             result = PartResult([by_id.get(record.id, record) for record in todo[index]])
             result.notes = {"kept_from_source_or_review": len(todo[index]) - len(refined)} if len(refined) < len(todo[index]) else {}
@@ -185,6 +168,38 @@ def _best_engine(gpu: bool) -> tuple[str, str]:
     )
 
 
+def _checkpoint(workspace: Workspace, engine: str, given: Path | str | None) -> Path | str | None:
+    """Return the file or name that an engine loads: the one given, or of `pasam` the workspace's adapter.
+
+    Raises:
+        OptionError: no such engine, or it needs one, or takes none.
+        InputError: there is no such file.
+        EnvironmentLacks: an extra is not installed.
+    """
+    if engine not in ENGINES:
+        raise OptionError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+    if engine == "sam" and given is None:
+        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
+    if engine == "hf" and given is None:
+        raise OptionError(
+            "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
+        )
+    if engine == "pasam" and given is None:
+        given = workspace.adapter()
+        if given is None:
+            raise OptionError("--engine pasam: the workspace has no adapter; train one (`risbench train-adapter`) or give --checkpoint")
+    if engine not in NETWORKS:
+        if given is not None:
+            raise OptionError(f"--checkpoint: engine {engine} has no weights; add --engine sam, pasam, hf or builtin")
+        return None
+    need_packages("sam")
+    if engine == "hf":
+        need_packages("train")
+    if engine != "hf" and given is not None and not Path(given).is_file():
+        raise InputError(f"--checkpoint {given}: there is no such file")
+    return given
+
+
 def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
     """Return the sha256 of what an engine loads, so that other weights make another round."""
     if engine == "builtin":
@@ -201,6 +216,7 @@ def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
 def _device(gpu: bool, engine: str) -> str:
     if not gpu:
         return "cpu"
+    need_packages("sam")
     import torch
 
     if not torch.cuda.is_available():
@@ -218,12 +234,12 @@ def _precision(choice: str, engine: str, checkpoint: Path | str | None, device: 
         return "fp32"
     if choice != "auto":
         return choice
-    from risbench.sam.adapter_file import read_adapter
+    from risbench.sam.adapter_file import is_adapter, read_adapter
     from risbench.sam.device import fast_precision
 
     # a compact SAM looks at crops, where little is gained on a CPU
     path = Path(str(checkpoint))
-    compact = engine == "builtin" or (engine == "pasam" and path.suffix == ".safetensors" and not read_adapter(path)[0].whole)
+    compact = engine == "builtin" or (engine == "pasam" and is_adapter(path) and not read_adapter(path)[0].whole)
     return "fp32" if compact and device == "cpu" else fast_precision(device)
 
 

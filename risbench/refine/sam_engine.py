@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.refine.engines import Prompt, Segmentation, jittered
-from risbench.sam.adapter_file import base_beside, load_adapted, load_whole_adapted, read_adapter
+from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import load_compact
@@ -27,6 +28,8 @@ from risbench.sam.weights import load_sam
 # Logits of a whole image are kept for every prompt and its two copies.
 LOGITS_BYTES: Final = 1 << 30
 CONTRADICTED: Final = 0.6
+_ADVICE: Final = "take a smaller model or fewer --workers, free the device, or run without --gpu"
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def _memory_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise out_of_memory(error, "take a smaller model or fewer --workers, free the device, or run without --gpu") or error from error
+        raise out_of_memory(error, _ADVICE) or error from error
 
 
 class SamEngine:
@@ -61,12 +64,7 @@ class SamEngine:
         Raises:
             EnvironmentLacks: the device has not memory enough.
         """
-        answers = []
-        at_once = max(1, LOGITS_BYTES // (3 * 4 * self._pixels))
-        for start in range(0, len(prompts), at_once):
-            with _memory_explained():
-                answers += self._segment(prompts[start : start + at_once])
-        return answers
+        return in_pieces(self._segment, prompts, max(1, LOGITS_BYTES // (3 * 4 * self._pixels)))
 
     def _segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         asked = [SamPrompt(prompt.box, prompt.quad) for prompt in prompts]
@@ -120,17 +118,42 @@ class PasamEngine:
             asked = {index: own for index, answer in enumerate(answers) if (own := contradicted(used[index], answer)) is not None}
             if not asked:
                 break
+            stuck = True
             for index, answer in zip(asked, self._adapted.segment(list(asked.values())), strict=True):
-                used[index], answers[index] = asked[index], answer
-                times[index] += 1
+                if (answer.values > 0).any():  # a mask is not given up for none
+                    used[index], answers[index], stuck = asked[index], answer, False
+                    times[index] += 1
+            if stuck:
+                break
         at_once = max(1, LOGITS_BYTES // (4 * max(1, answers[0].values.size))) if answers else 1
-        for start in range(0, len(used), at_once):
-            with _memory_explained():
-                plain = self._plain.predict([SamPrompt(prompt.box, prompt.quad) for prompt in used[start : start + at_once]]).logits
-            for answer, logits, count in zip(answers[start : start + at_once], plain, times[start : start + at_once], strict=True):
-                answer.scores["plain_agreement"] = mask_iou(answer.values > 0, logits > 0)
-                answer.scores["prompted_again"] = float(count)
+        plain = in_pieces(self._plain_masks, used, at_once)
+        for answer, mask, count in zip(answers, plain, times, strict=True):
+            answer.scores["plain_agreement"] = mask_iou(answer.values > 0, mask)
+            answer.scores["prompted_again"] = float(count)
         return [replace(answer, box=prompt.box) if count else answer for answer, prompt, count in zip(answers, used, times, strict=True)]
+
+    def _plain_masks(self, prompts: Sequence[Prompt]) -> list[NDArray[np.bool_]]:
+        """Return the base's own masks, a byte a pixel: logits of hundreds of boxes would not fit."""
+        return list(self._plain.predict([SamPrompt(prompt.box, prompt.quad) for prompt in prompts]).logits > 0)
+
+
+def in_pieces(answer: Callable[[Sequence[Prompt]], list[T]], prompts: Sequence[Prompt], at_once: int) -> list[T]:
+    """Return the answers to prompts, at most `at_once` together; fewer where the device's memory runs out, down to one.
+
+    Raises:
+        EnvironmentLacks: there is no memory for a single prompt.
+    """
+    answers: list[T] = []
+    while len(answers) < len(prompts):
+        piece = prompts[len(answers) : len(answers) + at_once]
+        try:
+            answers += answer(piece)
+        except RuntimeError as error:
+            lacking = out_of_memory(error, _ADVICE)
+            if lacking is None or len(piece) == 1:
+                raise lacking or error from error
+            at_once = len(piece) // 2
+    return answers
 
 
 def contradicted(prompt: Prompt, answer: Segmentation) -> Prompt | None:
@@ -158,16 +181,17 @@ def builtin_engine(device: str, checkpoint: Path | None = None, precision: str =
 
 
 def pasam_engine(adapter: Path, device: str, again: int = 3, precision: str = "fp32") -> PasamEngine:
-    """Return an adapter on its base (`base.*` beside it, else the built-in model), or PA-SAM from its merged file."""
+    """Return an adapter on its base (beside it, else the built-in model), or PA-SAM from its merged file."""
     dtype = dtype_of(precision)
-    whole_base = base_beside(adapter) if adapter.suffix == ".safetensors" and read_adapter(adapter)[0].whole else None
-    if adapter.suffix != ".safetensors" or whole_base is not None:
+    is_ours = is_adapter(adapter)
+    whole_base = base_beside(adapter) if is_ours and read_adapter(adapter)[0].whole else None
+    if not is_ours or whole_base is not None:
         with _memory_explained():
             sam, digest = load_pasam(adapter, device=device) if whole_base is None else load_whole_adapted(adapter, whole_base, device)
             sam.image_encoder = fused(sam.image_encoder, dtype)
         whole = PasamPredictor(sam)
         return PasamEngine(SamEngine(whole, digest), PasamPredictor(sam, adapter=False, beside=whole), again)
-    own = adapter.parent / "base.safetensors"
+    own = adapter.parent / COMPACT_BASE
     base = own if own.is_file() else None
     with _memory_explained():
         model, digest = load_adapted(adapter, device, base)

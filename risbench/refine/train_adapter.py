@@ -49,7 +49,7 @@ class AdapterRecipe:
     """
 
     seed: int = 0
-    steps: int = 1600
+    steps: int = 3200
     batch: int = 32
     learning_rate: float = 8e-4
     encoder: bool | None = None

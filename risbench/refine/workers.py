@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from risbench.core.errors import EnvironmentLacks, Refusal
-from risbench.core.imagery import read_raster
+from risbench.core.imagery import Pixels, read_raster
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
@@ -64,26 +64,39 @@ def build_engine(work: Work) -> Engine:
 
 
 def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[Record]:
-    """Return the records, in order, with masks or problems; records of one image must stand together."""
+    """Return the records, in order, with masks or problems; records of one image must stand together.
+
+    The next image is read while the engine works on this one.
+    """
+    images = [list(group) for _, group in groupby(records, key=lambda record: record.image.path)]
     refined: list[Record] = []
-    for path, group in groupby(records, key=lambda record: record.image.path):
-        members = list(group)
-        try:
-            with open(work.root / path, "rb") as file:
-                raster = read_raster(file, path)
-        except FileNotFoundError:
-            refined += [member.with_problem("refine", "image_missing", f"{path} is gone; run ingest again") for member in members]
-            continue
-        except Refusal as reason:
-            refined += [member.with_problem("refine", reason.code, str(reason)) for member in members]
-            continue
-        changed = [member for member in members if (member.image.height, member.image.width) != raster.pixels.shape[:2]]
-        if changed or sha256_of_file(work.root / path) != members[0].image.sha256:
-            detail = f"{path} is not the image that was ingested ({raster.width} x {raster.height} px); run ingest again"
-            refined += [member.with_problem("refine", "image_changed", detail) for member in members]
-            continue
-        refined += refine_image(engine, work.engine, raster.pixels, members, work.rules, work.round_number)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(_pixels_of, work.root, images[0][0]) if images else None
+        for number, members in enumerate(images):
+            assert coming is not None, "there is an image to come"
+            found = coming.result()
+            if number + 1 < len(images):
+                coming = reader.submit(_pixels_of, work.root, images[number + 1][0])
+            if isinstance(found, tuple):
+                refined += [member.with_problem("refine", *found) for member in members]
+            else:
+                refined += refine_image(engine, work.engine, found, members, work.rules, work.round_number)
     return refined
+
+
+def _pixels_of(root: Path, record: Record) -> Pixels | tuple[str, str]:
+    """Return a record's image, or the code and the detail of what is wrong with it."""
+    path = record.image.path
+    try:
+        with open(root / path, "rb") as file:
+            raster = read_raster(file, path)
+    except FileNotFoundError:
+        return "image_missing", f"{path} is gone; run ingest again"
+    except Refusal as reason:
+        return reason.code, str(reason)
+    if (record.image.height, record.image.width) != raster.pixels.shape[:2] or sha256_of_file(root / path) != record.image.sha256:
+        return "image_changed", f"{path} is not the image that was ingested ({raster.width} x {raster.height} px); run ingest again"
+    return raster.pixels
 
 
 _engine: Engine | None = None

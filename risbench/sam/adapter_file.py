@@ -17,14 +17,15 @@ from risbench.sam.compact_weights import load_compact
 from risbench.sam.pa_decoder import TRAINED as PA_TRAINED
 from risbench.sam.pa_decoder import PaDecoder
 from risbench.sam.pasam import PaSam, load_pasam
-from risbench.sam.tensor_file import not_finite, read_tensors, singles, write_tensors
+from risbench.sam.tensor_file import format_of, not_finite, read_tensors, singles, write_tensors
 
 FORMAT: Final = "risbench PA adapter 1"
 # The IoU head sees no loss: what it says of a refined mask is the base's word.
 TRAINED: Final = tuple(f"mask_decoder.{name}" for name in (*PA_TRAINED, "skip_", "mix_"))
 ENCODER: Final = "image_encoder."
-# What an adapter's base is called beside it.
-BASES: Final = ("base.safetensors", "base.pth")
+# What an adapter's base is called beside it: a compact SAM, or one of whole images in either of its forms.
+COMPACT_BASE: Final = "base.safetensors"
+BASES: Final = ("base.pth", "base_sam.safetensors")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ def begin_at_base(decoder: CompactDecoder | PaDecoder) -> None:
 def save_adapter(path: Path, tensors: Mapping[str, Tensor], base_sha256: str, notes: Mapping[str, Any], *, whole: bool = False) -> None:
     """Write trained tensors in half precision; the same tensors and notes give the same bytes. `whole`: the base sees whole images."""
     write_tensors(path, tensors, {"format": FORMAT, "base_sha256": base_sha256, "whole": whole, "notes": dict(notes)})
+
+
+def is_adapter(path: Path) -> bool:
+    """Return whether a file is an adapter of ours, by its header; PA-SAM's own files are not."""
+    return format_of(path) == FORMAT
 
 
 def read_adapter(path: Path) -> tuple[AdapterHeader, dict[str, Tensor]]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError, safe_open
-
 from risbench.core.errors import InputError
 from risbench.sam.compact import CompactSam, CompactSettings
-from risbench.sam.tensor_file import not_finite, read_tensors, singles, write_tensors
+from risbench.sam.tensor_file import format_of, not_finite, read_tensors, singles, write_tensors
 
 FORMAT: Final = "risbench compact SAM 1"
 
@@ -23,13 +20,8 @@ def save_compact(model: CompactSam, path: Path, notes: dict[str, Any]) -> None:
 
 
 def is_compact(path: Path) -> bool:
-    """Return whether a file is a compact SAM of ours, by its header; what cannot be read as safetensors is none."""
-    try:
-        with safe_open(path, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get("risbench", "{}"))
-    except (SafetensorError, OSError, ValueError):
-        return False
-    return isinstance(header, dict) and header.get("format") == FORMAT
+    """Return whether a file is a compact SAM of ours, by its header."""
+    return format_of(path) == FORMAT
 
 
 def load_compact(path: Path | str, device: str = "cpu") -> tuple[CompactSam, str]:

@@ -46,6 +46,17 @@ def read_tensors(path: Path, where: str, form: str) -> tuple[dict[str, Any], dic
     return header, tensors
 
 
+def format_of(path: Path) -> str | None:
+    """Return the format that a file's header names, None where it is none of ours."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {}).get("risbench", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    found = header.get("format") if isinstance(header, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the first tensor that holds something else than finite numbers, or None."""
     return next((name for name, value in tensors.items() if not bool(torch.isfinite(value.float()).all())), None)

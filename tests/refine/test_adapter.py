@@ -304,7 +304,9 @@ def test_an_adapter_is_trained_stored_named_and_used_and_the_same_call_trains_no
         "settings.json",
         "card.md",
         "before_after.png",
+        "tensorboard",
     }
+    assert list((folder / "tensorboard").glob("events.*"))
     assert not (world / "adapters" / "training").exists()
     header, tensors = read_adapter(folder / "adapter.safetensors")
     assert header.base_sha256 == load_compact(base)[1]
@@ -488,3 +490,10 @@ def test_prompting_again_ends_and_is_counted(tmp_path: Path) -> None:
     assert (found[2].values > 0).sum() > 4 * (found[0].values > 0).sum()
     assert found[0].scores["plain_agreement"] == 1
     assert 0 <= found[0].scores["uncertainty"] <= 1
+    first, inner = found[0], engine._adapted.segment
+    answers = iter((lambda asked: inner(asked), lambda asked: [Segmentation(np.zeros((300, 300), bool)) for _ in asked]))
+    engine._adapted.segment = lambda asked: next(answers)(asked)  # type: ignore[method-assign]
+    kept = engine.segment([Prompt((140.0, 140.0, 160.0, 160.0), None, "ship")])[0]
+    # a mask is not given up for none
+    assert np.array_equal(kept.values > 0, first.values > 0)
+    assert (kept.box, kept.scores["prompted_again"]) == (None, 0)

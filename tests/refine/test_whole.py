@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +20,8 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
 from risbench.core.imagery import encode_png, read_raster  # noqa: E402
-from risbench.core.masks import encode_rle  # noqa: E402
+from risbench.core.masks import encode_rle, mask_of  # noqa: E402
+from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.core.storage import sha256_of_file  # noqa: E402
 from risbench.core.workspace import Workspace, read_records  # noqa: E402
 from risbench.formats.truth import Truth  # noqa: E402
@@ -161,6 +166,9 @@ def test_a_training_starts_at_its_base_and_learns(source: Path, world: Path, bas
     assert len(run.names) == 63
     assert not any(name.startswith("image_encoder") for name in run.names)
     batch = made.make(0)
+    with torch.inference_mode():
+        start, plain = run.objective._run(batch, None, points_active=False).masks, run.objective._run(batch, None, adapter=False).masks
+    assert torch.allclose(start, plain, atol=1e-5)
     totals = [float(run.step(step, batch).total) for step in range(40)]
     assert totals[-1] < 0.8 * totals[0]
     frozen = load_pasam(base, fresh=True)[0].mask_decoder.transformer.state_dict()
@@ -204,7 +212,9 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     monkeypatch.setattr(Training, "step", inner)
     made = train_adapter(**options)
     folder = world / "adapters" / made["adapter"]
-    assert {"adapter.safetensors", "base.pth", "settings.json", "card.md", "before_after.png"} == {path.name for path in folder.iterdir()}
+    names = {"adapter.safetensors", "base.pth", "settings.json", "card.md", "before_after.png", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert len(list((world / "adapters" / "embeddings").glob("*/*.safetensors"))) == made["known"]["images"]
     assert not (world / "adapters" / "training").exists()
     header, tensors = read_adapter(folder / "adapter.safetensors")
     assert header.whole
@@ -214,11 +224,17 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     ingest(source, workspace=whole, name="world")
     looks = iter(range(100))
     assert train_adapter(**{**options, "workspace": whole})["adapter"] == made["adapter"]
-    result = refine_masks(workspace=world, precision="fp32", quiet=True)
-    assert (result["options"]["engine"], result["options"]["precision"]) == ("pasam", "fp32")
+    found = {}
+    for number, precision in enumerate(("fp32", "bf16"), 1):
+        result = refine_masks(workspace=world, precision=precision, prompt_again=0, quiet=True)
+        assert (result["options"]["engine"], result["options"]["precision"]) == ("pasam", precision)
+        found[precision] = {
+            record.id: mask_of(record.mask) for record in read_records(world / "2-refine" / f"round-{number}") if record.mask
+        }
     masks = [record.mask for record in read_records(world / "2-refine" / "round-1") if record.mask]
-    assert masks
     assert {"uncertainty", "plain_agreement", "prompted_again"} <= set(masks[0].scores)
+    assert len(found["fp32"]) == len(found["bf16"]) >= 5
+    assert np.mean([mask_iou(mask, found["bf16"][key]) for key, mask in found["fp32"].items()]) >= 0.99
     noted = json.loads((folder / "settings.json").read_text())
     assert noted["recipe"]["encoder"] is False
     with pytest.raises(InputError, match="belongs to the base"):
@@ -287,3 +303,28 @@ def test_the_look_before_is_at_the_base_itself_and_a_merged_file_goes_on_from_wh
     tensors = WholeObjective(again).model.state_dict()
     for name in ("guiding_conv.6.weight", "prompt_adapter.refined_mlp.layers.2.weight"):
         assert torch.equal(tensors[f"mask_decoder.{name}"], learnt[f"mask_decoder.{name}"]), name
+
+
+def test_two_processes_under_torchrun_store_one_adapter(source: Path, world: Path, base: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["train-adapter", "-w", world, "--truth", source / "truth.json", "--base", base, "--steps", "3", "--batch", "4"]
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-m", "risbench", *map(str, words)],
+            env={**os.environ, **together, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [member.communicate(timeout=240) for member in members]
+    assert [member.returncode for member in members] == [0, 0], said
+    stored = [path for path in (world / "adapters").iterdir() if len(path.name) == 12]
+    assert len(stored) == 1
+    assert stored[0].name in said[0][0]
+    assert said[1][0] == ""
+    assert not (world / "adapters" / "training").exists()

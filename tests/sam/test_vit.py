@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
-from risbench.core.errors import OptionError  # noqa: E402
+from risbench.core.errors import EnvironmentLacks, OptionError  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
@@ -106,3 +106,26 @@ def test_freed_memory_is_kept() -> None:
         for way in ("kept", "given back")
     }
     assert faults["kept"] < 0.2 * faults["given back"]
+
+
+def test_masks_are_made_in_smaller_pieces_where_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, image = sam_engine(write_sam(tmp_path / "sam.pth"), "cpu"), picture(1, 90, 120)
+    asked = [Prompt((5.0 + 7 * k, 5.0 + 3 * k, 50.0 + 7 * k, 45.0 + 4 * k), None, "ship") for k in range(7)]
+    engine.load(image)
+    whole, inner, sizes = engine.segment(asked), engine._segment, []
+
+    def narrow(prompts: list[Prompt]) -> object:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return inner(prompts)
+
+    monkeypatch.setattr(engine, "_segment", narrow)
+    again = engine.segment(asked)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    for a, b in zip(whole, again, strict=True):
+        assert np.allclose(a.values, b.values, atol=1e-4)
+        assert a.scores == pytest.approx(b.scores, abs=1e-4)
+    monkeypatch.setattr(engine, "_segment", lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory. x")))
+    with pytest.raises(EnvironmentLacks, match="^CUDA out of memory; take a smaller model"):
+        engine.segment(asked)
