@@ -9,6 +9,7 @@ the noise is the only difference.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from adapter_on_real_boxes import REFER, scored, write_truth_of_the_rest
 from common import need_data, risbench
 
 from risbench.core.metrics import bootstrap_interval
-from risbench.core.workspace import Workspace
 from risbench.refine.sam_engine import pasam_engine
 
 if __name__ == "__main__":
@@ -35,14 +35,13 @@ if __name__ == "__main__":
         for seed in range(words.seeds):
             for noise in ("measured", "none"):
                 recipe = ("--steps", str(words.steps), "--seed", str(seed), "--gross", "0", "--box-noise", noise)
-                seconds = risbench("train-adapter", "--truth", truth, *recipe, "-w", workspace)[1]
-                adapter = Workspace.open(workspace).adapter()
-                assert adapter is not None, "training names its adapter"
+                said, seconds = risbench("train-adapter", "--truth", truth, *recipe, "-w", workspace, "--json")
+                adapter = workspace / "adapters" / json.loads(said)["adapter"] / "adapter.safetensors"
                 given = scored({"adapter": pasam_engine(adapter, "cpu", again=0)}, workspace, {"as given": (1.0, 0.0)})
                 found[noise, seed], images = given["adapter", "as given"]
                 mean, share = np.mean(found[noise, seed]), np.mean(np.array(found[noise, seed]) >= 0.8)
-                said = f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s"
-                print(f"{said}: mean IoU {mean:.3f}, >= .8 {share:.3f}", flush=True)
+                line = f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s"
+                print(f"{line}: mean IoU {mean:.3f}, >= .8 {share:.3f}", flush=True)
         gain = np.mean([np.subtract(found["measured", seed], found["none", seed]) for seed in range(words.seeds)], axis=0)
         low, high = bootstrap_interval(gain.tolist(), images)
         print(f"measured against none, {len(gain)} rows, mean of {words.seeds} seeds: {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]")

@@ -104,11 +104,11 @@ if __name__ == "__main__":
             options = [*(("--steps", words.steps) if words.steps else ()), *(("--gross", words.gross) if words.gross is not None else ())]
             began = time.monotonic()
             more = ("--seed", words.seed, "-w", workspace)
-            print(risbench("train-adapter", "--truth", Path(folder) / "truth.json", *options, *more)[0])
-            print(f"trained in {time.monotonic() - began:.0f} s on {os.cpu_count()} cores\n")
-            chosen = Workspace.open(workspace).adapter()
-            assert chosen is not None, "training names its adapter"
-            adapter = chosen
+            made = json.loads(risbench("train-adapter", "--truth", Path(folder) / "truth.json", *options, *more, "--json")[0])
+            for look in made["looks"]:
+                print(f"step {look['step']:>5}: mean IoU {look['mean_iou']:.4f}, boundary IoU {look['boundary_iou']:.4f}")
+            print(f"{made['state']} in {time.monotonic() - began:.0f} s on {os.cpu_count()} cores\n")
+            adapter = workspace / "adapters" / made["adapter"] / "adapter.safetensors"
         table = scored({"builtin": builtin_engine("cpu"), "adapter": pasam_engine(adapter, "cpu")}, workspace, DISTORTIONS)
         print(f"{'boxes':<14}{'engine':<10}{'n':>6}{'mean IoU':>10}{'95 % interval':>18}{'>= .8':>8}{'loss to given':>15}")
         for kind in DISTORTIONS:

@@ -85,15 +85,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=52000)
     parser.add_argument("--engine", default="box")
+    parser.add_argument("--checkpoint", help="for engines that need one")
     words = parser.parse_args()
+    engine = ["--engine", words.engine, *(["--checkpoint", words.checkpoint] if words.checkpoint else [])]
     with tempfile.TemporaryDirectory() as folder:
         source, workspace, small = (Path(folder) / name for name in ("source", "w", "small"))
         write_rows(source, words.records, words.records // 40)
         print(f"ingest: {risbench('ingest', source, '--fit', 'keep', '-w', workspace)[1]:.0f} s", flush=True)
         write_rows(Path(folder) / "little", 40, 1)
         risbench("ingest", Path(folder) / "little", "--fit", "keep", "-w", small)
-        alone = on_terminal(["refine-masks", "--engine", words.engine, "--workers", "1", "-w", str(small)])[2]
-        shown, took, peak = on_terminal(["refine-masks", "--engine", words.engine, "--workers", "1", "-w", str(workspace)])
+        alone = on_terminal(["refine-masks", *engine, "--workers", "1", "-w", str(small)])[2]
+        shown, took, peak = on_terminal(["refine-masks", *engine, "--workers", "1", "-w", str(workspace)])
         first = shown[0][0]
         away = max(abs(share - (at - first) / (took - first)) for at, share in shown)
         whole = {path.name: path.read_bytes() for path in (workspace / "2-refine" / "round-1").glob("part-*")}
@@ -102,10 +104,10 @@ if __name__ == "__main__":
         )
         print(f"progress shown {len(shown):,} times; away from the share of the time passed by at most {100 * away:.1f} points")
         shutil.rmtree(workspace / "2-refine")
-        on_terminal(["refine-masks", "--engine", words.engine, "--workers", "1", "-w", str(workspace)], stop_after_s=took / 2)
+        on_terminal(["refine-masks", *engine, "--workers", "1", "-w", str(workspace)], stop_after_s=took / 2)
         kept = len(list((workspace / "2-refine" / "round-1").glob("part-*")))
         subprocess.run(
-            [sys.executable, "-m", "risbench", "refine-masks", "--engine", words.engine, "--workers", "1", "-w", workspace],
+            [sys.executable, "-m", "risbench", "refine-masks", *engine, "--workers", "1", "-w", workspace],
             check=True,
             capture_output=True,
         )

@@ -3,9 +3,10 @@
     python benchmarks/sam_speed.py [--rounds N] [--boxes 1.75|10|both] [--gpu]
 
 Ours is what `refine-masks --engine sam` does in a worker: encoder in bf16 where the device has it, every image encoded once, jittered
-boxes for the agreement score, cleaning, scores, the record. The peers write the mask's RLE and its estimated IoU only. Weights are random
-and the same for ours and segment-anything; images and boxes are NWPU VHR-10's, --fit keep. Every contender is a process of its own, one
-works at a time, and they take turns round by round. On the CPU each peer runs twice: with glibc's own allocator settings, and with ours.
+boxes for the agreement score, cleaning, scores, the record, its line on disk. The peers write the mask's RLE and its estimated IoU only.
+Weights are random and the same for ours and segment-anything; images and boxes are NWPU VHR-10's, --fit keep. Every contender is a process
+of its own, one works at a time, and they take turns round by round. On the CPU each peer runs twice: with glibc's own allocator settings,
+and with ours.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ from risbench.refine.workers import Work, refine_part
 from risbench.sam.device import fast_precision, keep_freed_memory
 
 Job = list[Record]
-Run = Callable[[Job], dict[str, tuple[tuple[int, int], str]]]
+Run = Callable[[Job, bool], dict[str, tuple[tuple[int, int], str]]]
 
 
 def ours(root: Path, weights: Path, device: str) -> Run:
     """Return our way."""
     precision = fast_precision(device)
     engine = sam_engine(weights, device, precision)
-    work = Work(root, "sam", str(weights), device, CleanRules(0, 0, -1), 1, threads=torch.get_num_threads(), precision=precision)
+    rules = {False: CleanRules(), True: CleanRules(0, 0, -1)}
 
-    def run(job: Job) -> dict[str, tuple[tuple[int, int], str]]:
+    def run(job: Job, raw: bool = False) -> dict[str, tuple[tuple[int, int], str]]:
+        work = Work(root, "sam", str(weights), device, rules[raw], 1, threads=torch.get_num_threads(), precision=precision)
         done = refine_part(engine, work, job)
         write_durably(root / "ours.jsonl", "".join(record.to_line() for record in done).encode())
         return {record.id: (record.mask.size, record.mask.counts) for record in done if record.mask is not None}
@@ -62,7 +64,7 @@ def segment_anything(root: Path, weights: Path, device: str) -> Run:
 
     predictor = SamPredictor(sam_model_registry["vit_b"](str(weights)).eval().to(device))
 
-    def run(job: Job) -> dict[str, tuple[tuple[int, int], str]]:
+    def run(job: Job, raw: bool = False) -> dict[str, tuple[tuple[int, int], str]]:
         lines, found = [], {}
         for record in job:
             predictor.set_image(np.asarray(Image.open(root / record.image.path).convert("RGB")))
@@ -82,7 +84,7 @@ def transformers_sam(root: Path, weights: Path, device: str) -> Run:
     model = _sdpa(transformers).eval().to(device, torch.bfloat16 if device != "cpu" else torch.float32)
     processor = transformers.SamProcessor(transformers.SamImageProcessor())
 
-    def run(job: Job) -> dict[str, tuple[tuple[int, int], str]]:
+    def run(job: Job, raw: bool = False) -> dict[str, tuple[tuple[int, int], str]]:
         lines, found = [], {}
         for path, group in groupby(job, key=lambda record: record.image.path):
             members = list(group)
@@ -125,9 +127,10 @@ def serve(pipe: Connection, name: str, keep: bool, root: Path, weights: Path, de
         keep_freed_memory()
     torch.manual_seed(0)
     run = CONTENDERS[name](root, weights, device)
-    while (job := pipe.recv()) is not None:
+    while (message := pipe.recv()) is not None:
+        job, raw = message
         began = time.monotonic()
-        found = run(job)
+        found = run(job, raw)
         pipe.send((time.monotonic() - began, found))
 
 
@@ -188,7 +191,7 @@ if __name__ == "__main__":
         print(f"torch {torch.__version__}, {name}; encoders: ours {fast_precision(device)}, segment-anything fp32,", end=" ")
         print(f"transformers {'bf16' if words.gpu else 'fp32'}", flush=True)
         for pipe in pipes.values():  # everyone is warmed up on one image
-            pipe.send(jobs["1.75"][0][:1])
+            pipe.send((jobs["1.75"][0][:1], False))
             pipe.recv()
         for boxes, rounds in jobs.items():
             if words.boxes not in (boxes, "both"):
@@ -198,9 +201,12 @@ if __name__ == "__main__":
             for job in rounds:
                 masks = {}
                 for team in teams:
-                    pipes[team].send(job)
+                    pipes[team].send((job, False))
                     took, masks[team[0]] = pipes[team].recv()
                     seconds[team].append(took)
+                # the same masks as the peer's, before they are cleaned; this is not timed
+                pipes["ours", True].send((job, True))
+                masks["ours"] = pipes["ours", True].recv()[1]
                 for key, theirs in masks["segment-anything"].items():
                     mine = masks["ours"].get(key)
                     pair = [decode_rle(*part) if part else np.zeros(theirs[0], bool) for part in (mine, theirs)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole factory on a world that risbench draws itself: no data, no weights, no GPU. Two cores: about three minutes.
+# The whole factory on a world that risbench draws itself: no data, no weights, no GPU. Two cores: about four minutes.
 set -euo pipefail
 
 workspace="${1:-demo-workspace}"

@@ -88,7 +88,10 @@ def refine_masks(
     ] = "auto",
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="For --engine sam: a SAM or MobileSAM file; for hf: a folder, or a name on the hub; for builtin: other weights."),
+        typer.Option(
+            help="For --engine sam: a SAM or MobileSAM file; for pasam: an adapter, or PA-SAM's merged file; for hf: a folder, or a name on "
+            "the hub; for builtin: other weights."
+        ),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
     workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for networks.")] = None,

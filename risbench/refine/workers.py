@@ -115,7 +115,7 @@ def _start(work: Work, parent: int) -> None:
 
 
 def _keep_memory(work: Work) -> None:
-    """Keep what tensors free, in a process that runs a network on the CPU and nothing else."""
+    """Keep what tensors free, in a process that is about to run a network on the CPU."""
     if work.engine in NETWORKS and work.device == "cpu":
         from risbench.sam.device import keep_freed_memory
 
