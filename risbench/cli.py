@@ -89,8 +89,8 @@ def refine_masks(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="For --engine sam: a SAM or MobileSAM file; for pasam: an adapter, or PA-SAM's merged file; for hf: a folder, or a name on "
-            "the hub; for builtin: other weights."
+            help="For --engine sam: a SAM or MobileSAM file; for pasam: an adapter, or PA-SAM's merged file; for hf: a folder, or a name "
+            "on the hub; for builtin: other weights."
         ),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
