@@ -1,6 +1,6 @@
 """From JPEGs on disk to committed records, against one SAM call a triplet and against transformers grouped by image (ViT-B at 1024).
 
-    python benchmarks/sam_speed.py [--rounds N] [--boxes 1.75|10|both] [--gpu]
+    python benchmarks/sam_speed.py [--rounds N] [--boxes 1.75|10|both] [--peers NAMES] [--allocator both|ours] [--gpu]
 
 Ours is what `refine-masks --engine sam` does in a worker: encoder in bf16 where the device has it, every image encoded once, jittered
 boxes for the agreement score, cleaning, scores, the record, its line on disk. The peers write the mask's RLE and its estimated IoU only.
@@ -170,12 +170,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--boxes", choices=["1.75", "10", "both"], default="both")
+    parser.add_argument("--peers", default="segment-anything,transformers", help="segment-anything is always among them")
+    parser.add_argument("--allocator", choices=["both", "ours"], default="both", help="the peers', on the CPU")
     parser.add_argument("--gpu", action="store_true")
     words = parser.parse_args()
     need_data()
     device = "cuda" if words.gpu else "cpu"
-    keeps = (True,) if words.gpu else (False, True)
-    teams = [("ours", True), *((name, keep) for name in ("segment-anything", "transformers") for keep in keeps)]
+    keeps = (True,) if words.gpu or words.allocator == "ours" else (False, True)
+    peers = [name for name in ("segment-anything", "transformers") if name in ("segment-anything", *words.peers.split(","))]
+    teams = [("ours", True), *((name, keep) for name in peers for keep in keeps)]
     with tempfile.TemporaryDirectory() as folder:
         root, weights = Path(folder) / "w", Path(folder) / "random.pth"
         risbench("ingest", REFER, "--fit", "keep", "-w", root)
