@@ -109,7 +109,8 @@ def transformers_sam(root: Path, weights: Path, device: str) -> Run:
 
 
 def _sdpa(transformers: Any) -> Any:
-    config = transformers.SamConfig()
+    # its own default is 1e-10: the products become denormal numbers, which CPUs multiply a hundred times slower
+    config = transformers.SamConfig(vision_config={"initializer_range": 0.02})
     config._attn_implementation = "sdpa"
     return transformers.SamModel(config)
 
