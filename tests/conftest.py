@@ -7,13 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import Any
+
+# Test processes that stand side by side share the cores; threads that spin while they wait for others would take them from each other.
+if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
 
 from risbench.core.imagery import encode_png
+
+if util.find_spec("torch"):
+    from risbench.sam.device import keep_freed_memory
+
+    keep_freed_memory()  # as the commands do: a third of the time
 
 SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared"))
 Row = dict[str, Any]

@@ -109,7 +109,7 @@ def _start(work: Work, parent: int) -> None:
     if work.engine in NETWORKS:
         import torch
 
-        torch.set_num_threads(work.threads)
+        torch.set_num_threads(min(work.threads, torch.get_num_threads()))  # OMP_NUM_THREADS is a user's bound
     _keep_memory(work)
     _engine, _work = build_engine(work), work
 
