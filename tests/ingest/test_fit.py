@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,12 +39,14 @@ def test_every_pixel_is_shown_and_the_map_is_exact(fit: str, width: int, height:
 
 
 @given(st.integers(300, 1500), st.integers(300, 1500), st.floats(0.05, 0.6), st.floats(0.05, 0.6), st.floats(0.1, 0.35))
+@example(1391, 300, 0.5, 0.25, 0.109375)  # the upper edge falls on a pixel's middle: half covered, and either answer is right
 def test_truth_is_preserved_under_the_mapping(width: int, height: int, x: float, y: float, share: float) -> None:
     box = (round(x * width), round(y * height), round((x + share) * width), round((y + share) * height))
     mask = box_mask(box, height, width)
     [view] = views("pad", width, height)
     mapped = map_box(invert_affine(view.affine), tuple(map(float, box)))  # type: ignore[arg-type]
-    assert mask_iou(render_mask(view, mask), box_mask(mapped, 512, 512)) > 0.93
+    one_row_and_column = 1.01 / (mapped[2] - mapped[0]) + 1.01 / (mapped[3] - mapped[1])
+    assert mask_iou(render_mask(view, mask), box_mask(mapped, 512, 512)) > 1 - one_row_and_column
 
 
 def test_an_object_is_shown_where_its_centre_and_most_of_it_are() -> None:
