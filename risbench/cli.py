@@ -12,6 +12,7 @@ import typer
 from risbench.cli_base import DEFAULT_SPLIT, JsonOption, SafeGroup, SplitCommand, WorkspaceOption
 from risbench.cli_base import show as show_result
 from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
+from risbench.cli_review import review_app
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -222,6 +223,7 @@ def show(
 
 app.add_typer(weights_app, name="weights")
 app.add_typer(truth_app, name="truth")
+app.add_typer(review_app, name="review")
 app.command("train-adapter")(train_adapter)
 app.command("train-builtin")(train_builtin)
 

@@ -14,17 +14,19 @@ from risbench.core.errors import printable
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
-def _say(line: str = "") -> None:
+def say(line: str = "") -> None:
+    """Print one line, made safe for a terminal."""
     _CONSOLE.print(printable(line, 5000), markup=False)
 
 
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", pad_edge=False, box=None)
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table; its first column is text, the others stand right."""
+    shown = Table(title=escape(title), title_justify="left", title_style="bold", pad_edge=False, box=None)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 500)) for cell in row))
-    _CONSOLE.print(table)
+        shown.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else printable(str(cell), 500)) for cell in row))
+    _CONSOLE.print(shown)
 
 
 def _reconciliation(result: Mapping[str, Any]) -> None:
@@ -35,33 +37,33 @@ def _reconciliation(result: Mapping[str, Any]) -> None:
     rows += [["records out", counts["out"], ""]]
     rows += [["  with problem", number, code] for code, number in result.get("problems_by_code", {}).items()]
     rows += [["  note", number, code] for code, number in result.get("notes", {}).items()]
-    _table("reconciliation (in = out + quarantined + set aside)", ["", "rows", "reason"], rows)
+    table("reconciliation (in = out + quarantined + set aside)", ["", "rows", "reason"], rows)
 
 
 def print_ingest(result: dict[str, Any]) -> None:
     """Print what was guessed and what became of every row."""
-    _say(result["said"])
+    say(result["said"])
     _reconciliation(result)
     if "images" in result:
         copies = result["duplicate_images"]
-        _say(
+        say(
             f"{result['images']:,} images of {result['scenes']:,} scenes; {copies['exact']} exact copies, {copies['near_pairs']} near pairs"
         )
     unused = result.get("images_without_rows", {"count": 0, "first": []})
     if unused["count"]:
-        _say(f"{unused['count']:,} images of the source have no row and were left: {', '.join(unused['first'][:3])} ...")
+        say(f"{unused['count']:,} images of the source have no row and were left: {', '.join(unused['first'][:3])} ...")
     _state(result)
 
 
 def _state(result: Mapping[str, Any]) -> None:
-    _say(f"{result['state']}" + (f" in {result['seconds']} s" if result["state"] == "done" else ""))
+    say(f"{result['state']}" + (f" in {result['seconds']} s" if result["state"] == "done" else ""))
 
 
 def print_refine(result: dict[str, Any]) -> None:
     """Print the round's counts."""
     if "said" in result:
-        _say(result["said"])
-    _say(f"round {result['round']}, engine {result['options']['engine']}")
+        say(result["said"])
+    say(f"round {result['round']}, engine {result['options']['engine']}")
     _reconciliation(result)
     _state(result)
 
@@ -69,80 +71,80 @@ def print_refine(result: dict[str, Any]) -> None:
 def print_export(result: dict[str, Any]) -> None:
     """Print splits, what was left out, and the overlap matrix."""
     splits = result["splits"]
-    _table(
+    table(
         f"split by {result['split_rule']} (seed {result['seed']})",
         ["split", "triplets", "wanted", "scenes", "images"],
         [[name, row["triplets"], row["wanted"], row["scenes"], row["images"]] for name, row in splits.items()],
     )
     for title, key in (("shared scenes", "scenes"), ("near-duplicate image pairs", "near_duplicates")):
         matrix = result["overlap"][key]
-        _table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
+        table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
     if result["left_out"]:
-        _table("left out", ["reason", "records"], [[code, number] for code, number in result["left_out"].items()])
+        table("left out", ["reason", "records"], [[code, number] for code, number in result["left_out"].items()])
     for warning in result["warnings"]:
-        _say(f"warning: {warning}")
-    _say(f"{result['state']}: {result['path']}")
+        say(f"warning: {warning}")
+    say(f"{result['state']}: {result['path']}")
 
 
 def print_audit(result: dict[str, Any]) -> None:
     """Print the scores and their breakdowns."""
     low, high = result["mean_iou_interval"]
-    _say(
+    say(
         f"{result['n']:,} records scored; mean IoU {result['mean_iou']:.3f} [{low:.3f}, {high:.3f}], "
         f"boundary IoU {result['boundary_iou']:.3f} [{result['boundary_iou_interval'][0]:.3f}, {result['boundary_iou_interval'][1]:.3f}]"
     )
     shares = result["share"]
-    _table(
+    table(
         "share of masks with IoU of at least",
         ["IoU", "share", "95 % interval"],
         [[key, f"{shares[key]:.3f}", "[{:.3f}, {:.3f}]".format(*result["share_interval"][key])] for key in shares],
     )
     for name, groups in result["by"].items():
-        _table(
+        table(
             f"by {name}",
             [name, "n", "mean IoU", ">= .8"],
             [[key, row["n"], f"{row['mean_iou']:.3f}", f"{row['share_0.8']:.3f}"] for key, row in groups.items()],
         )
     for code, number in result["not_scored"].items():
-        _say(f"not scored, {code}: {number:,}")
+        say(f"not scored, {code}: {number:,}")
     if result["ambiguous"]:
-        _say(f"ambiguous matches: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
+        say(f"ambiguous matches: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
     if result["sheet"]:
-        _say(f"worst cases: {result['sheet']}")
+        say(f"worst cases: {result['sheet']}")
 
 
 def print_validate(result: dict[str, Any]) -> None:
     """Print what was checked and every fault."""
     for fault in result["faults"][:50]:
-        _say(f"fault: {fault}")
+        say(f"fault: {fault}")
     if len(result["faults"]) > 50:
-        _say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
+        say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
     where = f"{result['records']:,} records in {len(result['stages'])} stages, {result['images']:,} images"
-    _say(f"checked {where}: {len(result['faults'])} faults")
+    say(f"checked {where}: {len(result['faults'])} faults")
     for code, number in result["problems"].items():
-        _say(f"records held back by a stage, {code}: {number:,}")
+        say(f"records held back by a stage, {code}: {number:,}")
 
 
 def print_stats(result: dict[str, Any]) -> None:
     """Print the Table I row and where the figures are."""
     row = result["table_1"]
-    _table("Table I", list(row), [list(row.values())])
-    _table("sentences", ["figure", "value", "paper"], [[name, *pair] for name, pair in result["sentences"].items()])
+    table("Table I", list(row), [list(row.values())])
+    table("sentences", ["figure", "value", "paper"], [[name, *pair] for name, pair in result["sentences"].items()])
     for path in result["figures"]:
-        _say(f"figure: {path}")
+        say(f"figure: {path}")
 
 
 def print_show(result: dict[str, Any]) -> None:
     """Print the record's history."""
     for line in result["history"]:
-        _say(line)
-    _say(f"picture: {result['picture']}")
+        say(line)
+    say(f"picture: {result['picture']}")
 
 
 def print_doctor(result: dict[str, Any]) -> None:
     """Print the findings."""
     for group, found in result.items():
-        _table(group, ["", "found"], [[name, value] for name, value in found.items()])
+        table(group, ["", "found"], [[name, value] for name, value in found.items()])
 
 
 def print_weights(result: dict[str, Any]) -> None:
@@ -151,46 +153,46 @@ def print_weights(result: dict[str, Any]) -> None:
         [row["name"], f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "not stated", row["state"], row["licence"], row["use"]]
         for row in result["weights"]
     ]
-    _table(f"weights in {result['folder']}", ["name", "size", "state", "licence", "for"], rows)
+    table(f"weights in {result['folder']}", ["name", "size", "state", "licence", "for"], rows)
 
 
 def print_fetched(result: dict[str, Any]) -> None:
     """Print what became of each file."""
     if not result["weights"]:
-        _say(f"no weights in {result['folder']}")
+        say(f"no weights in {result['folder']}")
     for row in result["weights"]:
-        _say(f"{row['name']}: {row['state']}, {row['path']}" + (f" (sha256 {row['sha256']})" if row["sha256"] else ""))
+        say(f"{row['name']}: {row['state']}, {row['path']}" + (f" (sha256 {row['sha256']})" if row["sha256"] else ""))
 
 
 def print_linked(result: dict[str, Any]) -> None:
     """Print how many instances were found and linked, and why others were not."""
-    _say(f"{result['instances']:,} instances in {result['images']:,} images; {result['linked']:,} records linked to theirs")
+    say(f"{result['instances']:,} instances in {result['images']:,} images; {result['linked']:,} records linked to theirs")
     for code, number in result["counts"].items():
-        _say(f"  not linked: {number:,} {code}")
-    _say(f"now: risbench train-adapter --truth {result['truth']}, risbench audit --truth {result['truth']} --links {result['links']}")
+        say(f"  not linked: {number:,} {code}")
+    say(f"now: risbench train-adapter --truth {result['truth']}, risbench audit --truth {result['truth']} --links {result['links']}")
 
 
 def print_adapter(result: dict[str, Any]) -> None:
     """Print what was learnt from, how wrong the boxes are, and what it gave on scenes of its own."""
     known = result["known"]
-    _say(f"{known['objects']:,} true objects in {known['images']:,} images; {known['boxes_compared']:,} boxes compared with them")
+    say(f"{known['objects']:,} true objects in {known['images']:,} images; {known['boxes_compared']:,} boxes compared with them")
     for tier, row in (result["box_noise"] or {}).items():
         edges = ", ".join(f"{value:+.1f}" for value in row["edges_px"]["x_min"])
-        _say(f"boxes of tier {tier}: mean IoU {row['mean_iou']:.3f} with the true box; left edge {edges} px (5, 50, 95 %)")
+        say(f"boxes of tier {tier}: mean IoU {row['mean_iou']:.3f} with the true box; left edge {edges} px (5, 50, 95 %)")
     rows = [[row["step"], f"{row['mean_iou']:.4f}", f"{row['boundary_iou']:.4f}"] for row in result["looks"]]
-    _table("on scenes that were kept aside", ["step", "mean IoU", "boundary IoU"], rows)
+    table("on scenes that were kept aside", ["step", "mean IoU", "boundary IoU"], rows)
     for line in result["said"]:
-        _say(line)
-    _say(f"adapter {result['adapter']} ({result['state']}); before and after: {result['picture']}")
+        say(line)
+    say(f"adapter {result['adapter']} ({result['state']}); before and after: {result['picture']}")
 
 
 def print_trained(result: dict[str, Any]) -> None:
     """Print where the trained weights are."""
-    _say(f"{result['steps']} steps, {result['parameters'] / 1e6:.1f} M parameters: {result['weights']} (sha256 {result['sha256']})")
-    _say(f"use them: risbench refine-masks --engine builtin --checkpoint {result['weights']}")
+    say(f"{result['steps']} steps, {result['parameters'] / 1e6:.1f} M parameters: {result['weights']} (sha256 {result['sha256']})")
+    say(f"use them: risbench refine-masks --engine builtin --checkpoint {result['weights']}")
 
 
 def print_demo(result: dict[str, Any]) -> None:
     """Print where the demo's results are."""
     for line in result["summary"]:
-        _say(line)
+        say(line)

@@ -1,0 +1,136 @@
+"""The commands about people: a server, accounts, what goes out, what comes back, what it comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from risbench.cli_base import JsonOption, SafeGroup, WorkspaceOption, show
+
+review_app = typer.Typer(
+    cls=SafeGroup, no_args_is_help=True, help="People decide, in Label Studio: serve, annotators, push, pull, consensus, status."
+)
+annotators_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="The people who verify and correct.")
+review_app.add_typer(annotators_app, name="annotators")
+
+
+@review_app.command()
+def serve(
+    workspace: WorkspaceOption = Path(),
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; that of last time, or 8080, or any free one when left out.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="The address that annotators use, such as https://label.lab.org.")] = None,
+    postgres: Annotated[str | None, typer.Option(help="postgresql://user:password@host:port/name instead of a SQLite file.")] = None,
+    environment: Annotated[
+        Path | None, typer.Option(help="The server's Python environment; made where it is missing. $RISBENCH_LABEL_STUDIO_ENV.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Run the workspace's own Label Studio until Ctrl-C: loopback only by default, silent, data in review/server."""
+    from risbench.printing_review import print_serve
+    from risbench.review.server import serve as run
+
+    for result in run(
+        workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=json_
+    ):
+        show(result, json_, print_serve)
+
+
+@annotators_app.command("add")
+def annotators_add(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="What the lab calls them.")],
+    workspace: WorkspaceOption = Path(),
+    json_: JsonOption = False,
+) -> None:
+    """Make working accounts; each one's address, login and password go into a file of review/accounts."""
+    from risbench.printing_review import print_annotators
+    from risbench.review.accounts import add_annotators
+
+    show(add_annotators(names, workspace=workspace), json_, print_annotators)
+
+
+@annotators_app.command("pause")
+def annotators_pause(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    workspace: WorkspaceOption = Path(),
+    resume: Annotated[bool, typer.Option("--resume", help="Give them new work again.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Give a person no new work; what they have stays, until `review reassign`."""
+    from risbench.printing_review import print_annotators
+    from risbench.review.accounts import pause_annotator
+
+    show(pause_annotator(name, workspace=workspace, paused=not resume), json_, print_annotators)
+
+
+@annotators_app.command("renew")
+def annotators_renew(
+    name: Annotated[str, typer.Argument(metavar="NAME")], workspace: WorkspaceOption = Path(), json_: JsonOption = False
+) -> None:
+    """Put a person's labelling page back, or give them a new project where theirs was deleted; the next push fills it."""
+    from risbench.printing_review import print_annotators
+    from risbench.review.push import renew_project
+
+    show(renew_project(name, workspace=workspace), json_, print_annotators)
+
+
+@review_app.command()
+def push(
+    workspace: WorkspaceOption = Path(),
+    count: Annotated[int | None, typer.Option(help="Plan only so many of the riskiest records that are not out yet.")] = None,
+    overlap: Annotated[float, typer.Option(help="Share of records that get a second opinion.")] = 0.1,
+    overlap_by: Annotated[str, typer.Option(help="Which: share (drawn by hash) or risk (the riskiest).")] = "share",
+    gold: Annotated[float, typer.Option(help="Known answers among everyone's tasks, half of them with a wrong mask.")] = 0.03,
+    qualification: Annotated[int, typer.Option(help="Known answers that a newcomer meets before anything else.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go out and how long it would take; send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before work is queued.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Give out undecided masks, riskiest first; the same command after any failure leaves exactly the planned tasks on the server."""
+    import sys
+
+    from risbench.printing_review import print_push
+    from risbench.review.plan import Policy
+    from risbench.review.push import push as run
+
+    policy = Policy(count, overlap, overlap_by, gold, qualification)  # type: ignore[arg-type]
+    if dry_run or (not yes and not json_ and sys.stdin.isatty()):
+        planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=json_)
+        show(planned, json_, print_push)
+        if dry_run or not typer.confirm("Queue this?", default=True):
+            return
+    show(run(workspace=workspace, policy=policy, quiet=json_), json_, print_push)
+
+
+@review_app.command()
+def reassign(
+    source: Annotated[str, typer.Argument(metavar="FROM")],
+    target: Annotated[str, typer.Argument(metavar="TO")],
+    workspace: WorkspaceOption = Path(),
+    json_: JsonOption = False,
+) -> None:
+    """Give one person's unanswered tasks to another; run `review push` after it to bring the server there."""
+    from risbench.printing_review import print_push
+    from risbench.review.push import reassign as run
+
+    show(run(source, target, workspace=workspace), json_, print_push)
+
+
+@review_app.command()
+def pull(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+    """Bring back what people did since the last time: new, changed and deleted answers, with their times."""
+    from risbench.printing_review import print_pull
+    from risbench.review.pull import pull as run
+
+    show(run(workspace=workspace, quiet=json_), json_, print_pull)
+
+
+@review_app.command()
+def consensus(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+    """Decide what the answers decide, and write the review stage."""
+    from risbench.printing_review import print_consensus
+    from risbench.review.consensus import consensus as run
+
+    show(run(workspace=workspace, quiet=json_), json_, print_consensus)

@@ -1,0 +1,1 @@
+"""3  review: people decide, in Label Studio."""

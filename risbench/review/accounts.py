@@ -1,0 +1,103 @@
+"""`risbench review annotators`: accounts that work, one person at a time, through the server's own sign-up page.
+
+The API's way of making users leaves them without an organisation, and they cannot log in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from risbench.core.errors import InputError, OptionError, TryAgainLater, printable
+from risbench.core.workspace import Workspace
+from risbench.review.desk import Annotator, Desk, write_private
+from risbench.review.studio import Studio
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+
+
+def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict[str, Any]:
+    """Make an account for every name that has none, and return where each one's card (address, login, password) lies.
+
+    Raises:
+        OptionError: a name cannot be used.
+        InputError: the server refuses an account.
+        TryAgainLater: the server does not answer.
+    """
+    wrong = next((name for name in names if not _NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise OptionError(f"annotator {printable(wrong)}: use 1 to 40 letters, digits, dots, hyphens and underscores")
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review annotators"):
+        studio = Studio.of(desk)
+        people = {person.name: person for person in desk.annotators()}
+        folder = desk.root / "accounts"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        added = []
+        for name in dict.fromkeys(names):
+            if name in people:
+                continue
+            # not the name itself: whoever sees another one's work on the server need not know whose it is
+            email = f"{pseudonym(desk, name)}@annotators.risbench.invalid"
+            password = secrets.token_urlsafe(12)
+            _sign_up(desk, studio, email, password)
+            address = desk.connection().get("public_url") or studio.url
+            write_private(folder / f"{name}.txt", f"address   {address}/user/login\nlogin     {email}\npassword  {password}")
+            people[name] = Annotator(name, email)
+            desk.save_annotators(people.values())
+            added.append(name)
+    return {"added": added, "annotators": sorted(people), "cards": str(folder)}
+
+
+def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = True) -> dict[str, Any]:
+    """Give a person no new work, or give it again.
+
+    Raises:
+        InputError: there is no such person.
+    """
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review annotators"):
+        desk.change_annotator(name, paused=paused)
+    said = f"{name} gets no new work; `risbench review reassign {name} OTHER` moves what they have" if paused else f"{name} gets work again"
+    return {"added": [], "annotators": [person.name for person in desk.annotators()], "said": said}
+
+
+def pseudonym(desk: Desk, name: str) -> str:
+    """Return what a person is called in records and on the server."""
+    return "a-" + hashlib.sha256(desk.secret() + name.encode()).hexdigest()[:8]
+
+
+def _sign_up(desk: Desk, studio: Studio, email: str, password: str) -> None:
+    """Fill in the sign-up form behind the organisation's invitation; an account that a broken run left behind gets this password."""
+    token = studio.get("/api/invite")["invite_url"].partition("token=")[2]
+    page = f"{studio.url}/user/signup/"
+    session = requests.Session()
+    session.trust_env = False
+    try:
+        session.get(page, params={"token": token}, timeout=30).raise_for_status()
+        form = {
+            "csrfmiddlewaretoken": session.cookies.get("csrftoken", ""),
+            "email": email,
+            "password": password,
+            "allow_newsletters": "false",
+        }
+        answer = session.post(page, params={"token": token}, data=form, headers={"Referer": page}, timeout=60, allow_redirects=False)
+    except requests.RequestException as error:
+        raise TryAgainLater(
+            f"{studio.url}: the sign-up page does not answer ({type(error).__name__}); run the same command again"
+        ) from None
+    if answer.status_code == 302:
+        return
+    left_behind = next((user["id"] for user in studio.get("/api/users/") if user["email"] == email), None)
+    if left_behind is not None:
+        studio.change("DELETE", f"/api/users/{left_behind}/")
+        _sign_up(desk, studio, email, password)
+        return
+    said = re.findall(r'class="(?:ls-error|error|field_errors)[^>]*>\s*([^<]+)', answer.text)
+    raise InputError(f"{studio.url}: the server refuses the account {email} ({answer.status_code}): {printable(' '.join(said), 200)}")

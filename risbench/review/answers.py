@@ -1,0 +1,176 @@
+"""What people answered, as it lies on the desk: one JSON line an answer in `answers/<project>.jsonl`, newest word only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.geometry import polygon_mask
+from risbench.core.masks import decode_rle, encode_rle
+from risbench.core.storage import write_durably
+from risbench.formats.brush import decode_brush
+from risbench.review.desk import Desk
+
+Verdict = Literal["accept", "fix", "reject", "unsure"]
+VERDICTS: Final = ("accept", "fix", "reject", "unsure")
+SENTENCES: Final = ("true and unique", "ambiguous", "wrong")
+# Brush edges come back anti-aliased; this and less is not of the object.
+ALPHA_OVER: Final = 127
+# A text that somebody pastes into the field for a better sentence.
+_LONGEST_SENTENCE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One person's answer to one item. `size` and `counts` are the mask as COCO RLE, None where there is none (rejected).
+
+    `changed` says whether the mask is another than the one shown; `lead_time_s` is what the page measured, reading included.
+    """
+
+    key: str
+    record: str
+    annotator: str
+    task: int
+    annotation: int
+    updated: str
+    verdict: Verdict
+    sentence: str
+    better: str
+    size: tuple[int, int] | None
+    counts: str | None
+    changed: bool
+    lead_time_s: float | None
+
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Return the mask (height, width)."""
+        return decode_rle(self.size, self.counts) if self.size is not None and self.counts is not None else None
+
+
+def read_answers(desk: Desk) -> list[Answer]:
+    """Return all answers, by project and task.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    return [answer for path in sorted((desk.root / "answers").glob("*.jsonl")) for answer in answers_in(path)]
+
+
+def answers_in(path: Path) -> list[Answer]:
+    """Return one project's answers; none where nothing was pulled yet.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    found: list[Answer] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
+        try:
+            row = json.loads(line)
+            row["size"] = tuple(row["size"]) if row["size"] is not None else None
+            found.append(Answer(**row))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: line {number}: is damaged ({error}); remove it and run `risbench review pull` again") from None
+    return found
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Store one project's answers, ordered by task."""
+    ordered = sorted(answers, key=lambda answer: (answer.task, answer.annotation))
+    write_durably(path, "".join(json.dumps(asdict(answer), sort_keys=True) + "\n" for answer in ordered).encode())
+
+
+def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return verdict, sentence, mask and time of an annotation as Label Studio exports it; `shown` (height, width) is where it began.
+
+    The mask is the union of all brush strokes, outlines and filled boxes. A "fix" that changed nothing stays what the person said.
+
+    Raises:
+        Refusal: no verdict, a damaged mask, one of another size, or none where one is needed.
+    """
+    result = row.get("result")
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+    verdict = "unsure" if row.get("was_cancelled") else _choice(result, "verdict", VERDICTS)
+    if verdict is None:
+        raise Refusal("no_verdict", "verdict", None, f"one of {', '.join(VERDICTS)} is wanted")
+    # what is left of a rejected mask means nothing
+    mask = np.zeros(shown.shape, dtype=bool) if verdict == "reject" else _mask(result, shown.shape)
+    if verdict != "reject" and not mask.any():
+        raise Refusal("mask_empty", "mask", 0, f"the verdict is {verdict}, and then a mask has at least one pixel")
+    counts = encode_rle(mask)[1] if mask.any() else None
+    lead = row.get("lead_time")
+    return {
+        "verdict": verdict,
+        "sentence": _choice(result, "sentence", SENTENCES) or SENTENCES[0],
+        "better": _text(result, "better"),
+        "size": (int(shown.shape[0]), int(shown.shape[1])) if counts is not None else None,
+        "counts": counts,
+        "changed": bool(counts is not None and not np.array_equal(mask, shown)),
+        "lead_time_s": float(lead) if isinstance(lead, int | float) and 0 <= lead < 1e7 else None,
+    }
+
+
+def _choice(result: list[dict[str, Any]], name: str, known: tuple[str, ...]) -> Any:
+    for item in result:
+        if item.get("from_name") == name and isinstance(item.get("value"), dict):
+            chosen = item["value"].get("choices")
+            if not isinstance(chosen, list) or len(chosen) != 1 or chosen[0] not in known:
+                raise Refusal("unknown_choice", name, chosen, f"one of {', '.join(known)} is wanted")
+            return chosen[0]
+    return None
+
+
+def _text(result: list[dict[str, Any]], name: str) -> str:
+    for item in result:
+        if item.get("from_name") == name and isinstance(item.get("value"), dict):
+            lines = item["value"].get("text")
+            lines = [lines] if isinstance(lines, str) else lines
+            if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
+                return " ".join(" ".join(lines).split())[:_LONGEST_SENTENCE]
+            raise Refusal("no_text", name, lines, "a text is wanted")
+    return ""
+
+
+def _mask(result: list[dict[str, Any]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    height, width = int(shape[0]), int(shape[1])
+    union = np.zeros((height, width), dtype=bool)
+    for item in result:
+        kind, value = item.get("type"), item.get("value")
+        if kind not in ("brushlabels", "polygonlabels", "rectanglelabels") or not isinstance(value, dict):
+            continue
+        if kind == "rectanglelabels" and value.get("rectanglelabels") == ["given box"]:
+            continue
+        if (item.get("original_width"), item.get("original_height")) != (width, height):
+            said = f"{item.get('original_width')} x {item.get('original_height')}"
+            raise Refusal("mask_wrong_size", "original_width", said, f"the image is {width} x {height}")
+        if kind == "brushlabels":
+            try:
+                union |= decode_brush(value.get("rle") or [], height, width) > ALPHA_OVER
+            except InputError as error:
+                raise Refusal("mask_damaged", "rle", "a list", str(error)) from None
+        else:
+            union |= polygon_mask(_corners(kind, value, height, width), height, width)
+    return union
+
+
+def _corners(kind: str, value: Mapping[str, Any], height: int, width: int) -> NDArray[np.float64]:
+    """Return a shape's corners in pixels; Label Studio has them in percents, and turns boxes about their first corner."""
+    try:
+        if kind == "polygonlabels":
+            corners = np.array(value["points"], dtype=np.float64).reshape(-1, 2) * (width / 100, height / 100)
+        else:
+            x, y, wide, high = (float(value[name]) / 100 for name in ("x", "y", "width", "height"))
+            turn = np.deg2rad(float(value.get("rotation", 0)))
+            square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (wide * width, high * height)
+            corners = square @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + (x * width, y * height)
+    except (KeyError, TypeError, ValueError):
+        raise Refusal("shape_damaged", kind, printable(str(dict(value)), 80), "corners in percents are wanted") from None
+    if len(corners) < 3 or not np.isfinite(corners).all() or np.abs(corners).max() > 10 * max(height, width):
+        raise Refusal("shape_damaged", kind, len(corners), "three or more finite corners on the image are wanted")
+    return corners

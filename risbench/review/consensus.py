@@ -1,0 +1,233 @@
+"""`risbench review consensus`: from everyone's answers to one decision a record, or to the list of what an expert must decide.
+
+One answer decides by itself. Several must agree: on the verdict by majority, on the mask by a mean IoU that grows with the object's size;
+then the mask is STAPLE's. What stays open goes to adjudication. No order of annotators, tasks or files changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from risbench.core.errors import InputError
+from risbench.core.masks import decode_rle, encode_rle, mask_of
+from risbench.core.record import Expression, Mask, Record, Review, ReviewStatus
+from risbench.core.storage import PartResult, StageRun, digest_of, versions
+from risbench.core.workspace import REVIEW, Workspace, read_records
+from risbench.review.accounts import pseudonym
+from risbench.review.agreement import agreement_wanted, mask_agreement
+from risbench.review.answers import Answer, read_answers
+from risbench.review.desk import Desk
+from risbench.review.plan import OPINIONS_IF_UNSURE, Item
+from risbench.review.staple import majority, staple
+
+PART_RECORDS: Final = 64
+Why = Literal["unsure", "verdicts differ", "masks differ", "sentences differ"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the answers to one record come to. `why` is set where an expert must decide; `waits` where opinions are still to come."""
+
+    status: ReviewStatus = "unreviewed"
+    size: tuple[int, int] | None = None
+    counts: str | None = None
+    agreement: float | None = None
+    sentence: str | None = None
+    better: str = ""
+    why: Why | None = None
+    waits: bool = False
+
+
+def decide(answers: Sequence[Answer], expert: Answer | None = None, opinions_to_come: int = 0) -> Decision:
+    """Return the decision of one record's answers (one a person, none of them to gold).
+
+    An expert's word ends everything. `opinions_to_come` counts items that are out and unanswered: where an answer is unsure or two
+    disagree, they are waited for.
+    """
+    if expert is not None:
+        if expert.verdict == "reject":
+            return Decision("rejected", sentence=expert.sentence, better=expert.better)
+        return Decision("adjudicated", expert.size, expert.counts, _agreement(answers), expert.sentence, expert.better)
+    ordered = sorted(answers, key=lambda answer: (answer.verdict, answer.counts or "", answer.sentence, answer.better, answer.annotator))
+    if not ordered:
+        return Decision()
+    if opinions_to_come and (len(ordered) == 1 or any(answer.verdict == "unsure" for answer in ordered)):
+        return Decision(waits=True)
+    unsure = [answer for answer in ordered if answer.verdict == "unsure"]
+    if unsure:
+        # "always two more opinions, then an expert"
+        return Decision(agreement=_agreement(ordered), why="unsure", waits=len(ordered) < OPINIONS_IF_UNSURE and opinions_to_come > 0)
+    sentence, better = _sentence(ordered)
+    if sentence is None:
+        return Decision(agreement=_agreement(ordered), why="sentences differ")
+    rejected = sum(answer.verdict == "reject" for answer in ordered)
+    if 2 * rejected > len(ordered):
+        return Decision("rejected", agreement=None, sentence=sentence, better=better)
+    if rejected:
+        return Decision(agreement=_agreement(ordered), why="verdicts differ")
+    return _agreed_mask(ordered, sentence, better)
+
+
+def _agreed_mask(ordered: Sequence[Answer], sentence: str, better: str) -> Decision:
+    """Return the decision of answers that all hold a mask."""
+    first = ordered[0]
+    if len(ordered) == 1:
+        return Decision("corrected" if first.changed else "accepted", first.size, first.counts, None, sentence, better)
+    if len({answer.counts for answer in ordered}) == 1:
+        status: ReviewStatus = "corrected" if first.changed else "accepted" if len(ordered) < 3 else "consensus"
+        return Decision(status, first.size, first.counts, 1.0, sentence, better)
+    masks = [decode_rle(answer.size, answer.counts) for answer in ordered if answer.size and answer.counts]
+    agreement = mask_agreement(masks)
+    area = float(np.median([np.count_nonzero(mask) for mask in masks]))
+    if agreement.iou < agreement_wanted(area):
+        return Decision(agreement=round(agreement.iou, 6), why="masks differ")
+    most = majority(masks)
+    likely = staple(masks).mask
+    # of two the majority is what both marked; STAPLE may come out empty where performances collapse
+    final = likely if likely.any() else most
+    if not final.any():
+        return Decision(agreement=round(agreement.iou, 6), why="masks differ")
+    size, counts = encode_rle(final)
+    return Decision("consensus", size, counts, round(agreement.iou, 6), sentence, better)
+
+
+def _agreement(answers: Sequence[Answer]) -> float | None:
+    masks = [mask for answer in answers if (mask := answer.mask()) is not None]
+    return round(mask_agreement(masks).iou, 6) if len(masks) > 1 else None
+
+
+def _sentence(answers: Sequence[Answer]) -> tuple[str | None, str]:
+    """Return the verdict of the majority on the sentence (None without one), and the better one that most gave."""
+    votes = Counter(answer.sentence for answer in answers)
+    verdict, count = min(votes.items(), key=lambda pair: (-pair[1], pair[0]))
+    if 2 * count <= len(answers) and len(votes) > 1:
+        return None, ""
+    words = Counter(answer.better for answer in answers if answer.better)
+    return verdict, min(words, key=lambda text: (-words[text], text)) if words else ""
+
+
+def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+    """Decide all that the answers decide and write the review stage; return how many records have which status, and what is open.
+
+    The masks of undecided records are those of the last refine round. The same answers give the same bytes.
+
+    Raises:
+        InputError: nothing has been refined or pulled.
+    """
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review consensus"):
+        source = _source(desk.workspace)
+        records = list(read_records(source))
+        decisions = decisions_of(desk)
+        plan = {
+            "command": "review consensus",
+            "options": {},
+            "inputs": {
+                "records": digest_of([record.to_line() for record in records]),
+                "decisions": digest_of({name: repr(decision) for name, decision in sorted(decisions.items())}),
+            },
+            "versions": versions(),
+        }
+        run = StageRun(desk.workspace.stage(REVIEW), plan)
+        before = run.finished()
+        reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
+        votes = _votes(desk, reviewers)
+        decided = [_decided(record, decisions.get(record.id), *votes.get(record.id, ({}, ()))) for record in records]
+        if before is None or not run.same_plan(before):
+            run.begin()
+            parts = [decided[start : start + PART_RECORDS] for start in range(0, len(decided), PART_RECORDS)]
+            for index, part in enumerate(parts):
+                run.write_part(index, digest_of([record.id for record in part]), PartResult(list(part)))
+            run.finish(len(parts), rows=len(decided), before=PartResult([]), extra={})
+    open_ = Counter(decision.why for decision in decisions.values() if decision.why and not decision.waits)
+    return {
+        "records": len(decided),
+        "status": dict(sorted(Counter(record.review.status for record in decided).items())),
+        "to_adjudicate": {str(why): count for why, count in sorted(open_.items(), key=str)},
+        "waiting": sum(decision.waits for decision in decisions.values()),
+        "state": "up to date" if before is not None and run.same_plan(before) else "done",
+    }
+
+
+def _source(workspace: Workspace) -> Path:
+    rounds = workspace.finished_rounds()
+    if not rounds:
+        raise InputError(f"{workspace.root}: nothing is refined; run `risbench refine-masks` first")
+    return rounds[-1]
+
+
+def decisions_of(desk: Desk) -> dict[str, Decision]:
+    """Return the decision of every record that someone answered or that an expert decided."""
+    items = {item.key: item for item in desk.queue()}
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    experts: dict[str, Answer] = {}
+    for answer in read_answers(desk):
+        item = items.get(answer.key)
+        if item is None or item.kind == "gold":
+            continue
+        if item.kind == "expert":
+            experts[answer.record] = answer
+        else:
+            answers[answer.record].append(answer)
+    to_come = _to_come(items.values(), {answer.key for group in answers.values() for answer in group})
+    return {name: decide(_one_each(answers[name]), experts.get(name), to_come[name]) for name in sorted(answers.keys() | experts.keys())}
+
+
+def _to_come(items: Iterable[Item], answered: set[str]) -> Counter[str]:
+    return Counter(item.record for item in items if item.kind in ("task", "second") and not item.withdrawn and item.key not in answered)
+
+
+def _one_each(answers: Sequence[Answer]) -> list[Answer]:
+    """Return everyone's newest answer."""
+    newest: dict[str, Answer] = {}
+    for answer in sorted(answers, key=lambda one: (one.updated, one.annotation)):
+        newest[answer.annotator] = answer
+    return list(newest.values())
+
+
+def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str, int], tuple[str, ...]]]:
+    """Return of every record how often each verdict was given, and by whom."""
+    kinds = {item.key: item.kind for item in desk.queue()}
+    given: dict[str, list[Answer]] = defaultdict(list)
+    for answer in read_answers(desk):
+        if kinds.get(answer.key) in ("task", "second", "expert"):
+            given[answer.record].append(answer)
+    return {
+        name: (
+            dict(sorted(Counter(answer.verdict for answer in group).items())),
+            tuple(sorted({reviewers.get(answer.annotator, answer.annotator) for answer in group})),
+        )
+        for name, group in given.items()
+    }
+
+
+def _decided(record: Record, decision: Decision | None, votes: dict[str, int], people: tuple[str, ...]) -> Record:
+    """Return the record as the answers leave it."""
+    if decision is None:
+        return record
+    review = Review(status=decision.status, votes=votes, agreement=decision.agreement, reviewers=people)
+    update: dict[str, Any] = {"review": review}
+    if decision.counts is not None and decision.size is not None and record.mask is not None and not _same(record.mask, decision):
+        update["mask"] = record.mask.model_copy(
+            update={"size": decision.size, "counts": decision.counts, "engine": "review", "weights_sha256": None, "scores": {}}
+        )
+    if decision.sentence is not None and record.expression is not None:
+        update["expression"] = _judged(record.expression, decision)
+    return record.model_copy(update=update)
+
+
+def _same(mask: Mask, decision: Decision) -> bool:
+    return mask.size == decision.size and np.array_equal(mask_of(mask), decode_rle(mask.size, decision.counts or ""))
+
+
+def _judged(expression: Expression, decision: Decision) -> Expression:
+    """Return the sentence with the reviewers' verdict; a better one takes its place and is true and unique by their word."""
+    if decision.better:
+        return Expression(text=decision.better, origin="review", is_true=True, is_unique=True)
+    return expression.model_copy(update={"is_true": decision.sentence != "wrong", "is_unique": decision.sentence == "true and unique"})

@@ -1,0 +1,84 @@
+"""What annotators see: the labelling page's configuration, and a record as a task of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.errors import InputError
+from risbench.core.record import Box, Record
+from risbench.formats.brush import encode_brush
+
+PAGES: Final = Path(__file__).parents[1] / "annotator_ui"
+VERIFY: Final = "verify.xml"
+
+
+def page_config(name: str = VERIFY) -> str:
+    """Return a page's configuration.
+
+    Raises:
+        InputError: it is not in this installation.
+    """
+    path = PAGES / name
+    if not path.is_file():
+        raise InputError(f"{path}: is missing; install risbench again")
+    return path.read_text(encoding="utf-8")
+
+
+def guidelines() -> str:
+    """Return what annotators are told, as Markdown."""
+    path = PAGES / "guidelines.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def task_of(record: Record, mask: NDArray[np.bool_], key: str) -> dict[str, Any]:
+    """Return the task that shows a record with a mask (height, width); the key is all that says what it is."""
+    size = {"original_width": record.image.width, "original_height": record.image.height, "image_rotation": 0}
+    regions: list[dict[str, Any]] = [
+        {
+            "id": "mask",
+            "type": "brushlabels",
+            "from_name": "mask",
+            "to_name": "image",
+            **size,
+            "value": {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["object"]},
+        }
+    ]
+    for number, target in enumerate(record.targets):
+        value = {**_in_percent(target.box, record.image.width, record.image.height), "rotation": 0, "rectanglelabels": ["given box"]}
+        regions.append(
+            {
+                "id": f"box{number}",
+                "type": "rectanglelabels",
+                "from_name": "box",
+                "to_name": "image",
+                "readonly": True,
+                **size,
+                "value": value,
+            }
+        )
+    text = record.expression.text if record.expression else ""
+    return {
+        "data": {
+            "image": f"/data/local-files/?d={quote(record.image.path.removeprefix('images/'))}",
+            "expression": text,
+            "category": record.category.name,
+            "key": key,
+        },
+        "predictions": [{"model_version": "shown", "result": regions}],
+    }
+
+
+def _in_percent(box: Box, width: int, height: int) -> dict[str, float]:
+    """Return a box as Label Studio has it: percents of the image."""
+    x_min, y_min, x_max, y_max = box
+    return {
+        "x": 100 * x_min / width,
+        "y": 100 * y_min / height,
+        "width": 100 * (x_max - x_min) / width,
+        "height": 100 * (y_max - y_min) / height,
+    }

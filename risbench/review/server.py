@@ -1,0 +1,258 @@
+"""`risbench review serve`: a Label Studio of the workspace's own, in its own environment: silent, hardened, rooted at the images."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.progress import Progress
+from risbench.core.storage import locked, sha256_of_file, write_durably
+from risbench.core.workspace import Workspace
+from risbench.review.desk import Desk, write_private
+
+ADMIN: Final = "admin@risbench.invalid"
+REQUIREMENTS: Final = Path(__file__).with_name("label_studio.txt")
+_STAMP: Final = "risbench-requirements.sha256"
+_START_S: Final = 300.0
+_STOP_S: Final = 20.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def serve(
+    *,
+    workspace: Path | str = ".",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    public_url: str | None = None,
+    postgres: str | None = None,
+    environment: Path | str | None = None,
+    quiet: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Start the server, yield where it is once it answers, and wait until it ends or the caller does.
+
+    The environment is made where it is missing. On the first start the admin's account and token are made; later ones keep them.
+    `postgres` is a URL (postgresql://user:password@host:port/name); without it the data lie in a SQLite file.
+
+    Raises:
+        OptionError: an option's value cannot be used.
+        EnvironmentLacks: the environment cannot be made, or the server does not come up.
+        TryAgainLater: another one serves this workspace, or the port is taken.
+    """
+    with running(workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet) as server:
+        yield {"url": server.url, "login": ADMIN, "password_file": str(server.password_file), "data": str(server.data)}
+        code = server.process.wait()
+        raise EnvironmentLacks(f"Label Studio ended by itself with {code}; its last words are in {server.log}")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers at `url`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    data: Path
+    log: Path
+    password_file: Path
+
+
+@contextlib.contextmanager
+def running(
+    workspace: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    public_url: str | None = None,
+    postgres: str | None = None,
+    environment: Path | str | None = None,
+    quiet: bool = True,
+) -> Iterator[Running]:
+    """Hold a server that answers for the time of a `with`, and end it cleanly."""
+    opened = Workspace.open(workspace)
+    desk = Desk(opened)
+    python = make_environment(Path(environment) if environment else default_environment(), quiet=quiet)
+    data = desk.root / "server"
+    data.mkdir(mode=0o700, exist_ok=True)
+    data.chmod(0o700)
+    with locked(data, "review serve"):
+        chosen = _port(host, port, desk.connection().get("port"))
+        url = public_url.rstrip("/") if public_url else f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
+        process = _start(desk, python, host, chosen, url if public_url else None, postgres)
+        try:
+            local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
+            _wait_until_it_answers(local, process, data / "server.log", quiet)
+            desk.save_connection(url=local, public_url=url, port=chosen, pid=process.pid, images=str((opened.root / "images").resolve()))
+            yield Running(local, process, data, data / "server.log", desk.root / "password")
+        finally:
+            _stop(process)
+
+
+def default_environment() -> Path:
+    """Return where the server's environment is looked for: beside the one that risbench runs in."""
+    given = os.environ.get("RISBENCH_LABEL_STUDIO_ENV")
+    return Path(given) if given else Path(sys.prefix).resolve().parent / ".venv-label-studio"
+
+
+def make_environment(folder: Path, *, quiet: bool = False) -> Path:
+    """Return the Python of the server's environment, made or brought to the wanted versions first (about 1 GB, some minutes).
+
+    Raises:
+        EnvironmentLacks: pip could not install it.
+    """
+    python, stamp, wanted = folder / "bin" / "python", folder / _STAMP, sha256_of_file(REQUIREMENTS)
+    if stamp.exists() and stamp.read_text().strip() == wanted and python.exists():
+        return python
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "review serve"), Progress(f"making {folder} (about 1 GB)", 0, quiet=quiet):
+        for command in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+                raise EnvironmentLacks(f"{folder}: `{' '.join(command[1:4])} ...` failed: {said[-1] if said else done.returncode}")
+        write_durably(stamp, (wanted + "\n").encode())
+    return python
+
+
+def _port(host: str, asked: int | None, last: int | None) -> int:
+    """Return a port that is free: the one asked for, else the one of last time, else any."""
+    if asked is not None and not 1 <= asked <= 65535:
+        raise OptionError(f"--port {asked}: must lie between 1 and 65535")
+    for port in [asked] if asked is not None else [last or 8080, 0]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if asked is not None or port == 0:
+                    raise TryAgainLater(f"{host}:{port}: {error.strerror or error}; name another with --host and --port") from None
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("one of the ports was bound or refused")
+
+
+def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | None, postgres: str | None) -> subprocess.Popen[bytes]:
+    data, images = desk.root / "server", desk.workspace.root / "images"
+    if not images.is_dir():
+        raise InputError(f"{images}: is missing; run `risbench ingest SOURCE -w {desk.workspace.root}` first")
+    # nothing of the caller's own environment: no proxy, no token, no setting of another Label Studio
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": str(data.resolve()),
+        "TMPDIR": str(_private(data / "tmp")),
+        "BASE_DATA_DIR": str(data.resolve()),
+        "USERNAME": ADMIN,
+        "PASSWORD": _kept(desk.root / "password", secrets.token_urlsafe(18)),
+        "USER_TOKEN": _kept(desk.root / "token", secrets.token_hex(20)),
+        "DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LOCAL_FILES_SERVING_ENABLED": "true",
+        "LOCAL_FILES_DOCUMENT_ROOT": str(images.resolve()),
+        "COLLECT_ANALYTICS": "False",
+        "LATEST_VERSION_CHECK": "False",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "CORS_ALLOW_ALL_ORIGINS": "False",
+        "DEBUG": "False",
+        "HOST": public_url or "",
+        "CSRF_TRUSTED_ORIGINS": public_url or "",
+        **_database(postgres),
+    }
+    log = open(data / "server.log", "ab", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115 (the server writes on)
+    with log:
+        return subprocess.Popen(
+            [
+                str(python.parent / "label-studio"),
+                "start",
+                "--no-browser",
+                "--enable-legacy-api-token",
+                "--internal-host",
+                host,
+                "-p",
+                str(port),
+            ],
+            env=environment,
+            cwd=data,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is ours; the server is ended in its own time
+            preexec_fn=_die_with_parent(),
+        )
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what a child does first so that it ends when we are killed outright; nothing elsewhere than on Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) and None
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder.resolve()
+
+
+def _kept(path: Path, fresh: str) -> str:
+    """Return what a private file holds; it is made with `fresh` where it is missing."""
+    if not path.exists():
+        write_private(path, fresh)
+    return path.read_text().strip()
+
+
+def _database(url: str | None) -> dict[str, str]:
+    if url is None:
+        return {"DJANGO_DB": "sqlite"}
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
+        raise OptionError("--postgres: must look like postgresql://user:password@host:5432/name")
+    return {
+        "DJANGO_DB": "default",
+        "POSTGRE_HOST": parts.hostname,
+        "POSTGRE_PORT": str(parts.port or 5432),
+        "POSTGRE_NAME": parts.path.strip("/"),
+        "POSTGRE_USER": unquote(parts.username or "postgres"),
+        "POSTGRE_PASSWORD": unquote(parts.password or ""),
+    }
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path, quiet: bool) -> None:
+    began = time.monotonic()
+    with Progress(f"starting Label Studio at {url}", 0, quiet=quiet):
+        while time.monotonic() - began < _START_S:
+            if process.poll() is not None:
+                said = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise EnvironmentLacks(f"Label Studio did not start (exit {process.returncode}): {' '.join(said)}; see {log}")
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{url}/health", timeout=5).ok:
+                    return
+            time.sleep(0.25)
+    raise EnvironmentLacks(f"Label Studio did not answer at {url} within {_START_S:.0f} s; see {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server: asked first, made to if it does not."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
