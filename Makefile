@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STUDIO := .venv-label-studio
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint docs bench clean
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: $(VENV)/.sam
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/demo.sh
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(STUDIO)/.made
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,8 +42,13 @@ $(VENV)/.sam: $(VENV)/.base
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(PIP) -c constraints.txt -e '.[train,dev]'
+	$(PIP) -c constraints.txt -e '.[train,review,dev]'
+	touch $@
+
+# Label Studio's server fights with our packages over versions: an environment of its own, made as `risbench review serve` makes it
+$(STUDIO)/.made: $(VENV)/.base risbench/review/label_studio.txt
+	$(BIN)/python -c 'from pathlib import Path; from risbench.review.server import make_environment; make_environment(Path("$(STUDIO)"))'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-workspace
+	rm -rf $(VENV) $(STUDIO) demo-workspace

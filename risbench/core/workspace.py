@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from risbench.core.errors import InputError, printable
 from risbench.core.record import Record
-from risbench.core.storage import explain_os_error, locked, read_summary, sha256_of_file, write_durably
+from risbench.core.storage import digest_of, explain_os_error, locked, read_summary, sha256_of_file, write_durably
 
 SETTINGS_FILE = "risbench.toml"
 ADAPTERS = "adapters"
@@ -136,12 +136,18 @@ class Workspace:
         return [path for path in self.rounds() if (path / "run.json").exists()]
 
     def latest(self) -> Path:
-        """Return the folder with the newest finished records: review, else the last refine round, else ingest.
+        """Return the folder with the newest finished records: a refine round made from the review, else the review, a round, ingest.
 
         Raises:
             InputError: nothing has been ingested to the end.
         """
-        for folder in (self.root / REVIEW, *reversed(self.rounds()), self.root / INGEST):
+        rounds, review = self.finished_rounds(), self.root / REVIEW
+        if rounds and (review / "run.json").exists():
+            # a round that began from this review holds all that it decided, and newer masks for the rest
+            begun_from = read_summary(rounds[-1]).get("inputs", {}).get("records")
+            if begun_from == digest_of(read_summary(review)["parts"]):
+                return rounds[-1]
+        for folder in (review, *reversed(rounds), self.root / INGEST):
             if (folder / "run.json").exists():
                 return folder
         raise InputError(f"{self.root}: no finished ingest here; run `risbench ingest SOURCE -w {self.root}` first")

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from risbench.review.plan import Desk, Item, Policy, Shown, moved, plan, projected_hours, served_order
+
+SECRET = b"s" * 32
+
+
+def shown(count: int, start: int = 0, mask: str = "m") -> list[Shown]:
+    return [Shown(f"r{index:04d}", f"{mask}{index}", 1, (index * 37 % 100) / 100) for index in range(start, start + count)]
+
+
+def live(items: list[Item]) -> list[Item]:
+    return [item for item in items if not item.withdrawn]
+
+
+PLAIN = Policy(overlap=0, gold=0)
+
+
+def test_every_record_goes_to_exactly_one_person_and_work_is_even() -> None:
+    items = plan(SECRET, ["a", "b", "c"], shown(100), [], Desk(), PLAIN)
+    assert Counter(item.record for item in items) == {f"r{index:04d}": 1 for index in range(100)}
+    assert sorted(Counter(item.annotator for item in items).values()) == [33, 33, 34]
+
+
+def test_planning_twice_changes_nothing_and_new_records_join() -> None:
+    first = plan(SECRET, ["a", "b"], shown(40), [], Desk(), Policy())
+    assert plan(SECRET, ["b", "a"], list(reversed(shown(40))), [], Desk(first), Policy()) == first
+    more = plan(SECRET, ["a", "b"], shown(60), [], Desk(first), Policy())
+    assert more[: len(first)] == first
+    assert {item.record for item in more[len(first) :]} == {f"r{index:04d}" for index in range(40, 60)}
+
+
+def test_only_the_riskiest_of_those_not_out_yet_are_added() -> None:
+    candidates = shown(100)
+    by_risk = sorted(candidates, key=lambda one: (-one.risk, one.record))
+    first = plan(SECRET, ["a"], candidates, [], Desk(), replace(PLAIN, count=10))
+    assert {item.record for item in first} == {one.record for one in by_risk[:10]}
+    second = plan(SECRET, ["a"], candidates, [], Desk(first), replace(PLAIN, count=5))
+    assert {item.record for item in second} == {one.record for one in by_risk[:15]}
+
+
+@pytest.mark.parametrize("by", ["share", "risk"])
+def test_second_opinions_are_others_and_as_many_as_asked(by: str) -> None:
+    items = plan(SECRET, ["a", "b", "c"], shown(400), [], Desk(), Policy(overlap=0.25, overlap_by=by, gold=0))  # type: ignore[arg-type]
+    people: dict[str, list[str]] = {}
+    for item in items:
+        people.setdefault(item.record, []).append(item.annotator)
+    twice = {record for record, names in people.items() if len(names) == 2}
+    assert all(len(set(names)) == len(names) <= 2 for names in people.values())
+    assert 70 <= len(twice) <= 130
+    if by == "risk":
+        assert twice == {one.record for one in sorted(shown(400), key=lambda one: (-one.risk, one.record))[:100]}
+
+
+def test_a_changed_mask_is_asked_anew_of_the_same_person_unless_answered() -> None:
+    first = plan(SECRET, ["a", "b"], shown(10), [], Desk(), PLAIN)
+    done = {first[0].key, first[1].key}
+    after = plan(SECRET, ["a", "b"], shown(10, mask="better"), [], Desk(first, done), PLAIN)
+    assert [item for item in after if item.key in done] == first[:2]
+    assert {item.key for item in live(after)} & {item.key for item in first} == done
+    who = {item.record: item.annotator for item in first}
+    assert all(who[item.record] == item.annotator for item in live(after))
+    assert Counter(item.record for item in live(after)) == Counter(who.keys())
+
+
+def test_decided_records_are_withdrawn_and_come_back_if_they_must() -> None:
+    first = plan(SECRET, ["a"], shown(10), [], Desk(), PLAIN)
+    fewer = plan(SECRET, ["a"], shown(6), [], Desk(first), PLAIN)
+    assert len(live(fewer)) == 6
+    back = plan(SECRET, ["a"], shown(10), [], Desk(fewer), PLAIN)
+    assert {item.key for item in live(back)} == {item.key for item in first}
+
+
+def test_unsure_brings_two_more_opinions_by_others() -> None:
+    people = ["a", "b", "c", "d"]
+    first = plan(SECRET, people, shown(8), [], Desk(), PLAIN)
+    after = plan(SECRET, people, shown(8), [], Desk(first, {first[0].key}, {first[0].record}), PLAIN)
+    names = [item.annotator for item in after if item.record == first[0].record]
+    assert len(names) == len(set(names)) == 3
+    assert len(after) == len(first) + 2
+
+
+def test_gold_is_hidden_half_of_it_is_wrong_and_no_two_people_get_the_same_list() -> None:
+    gold = shown(60, 1000, "g")
+    spoilt = {one.record: f"bad{one.record}" for one in gold}
+    items = plan(SECRET, ["a", "b"], shown(400), gold, Desk(), Policy(overlap=0, gold=0.1), spoilt)
+    lists = {}
+    for who in ("a", "b"):
+        mine = [item for item in items if item.annotator == who and item.kind == "gold"]
+        assert len(mine) == 20
+        assert sum(item.wrong for item in mine) == 10
+        lists[who] = {item.record for item in mine}
+        served = served_order(SECRET, [item for item in items if item.annotator == who], 0)
+        places = [index for index, item in enumerate(served) if item.kind == "gold"]
+        assert all(later - earlier <= 25 for earlier, later in pairwise(places))
+        assert len({later - earlier for earlier, later in pairwise(places)}) > 3  # at no fixed distance
+        risks = [item.risk for item in served if item.kind != "gold"]
+        assert risks == sorted(risks, reverse=True)
+    assert lists["a"] != lists["b"]
+    assert all(
+        "g" not in item.key and len(item.key) == 32 for item in items if item.kind == "gold" and not set(item.key) - set("0123456789abcdef")
+    )
+    assert plan(SECRET, ["a", "b"], shown(400), gold, Desk(items), Policy(overlap=0, gold=0.1), spoilt) == items
+
+
+def test_a_newcomer_begins_with_the_qualification() -> None:
+    gold = shown(30, 1000, "g")
+    first = plan(SECRET, ["a"], shown(50), gold, Desk(), Policy(overlap=0, gold=0, qualification=6), {})
+    served = served_order(SECRET, first, 6)
+    assert [item.kind for item in served[:6]] == ["gold"] * 6
+    assert all(item.kind == "task" for item in served[6:])
+
+
+def test_keys_tell_nothing_and_depend_on_the_secret() -> None:
+    ours, theirs = (plan(secret, ["a"], shown(20), [], Desk(), PLAIN) for secret in (SECRET, b"t" * 32))
+    assert not {item.key for item in ours} & {item.key for item in theirs}
+    assert all(item.record not in item.key for item in ours)
+
+
+def test_reassigning_moves_what_is_open_and_not_what_was_done_or_seen() -> None:
+    items = plan(SECRET, ["a", "b"], shown(60), [], Desk(), Policy(overlap=0.5, gold=0))
+    mine = [item for item in items if item.annotator == "a"]
+    done = {item.key for item in mine[:5]}
+    after = moved(SECRET, items, done, "a", "b")
+    assert {item.key for item in live(after) if item.annotator == "a"} == done
+    per_person = Counter((item.record, item.annotator) for item in live(after))
+    assert max(per_person.values()) == 1
+    assert {item.record for item in live(after)} == {item.record for item in items}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(1, 5), st.floats(0, 1), st.floats(0, 0.3), st.sets(st.integers(0, 59)))
+def test_whatever_happens_nobody_sees_a_record_twice_and_nothing_answered_goes(
+    count: int, people: int, overlap: float, gold: float, answered: set[int]
+) -> None:
+    names = [f"p{index}" for index in range(people)]
+    policy = Policy(overlap=overlap, gold=gold)
+    golden = shown(20, 2000, "g")
+    first = plan(SECRET, names, shown(count), golden, Desk(), policy)
+    done = {item.key for index, item in enumerate(first) if index in answered}
+    after = plan(SECRET, names[:-1] or names, shown(count, mask="n"), golden, Desk(first, done), policy)
+    assert done <= {item.key for item in live(after)}
+    assert len({item.key for item in after}) == len(after)
+    seen = Counter((item.record, item.annotator) for item in live(after))
+    assert not seen or max(seen.values()) == 1
+
+
+def test_hours_are_what_the_times_say() -> None:
+    items = plan(SECRET, ["a"], shown(360), [], Desk(), PLAIN)
+    assert projected_hours(items, 0.5, {"redraw": 30.0, "accept": 10.0}) == pytest.approx(2.0)

@@ -1,0 +1,310 @@
+"""Work goes out and comes back, on the real server, whatever the network does."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater
+from risbench.core.masks import mask_of
+from risbench.core.workspace import Workspace, read_records
+from risbench.formats.brush import encode_brush
+from risbench.refine import refine_masks
+from risbench.review.answers import read_answers
+from risbench.review.desk import Desk
+from risbench.review.plan import Policy
+from risbench.review.pull import pull
+from risbench.review.push import push, reassign, renew_project
+from tests.conftest import cli
+from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
+
+pytestmark = pytest.mark.xdist_group("label_studio")
+Lab = Callable[..., Path]
+PLAIN = Policy(overlap=0, gold=0)
+
+
+def planned(workspace: Path, name: str) -> set[str]:
+    return {item.key for item in Desk(Workspace.open(workspace)).queue() if item.annotator == name and not item.withdrawn}
+
+
+def test_unedited_masks_come_back_bit_for_bit_with_their_times(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    out = push(workspace=workspace, policy=PLAIN, quiet=True)
+    assert ana.work(lambda task: (ACCEPT, {"seconds": 4.5})) == out["planned"] == out["sent"] > 40
+    back = pull(workspace=workspace, quiet=True)
+    assert (back["new"], back["quarantined"], back["not_ours"]) == (out["planned"], 0, 0)
+    masks = {record.id: record.mask for record in read_records(Workspace.open(workspace).latest())}
+    for answer in read_answers(Desk(Workspace.open(workspace))):
+        assert (answer.size, answer.counts, answer.changed) == (masks[answer.record].size, masks[answer.record].counts, False)
+        assert answer.lead_time_s == 4.5
+    again = pull(workspace=workspace, quiet=True)
+    assert (again["new"], again["changed"], again["unchanged"]) == (0, 0, out["planned"])
+
+
+def test_the_riskiest_come_first_and_the_server_serves_them_so(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=PLAIN, quiet=True)
+    items = {item.key: item for item in Desk(Workspace.open(workspace)).queue()}
+    met: list[float] = []
+    for _ in range(12):
+        task = ana.next()
+        assert task is not None
+        met.append(items[task["data"]["key"]].risk)
+        ana.answer(task, ACCEPT)
+    assert met == sorted((item.risk for item in items.values()), reverse=True)[:12]
+
+
+def test_edits_verdicts_and_sentences_come_back_as_they_were_given(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=6, overlap=0, gold=0), quiet=True)
+    drawn = np.zeros((512, 512), bool)
+    drawn[100:140, 60:200] = True
+    tasks = []
+    better = {"id": "b", "type": "textarea", "from_name": "better", "to_name": "image", "value": {"text": ["  The  left pier. "]}}
+    outline = {
+        **{"id": "p", "type": "polygonlabels", "from_name": "outline", "to_name": "image", "image_rotation": 0},
+        **{"original_width": 512, "original_height": 512},
+        "value": {"points": [[0, 0], [25, 0], [25, 12.5], [0, 12.5]], "polygonlabels": ["outline"]},
+    }
+    square = {
+        **{"id": "r", "type": "rectanglelabels", "from_name": "box", "to_name": "image", "image_rotation": 0},
+        **{"original_width": 512, "original_height": 512},
+        "value": {"x": 50, "y": 50, "width": 25, "height": 12.5, "rotation": 0, "rectanglelabels": ["filled box"]},
+    }
+    for verdict, more in (
+        (FIX, {"mask": "drawn"}),
+        (FIX, {"mask": "outline"}),
+        (REJECT, {"regions": [choice("sentence", "wrong")]}),
+        (UNSURE, {}),
+        (ACCEPT, {"regions": [choice("sentence", "ambiguous"), better]}),
+        (FIX, {"mask": "box"}),
+    ):
+        task = ana.next()
+        assert task is not None
+        tasks.append(task["data"]["key"])
+        kinds = {"drawn": lambda task=task: [brush(task, encode_brush(drawn))], "outline": lambda: [outline], "box": lambda: [square]}
+        mask = kinds[str(more.pop("mask"))]() if "mask" in more else None
+        ana.answer(task, verdict, *more.get("regions", ()), mask=mask)  # type: ignore[misc]
+    assert pull(workspace=workspace, quiet=True)["new"] == 6
+    by_key = {answer.key: answer for answer in read_answers(Desk(Workspace.open(workspace)))}
+    found = [by_key[key] for key in tasks]
+    assert [answer.verdict for answer in found] == [FIX, FIX, REJECT, UNSURE, ACCEPT, FIX]
+    assert np.array_equal(found[0].mask(), drawn)
+    for answer, window in ((found[1], (slice(0, 64), slice(0, 128))), (found[5], (slice(256, 320), slice(256, 384)))):
+        expected = np.zeros((512, 512), bool)
+        expected[window] = True
+        assert np.array_equal(answer.mask(), expected)
+    assert (found[2].mask(), found[2].sentence) == (None, "wrong")
+    assert (found[4].sentence, found[4].better, found[4].changed) == ("ambiguous", "The left pier.", False)
+    assert [answer.changed for answer in found] == [True, True, False, False, False, True]
+
+
+def test_changed_and_deleted_answers_are_noticed_and_bad_ones_quarantined(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=5, overlap=0, gold=0), quiet=True)
+    tasks = []
+    for _ in range(5):
+        task = ana.next()
+        assert task is not None
+        tasks.append((task, ana.answer(task, ACCEPT)))
+    assert pull(workspace=workspace, quiet=True)["new"] == 5
+    desk = Desk(Workspace.open(workspace))
+    shown = tasks[0][0]["predictions"][0]["result"]
+    ana.send("PATCH", f"/api/annotations/{tasks[0][1]}/", {"result": [*shown, choice("verdict", REJECT)], "lead_time": 9})
+    ana.send("DELETE", f"/api/annotations/{tasks[1][1]}/", None)
+    ana.send("DELETE", f"/api/tasks/{tasks[2][0]['id']}/", None)
+    bomb = brush(tasks[3][0], [255, 255, 255, 255, 63, 255, 128, 255, 255, 255])
+    ana.send("PATCH", f"/api/annotations/{tasks[3][1]}/", {"result": [bomb, choice("verdict", FIX)]})
+    other = {**brush(tasks[4][0], encode_brush(np.ones((64, 64), bool))), "original_width": 64, "original_height": 64}
+    ana.send("PATCH", f"/api/annotations/{tasks[4][1]}/", {"result": [other, choice("verdict", FIX)]})
+    back = pull(workspace=workspace, quiet=True)
+    assert (back["changed"], back["quarantined"], back["answers"]) == (1, 2, 1)
+    assert back["deleted"] == 4  # two by the person, two whose new word cannot be read
+    assert [answer.verdict for answer in read_answers(desk)] == [REJECT]
+    codes = Counter(json.loads(line)["code"] for line in (desk.root / "quarantine.jsonl").read_text().splitlines())
+    assert codes == {"mask_damaged": 1, "mask_wrong_size": 1}
+    assert pull(workspace=workspace, quiet=True)["quarantined"] == 0  # said once, kept in the list
+    push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert set(keys_on_server(workspace, ana)) == planned(workspace, "ana")  # the deleted task is asked again
+
+
+def test_pushing_twice_or_again_after_a_better_round_leaves_exactly_the_plan(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    first = push(workspace=workspace, policy=Policy(count=20, overlap=0, gold=0), quiet=True)
+    assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["sent"] == 0
+    assert ana.work(lambda task: (ACCEPT, {}), most=5) == 5
+    pull(workspace=workspace, quiet=True)
+    answered = {answer.key for answer in read_answers(Desk(Workspace.open(workspace)))}
+    refine_masks(workspace=workspace, engine="box", quiet=True)
+    second = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert (first["sent"], second["sent"], second["removed"]) == (20, 15, 15)
+    there = keys_on_server(workspace, ana)
+    assert sorted(there) == sorted(planned(workspace, "ana"))
+    assert answered <= set(there)
+    boxes = {record.id: mask_of(record.mask) for record in read_records(Workspace.open(workspace).latest()) if record.mask}
+    assert ana.work(lambda task: (ACCEPT, {})) == 15
+    assert pull(workspace=workspace, quiet=True)["new"] == 15
+    for answer in read_answers(Desk(Workspace.open(workspace))):
+        assert np.array_equal(answer.mask(), boxes[answer.record]) == (answer.key not in answered)
+
+
+def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    desk = Desk(Workspace.open(workspace))
+    real = desk.connection()["url"]
+    import risbench.review.push as module
+
+    chunk, module.CHUNK = module.CHUNK, 7  # many calls, each of which may fail
+    try:
+        with failing_proxy(real, 0.25, seed=3) as (url, faults):
+            desk.save_connection(url=url)
+            for _ in range(40):
+                try:
+                    push(workspace=workspace, policy=Policy(overlap=0.3, gold=0), quiet=True)
+                    break
+                except TryAgainLater:
+                    continue
+            else:
+                pytest.fail("forty pushes did not get through")
+    finally:
+        module.CHUNK = chunk
+        desk.save_connection(url=real)
+    assert sum(faults.counts.values()) >= 10
+    assert len(faults.counts) >= 6
+    for name, person in crew.items():
+        assert sorted(keys_on_server(workspace, person)) == sorted(planned(workspace, name))
+    done = {name: person.work(lambda task: (ACCEPT, {})) for name, person in crew.items()}
+    with failing_proxy(real, 0.2, seed=5) as (url, faults):
+        desk.save_connection(url=url)
+        for _ in range(40):
+            try:
+                pull(workspace=workspace, quiet=True)
+                break
+            except TryAgainLater:
+                continue
+    desk.save_connection(url=real)
+    assert Counter(answer.annotator for answer in read_answers(desk)) == done
+    assert {answer.key for answer in read_answers(desk)} == planned(workspace, "ana") | planned(workspace, "ben")
+
+
+def test_work_moves_to_another_and_what_was_done_stays(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    push(workspace=workspace, policy=Policy(count=30, overlap=0, gold=0), quiet=True)
+    crew["ana"].work(lambda task: (ACCEPT, {}), most=4)
+    pull(workspace=workspace, quiet=True)
+    reassign("ana", "ben", workspace=workspace)
+    push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert (len(keys_on_server(workspace, crew["ana"])), len(keys_on_server(workspace, crew["ben"]))) == (4, 26)
+    with pytest.raises(InputError, match="annotator zoe: is not known here; there are ana, ben"):
+        reassign("ana", "zoe", workspace=workspace)
+
+
+def test_a_server_that_is_gone_a_wrong_token_a_deleted_project_and_a_changed_page_are_one_line_each(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    desk = Desk(Workspace.open(workspace))
+    push(workspace=workspace, policy=Policy(count=5, overlap=0, gold=0), quiet=True)
+    ana.work(lambda task: (ACCEPT, {}), most=2)
+    pull(workspace=workspace, quiet=True)
+    ana.send("PATCH", f"/api/projects/{ana.project}/", {"label_config": '<View><Image name="image" value="$image"/></View>'})
+    with pytest.raises(InputError, match=f"project {ana.project} of annotator ana: its labelling page is not"):
+        push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert "has its labelling page again" in renew_project("ana", workspace=workspace)["said"]
+    push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    ana.send("DELETE", f"/api/projects/{ana.project}/", None)
+    with pytest.raises(InputError, match=f"project {ana.project} of annotator ana is gone from the server; what was pulled is kept"):
+        push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    gone = pull(workspace=workspace, quiet=True)
+    assert "is gone from the server" in gone["warnings"][0]
+    assert gone["answers"] == 2
+    renew_project("ana", workspace=workspace)
+    push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert len(keys_on_server(workspace, ana)) == 3  # what was answered is not asked again
+    assert pull(workspace=workspace, quiet=True)["answers"] == 2
+    token = (desk.root / "token").read_text()
+    (desk.root / "token").write_text("0" * 40)
+    with pytest.raises(EnvironmentLacks, match="the access token is refused"):
+        pull(workspace=workspace, quiet=True)
+    (desk.root / "token").write_text(token)
+    desk.save_connection(url="http://127.0.0.1:9")
+    done = cli("review", "pull", "-w", workspace)
+    assert done.returncode == 75
+    assert done.stderr.strip() == "risbench: http://127.0.0.1:9: nobody is there; start it with `risbench review serve`"
+
+
+def test_no_token_shows_up_anywhere(lab: Lab) -> None:
+    workspace = lab()
+    people(workspace, "ana")
+    done = cli("review", "push", "-w", workspace, "--count", "5", "--yes", "--json")
+    assert done.returncode == 0
+    token = (workspace / "review" / "token").read_text().strip()
+    said = done.stdout + done.stderr
+    for path in workspace.rglob("*"):
+        if path.is_file() and path.name != "token" and "accounts" not in path.parts and path.suffix != ".png":
+            assert token not in path.read_text(errors="replace"), path
+    assert token not in said
+    for name in ("token", "secret", "accounts/ana.txt"):
+        assert (workspace / "review" / name).stat().st_mode & 0o077 == 0
+
+
+def test_two_at_once_wait_for_each_other(lab: Lab) -> None:
+    workspace = lab()
+    with Workspace.open(workspace).lock("review push"):
+        done = cli("review", "pull", "-w", workspace)
+    assert done.returncode == 75
+    assert "in use by pid" in done.stderr
+
+
+def test_nobody_to_work_and_nothing_to_review_are_said(lab: Lab) -> None:
+    workspace = lab()
+    with pytest.raises(InputError, match="nobody to give work to; add people with"):
+        push(workspace=workspace, quiet=True)
+    people(workspace, "ana")
+    for folder in Workspace.open(workspace).rounds():
+        (folder / "run.json").unlink()
+    with pytest.raises(InputError, match="nothing to review: no undecided record has a mask"):
+        push(workspace=workspace, quiet=True)
+
+
+def test_an_account_that_a_broken_run_left_behind_works_after_the_next(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    desk = Desk(Workspace.open(workspace))
+    desk.save_annotators([])
+    (desk.root / "accounts" / "ana.txt").unlink()
+    assert people(workspace, "ana")["ana"].login == ana.login
+    (desk.root / "accounts" / "bad.txt").write_text(f"address {ana.page}\nlogin {ana.login}\npassword wrong")
+    with pytest.raises(AssertionError, match="does not work"):
+        Person(workspace, "bad")
+
+
+def test_the_server_is_closed_to_strangers(lab: Lab, server: str) -> None:
+    workspace = lab()
+    record = next(iter(read_records(Workspace.open(workspace).latest())))
+    assert requests.get(f"{server}/data/local-files/", params={"d": record.image.path.removeprefix("images/")}, timeout=30).status_code in (
+        401,
+        403,
+    )
+    assert requests.post(f"{server}/user/signup/", data={}, timeout=30).status_code == 403
+    assert requests.get(f"{server}/api/projects/", timeout=30).status_code == 401
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
+    task = ana.next()
+    assert task is not None
+    picture = ana.session.get(ana.base + task["data"]["image"], timeout=30)
+    assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
+    for path in ("../risbench.toml", "/etc/passwd", "..%2frisbench.toml", "world/../../risbench.toml"):
+        assert ana.session.get(f"{ana.base}/data/local-files/", params={"d": path}, timeout=30).status_code >= 400
