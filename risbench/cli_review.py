@@ -71,7 +71,7 @@ def annotators_renew(
 ) -> None:
     """Put a person's labelling page back, or give them a new project where theirs was deleted; the next push fills it."""
     from risbench.printing_review import print_annotators
-    from risbench.review.push import renew_project
+    from risbench.review.projects import renew_project
 
     show(renew_project(name, workspace=workspace), json_, print_annotators)
 
@@ -134,3 +134,52 @@ def consensus(workspace: WorkspaceOption = Path(), json_: JsonOption = False) ->
     from risbench.review.consensus import consensus as run
 
     show(run(workspace=workspace, quiet=json_), json_, print_consensus)
+
+
+@review_app.command()
+def adjudicate(
+    expert: Annotated[str, typer.Argument(metavar="EXPERT", help="One of the annotators, who answered none of these.")],
+    workspace: WorkspaceOption = Path(),
+    json_: JsonOption = False,
+) -> None:
+    """Put what the answers leave open before an expert, with everyone's mask over the picture."""
+    from risbench.printing_review import print_adjudicate
+    from risbench.review.adjudicate import adjudicate as run
+
+    show(run(expert, workspace=workspace, quiet=json_), json_, print_adjudicate)
+
+
+@review_app.command()
+def status(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+    """Progress, hours left, agreement and a score card per annotator, from what was pulled last."""
+    from risbench.printing_review import print_status
+    from risbench.review.status import status as run
+
+    show(run(workspace=workspace), json_, print_status)
+
+
+@review_app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where it goes; it is made anew and private.")],
+    workspace: WorkspaceOption = Path(),
+    json_: JsonOption = False,
+) -> None:
+    """Put desk and server data (SQLite) into one private file; the server may run meanwhile."""
+    from risbench.printing_review import print_backup
+    from risbench.review.backup import backup as run
+
+    show(run(file, workspace=workspace), json_, print_backup)
+
+
+@review_app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="A backup.")],
+    workspace: WorkspaceOption = Path(),
+    replace: Annotated[bool, typer.Option("--replace", help="Move the desk that is there aside.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Put a backup back, the whole of it or nothing."""
+    from risbench.printing_review import print_restore
+    from risbench.review.backup import restore as run
+
+    show(run(file, workspace=workspace, replace=replace), json_, print_restore)

@@ -56,3 +56,60 @@ def print_consensus(result: dict[str, Any]) -> None:
     if result["waiting"]:
         say(f"{result['waiting']:,} wait for further opinions")
     say(result["state"])
+
+
+def print_adjudicate(result: dict[str, Any]) -> None:
+    """Print what went before the expert."""
+    for why, count in result["open"].items():
+        say(f"{count:,} open: {why}")
+    say(f"{result['tasks']:,} tasks for {result['expert']}: sent {result['sent']:,}, removed {result['removed']:,}")
+
+
+def print_status(result: dict[str, Any]) -> None:
+    """Print progress, agreement and score cards."""
+    say(f"{result['answered']:,} of {result['planned']:,} tasks answered, on {result['records']:,} records")
+    say(f"{result['hours_spent']} hours spent, {result['hours_left']} to go")
+    for name in ("verdicts", "sentences", "to_adjudicate"):
+        if result[name]:
+            say(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {count:,}" for key, count in result[name].items()))
+    found = result["agreement"]
+    if found["records"]:
+        said = ", ".join(f"{key.replace('_', ' ')} {found[key]}" for key in ("iou", "boundary_iou", "pixel_alpha", "verdict_alpha"))
+        say(f"agreement on {found['records']:,} records that several answered: {said}")
+        for names, value in found["verdict_kappa"].items():
+            say(f"  kappa of {names}: {'-' if value is None else value}")
+    columns = ["annotator", "answered", "of", "s each", "hours left", "corrected", "rejected", "gold", "right", "wrong accepted", ""]
+    keys = (
+        "answered",
+        "planned",
+        "seconds_each",
+        "hours_left",
+        "share_corrected",
+        "share_rejected",
+        "gold",
+        "gold_right",
+        "wrong_masks_accepted",
+    )
+    rows = [
+        [
+            name,
+            *("-" if card[key] is None else card[key] for key in (*keys, "wrong_masks_accepted")),
+            "PAUSE" if card["pause"] else "paused" if card["paused"] else "",
+        ]
+        for name, card in result["annotators"].items()
+    ]
+    table("score cards", columns, rows)
+    for name in result["pause"]:
+        say(f"{name} misses too much gold; talk to them, and: risbench review annotators pause {name}")
+
+
+def print_backup(result: dict[str, Any]) -> None:
+    """Print where the backup lies."""
+    say(f"{result['files']:,} files, {result['bytes'] / 1e6:.1f} MB: {result['file']} (it holds passwords and the token: keep it private)")
+
+
+def print_restore(result: dict[str, Any]) -> None:
+    """Print what was put back."""
+    say(f"{result['files']:,} files put back into {result['desk']}")
+    if result["moved_aside"]:
+        say(f"the desk that was there is now {result['moved_aside']}")

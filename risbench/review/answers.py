@@ -20,6 +20,8 @@ from risbench.review.desk import Desk
 
 Verdict = Literal["accept", "fix", "reject", "unsure"]
 VERDICTS: Final = ("accept", "fix", "reject", "unsure")
+CANDIDATES: Final = ("A", "B", "C", "D")
+FINALS: Final = (*CANDIDATES, "drawn", "reject")
 SENTENCES: Final = ("true and unique", "ambiguous", "wrong")
 # Brush edges come back anti-aliased; this and less is not of the object.
 ALPHA_OVER: Final = 127
@@ -114,6 +116,29 @@ def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[st
         "changed": bool(counts is not None and not np.array_equal(mask, shown)),
         "lead_time_s": float(lead) if isinstance(lead, int | float) and 0 <= lead < 1e7 else None,
     }
+
+
+def read_expert(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return an expert's decision in the form of `read_annotation`: the candidate chosen, as the expert left it, or what was drawn.
+
+    Raises:
+        Refusal: no choice, a damaged mask, one of another size, or none where one is needed.
+    """
+    result = row.get("result")
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+    final = _choice(result, "final", FINALS)
+    if final is None:
+        raise Refusal("no_verdict", "final", None, f"one of {', '.join(FINALS)} is wanted")
+    candidates = [item for item in result if item.get("from_name") == "candidates"]
+    if final in CANDIDATES:
+        chosen = [item for item in candidates if (item.get("value") or {}).get("brushlabels") == [final]]
+    else:
+        chosen = [item for item in result if item not in candidates]
+    choices = [{"from_name": "verdict", "value": {"choices": ["reject" if final == "reject" else "fix"]}}]
+    choices += [item for item in result if item.get("from_name") in ("sentence", "better")]
+    regions = [item for item in chosen if str(item.get("type")).endswith("labels")]
+    return read_annotation({"result": [*choices, *regions], "lead_time": row.get("lead_time")}, shown)
 
 
 def _choice(result: list[dict[str, Any]], name: str, known: tuple[str, ...]) -> Any:

@@ -164,30 +164,33 @@ def _source(workspace: Workspace) -> Path:
 
 def decisions_of(desk: Desk) -> dict[str, Decision]:
     """Return the decision of every record that someone answered or that an expert decided."""
-    items = {item.key: item for item in desk.queue()}
-    answers: dict[str, list[Answer]] = defaultdict(list)
-    experts: dict[str, Answer] = {}
+    answers, queue = answers_by_record(desk), desk.queue()
+    kinds = {item.key: item.kind for item in queue}
+    experts = _one_each([answer for answer in read_answers(desk) if kinds.get(answer.key) == "expert"], by="record")
+    to_come = _to_come(queue, {answer.key for group in answers.values() for answer in group})
+    last = {answer.record: answer for answer in experts}
+    return {name: decide(answers.get(name, []), last.get(name), to_come[name]) for name in sorted(answers.keys() | last.keys())}
+
+
+def answers_by_record(desk: Desk) -> dict[str, list[Answer]]:
+    """Return everyone's newest answer to every record; gold and experts' words are left out."""
+    kinds = {item.key: item.kind for item in desk.queue()}
+    found: dict[str, list[Answer]] = defaultdict(list)
     for answer in read_answers(desk):
-        item = items.get(answer.key)
-        if item is None or item.kind == "gold":
-            continue
-        if item.kind == "expert":
-            experts[answer.record] = answer
-        else:
-            answers[answer.record].append(answer)
-    to_come = _to_come(items.values(), {answer.key for group in answers.values() for answer in group})
-    return {name: decide(_one_each(answers[name]), experts.get(name), to_come[name]) for name in sorted(answers.keys() | experts.keys())}
+        if kinds.get(answer.key) in ("task", "second"):
+            found[answer.record].append(answer)
+    return {name: _one_each(group) for name, group in found.items()}
 
 
 def _to_come(items: Iterable[Item], answered: set[str]) -> Counter[str]:
     return Counter(item.record for item in items if item.kind in ("task", "second") and not item.withdrawn and item.key not in answered)
 
 
-def _one_each(answers: Sequence[Answer]) -> list[Answer]:
-    """Return everyone's newest answer."""
+def _one_each(answers: Sequence[Answer], by: Literal["annotator", "record"] = "annotator") -> list[Answer]:
+    """Return the newest answer of everyone, or to every record."""
     newest: dict[str, Answer] = {}
     for answer in sorted(answers, key=lambda one: (one.updated, one.annotation)):
-        newest[answer.annotator] = answer
+        newest[getattr(answer, by)] = answer
     return list(newest.values())
 
 

@@ -30,11 +30,12 @@ DESK: Final = "review"
 
 @dataclass(frozen=True)
 class Annotator:
-    """One person: the name the lab uses, what they log in with, their project on the server, and whether they get new work."""
+    """One person: the name the lab uses, what they log in with, their projects on the server, and whether they get new work."""
 
     name: str
     email: str
     project: int | None = None
+    expert_project: int | None = None
     paused: bool = False
 
 

@@ -17,6 +17,11 @@ SPOILT_IOU: Final = (0.15, 0.65)
 SPOILT_FROM_AREA_PX: Final = 30
 
 
+def mask_digest(mask: NDArray[np.bool_]) -> str:
+    """Return what tells one mask from another in keys."""
+    return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()[:16]
+
+
 def known_answer(record: Record) -> bool:
     """Return whether a record's mask is beyond doubt: the source's own, an expert's, or that of three who agree."""
     if record.mask is None or record.problems or record.expression is None or record.expression.is_true is False:

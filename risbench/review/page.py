@@ -15,6 +15,7 @@ from risbench.formats.brush import encode_brush
 
 PAGES: Final = Path(__file__).parents[1] / "annotator_ui"
 VERIFY: Final = "verify.xml"
+ADJUDICATE: Final = "adjudicate.xml"
 
 
 def page_config(name: str = VERIFY) -> str:

@@ -87,7 +87,7 @@ class Planner:
         self.by_key = {item.key: item for item in desk.items}
         self.load = Counter(dict.fromkeys(self.people, 0))
         for item in self.live():
-            if item.key not in self.answered and item.annotator in self.load:
+            if item.key not in self.answered and item.annotator in self.load and item.kind != "expert":
                 self.load[item.annotator] += 1
 
     def live(self) -> list[Item]:
@@ -134,7 +134,7 @@ def plan(
     _renew(planner, now, {(shown.record, mask) for shown in gold for mask in (shown.mask, (spoilt or {}).get(shown.record, shown.mask))})
     by_record: dict[str, list[Item]] = defaultdict(list)
     for item in planner.live():
-        if item.kind != "gold":
+        if item.kind not in ("gold", "expert"):
             by_record[item.record].append(item)
     fresh = sorted((shown for shown in candidates if shown.record not in by_record), key=lambda shown: (-shown.risk, shown.record))
     if policy.count is not None:
@@ -158,7 +158,7 @@ def plan(
 def _renew(planner: Planner, now: Mapping[str, Shown], gold: set[tuple[str, str]]) -> None:
     """Withdraw what is unanswered and no longer to be asked; what has a new mask is asked anew of the same person."""
     for item in planner.live():
-        if item.key in planner.answered:
+        if item.key in planner.answered or item.kind == "expert":
             continue
         if item.kind == "gold":
             if (item.record, item.mask) not in gold:
@@ -179,7 +179,8 @@ def _add_gold(planner: Planner, gold: Sequence[Shown], spoilt: Mapping[str, str]
     """Give everyone as many gold items as the policy asks of their tasks, and newcomers their qualification; each its own draw of them."""
     of: dict[str, list[Item]] = defaultdict(list)
     for item in planner.by_key.values():
-        of[item.annotator].append(item)
+        if item.kind != "expert":
+            of[item.annotator].append(item)
     for who in planner.people:
         mine = [item for item in of[who] if not item.withdrawn]
         has = sum(item.kind == "gold" for item in mine)
@@ -212,7 +213,7 @@ def moved(secret: bytes, items: Sequence[Item], answered: set[str], source: str,
     seen = {item.record for item in items if item.annotator == target and not item.withdrawn}
     given, kept = [], []
     for item in items:
-        open_ = item.annotator == source and not item.withdrawn and item.key not in answered
+        open_ = item.annotator == source and not item.withdrawn and item.key not in answered and item.kind != "expert"
         kept.append(replace(item, withdrawn=True) if open_ else item)
         if open_ and item.record not in seen:
             given.append(replace(item, annotator=target, key=make_key(secret, target, item.record, item.mask)))

@@ -28,6 +28,7 @@ from risbench.review.desk import Desk, write_private
 ADMIN: Final = "admin@risbench.invalid"
 REQUIREMENTS: Final = Path(__file__).with_name("label_studio.txt")
 _STAMP: Final = "risbench-requirements.sha256"
+DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1

@@ -19,8 +19,9 @@ from risbench.refine import refine_masks
 from risbench.review.answers import read_answers
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
+from risbench.review.projects import renew_project
 from risbench.review.pull import pull
-from risbench.review.push import push, reassign, renew_project
+from risbench.review.push import push, reassign
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
 
@@ -164,7 +165,7 @@ def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -
     crew = people(workspace, "ana", "ben")
     desk = Desk(Workspace.open(workspace))
     real = desk.connection()["url"]
-    import risbench.review.push as module
+    import risbench.review.projects as module
 
     chunk, module.CHUNK = module.CHUNK, 7  # many calls, each of which may fail
     try:

@@ -1,0 +1,120 @@
+"""`risbench review adjudicate`: what the answers leave open goes before an expert, with everyone's mask over the picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from risbench.core.errors import InputError
+from risbench.core.masks import mask_of
+from risbench.core.progress import Progress
+from risbench.core.record import Record
+from risbench.core.workspace import Workspace, read_records
+from risbench.formats.brush import encode_brush
+from risbench.review.agreement import mask_agreement
+from risbench.review.answers import CANDIDATES, Answer, read_answers
+from risbench.review.consensus import answers_by_record, decisions_of
+from risbench.review.desk import Desk
+from risbench.review.page import ADJUDICATE, task_of
+from risbench.review.plan import Item, make_key
+from risbench.review.projects import Pusher, ensure_project
+from risbench.review.pull import pull_all
+from risbench.review.studio import Studio
+
+
+def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+    """Put every record that the answers leave open before an expert, in a project of its own; withdraw what is decided meanwhile.
+
+    At most four candidates are shown, those that most people gave first. The same call goes on after any failure.
+
+    Raises:
+        InputError: there is no such person, or their project was deleted or changed on the server.
+        TryAgainLater: the server does not answer.
+    """
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review adjudicate"):
+        person, studio = desk.change_annotator(expert), Studio.of(desk)
+        pull_all(desk, studio, quiet)
+        records = {record.id: record for record in read_records(desk.workspace.latest())}
+        answers = answers_by_record(desk)
+        open_ = {name: why for name, why in _open(desk).items() if name in records}
+        own = sorted(name for name in open_ if any(answer.annotator == expert for answer in answers[name]))
+        if own:
+            first = f"{len(own)} of the open records before, such as {own[0]}"
+            raise InputError(f"annotator {expert}: answered {first}; an expert decides on others' work only")
+        items = _planned(desk, expert, open_, records, answers)
+        desk.save_queue(items)
+        answered = {answer.key for answer in read_answers(desk)}
+        wanted = sorted(
+            (item for item in items if item.kind == "expert" and item.annotator == expert and not item.withdrawn),
+            key=lambda item: (-item.risk, item.record),
+        )
+        project = ensure_project(desk, studio, person, ADJUDICATE)
+        with Progress("review adjudicate", len(wanted), quiet=quiet) as progress:
+            counts = Pusher(
+                desk, studio, project, lambda item: expert_task(records[item.record], answers[item.record], item.key), progress
+            ).bring(wanted, answered)
+    return {"expert": expert, "open": dict(sorted(Counter(open_.values()).items())), **counts, "state": "pushed"}
+
+
+def _open(desk: Desk) -> dict[str, str]:
+    return {name: str(decision.why) for name, decision in decisions_of(desk).items() if decision.why and not decision.waits}
+
+
+def _planned(
+    desk: Desk, expert: str, open_: Mapping[str, str], records: Mapping[str, Record], answers: Mapping[str, Sequence[Answer]]
+) -> list[Item]:
+    """Return the queue with an item for every open record, and without those that are open no more."""
+    answered = {answer.key for answer in read_answers(desk)}
+    wanted = {}
+    for name in sorted(open_):
+        mask = records[name].mask
+        risk = 1 - min((answer_agreement(answers[name]) or 0.0), 1.0)
+        key = make_key(desk.secret(), "expert", expert, name, *sorted(f"{answer.annotator} {answer.counts}" for answer in answers[name]))
+        wanted[key] = Item(key, name, "", expert, "expert", mask.round if mask else 0, round(risk, 6))
+    kept = []
+    for item in desk.queue():
+        stale = item.kind == "expert" and item.key not in answered and item.key not in wanted
+        kept.append(
+            replace(item, withdrawn=True) if stale else replace(wanted.pop(item.key, item), withdrawn=False) if item.key in wanted else item
+        )
+    return [*kept, *wanted.values()]
+
+
+def answer_agreement(answers: Sequence[Answer]) -> float | None:
+    """Return the mean IoU of all masks among answers; None with fewer than two."""
+    masks = [mask for answer in answers if (mask := answer.mask()) is not None]
+    return mask_agreement(masks).iou if len(masks) > 1 else None
+
+
+def expert_task(record: Record, answers: Sequence[Answer], key: str) -> dict[str, Any]:
+    """Return the task that shows a record with the candidates, each a label of its own, and how people voted; nobody is named."""
+    votes = Counter(answer.counts for answer in answers if answer.counts is not None)
+    chosen = sorted(votes, key=lambda counts: (-votes[counts], counts or ""))[: len(CANDIDATES)]
+    masks = {answer.counts: answer.mask() for answer in answers}
+    assert record.mask is not None, "only records with a mask are asked about"
+    task = task_of(record, mask_of(record.mask), key)
+    regions = task["predictions"][0]["result"]
+    brush = next(region for region in regions if region["type"] == "brushlabels")
+    shown = []
+    for letter, counts in zip(CANDIDATES, chosen, strict=False):
+        mask = masks[counts]
+        value = {"format": "rle", "rle": encode_brush(np.asarray(mask)), "brushlabels": [letter]}
+        shown.append({**brush, "id": f"candidate{letter}", "from_name": "candidates", "value": value})
+    task["predictions"][0]["result"] = [*shown, *(region for region in regions if region is not brush)]
+    task["data"]["votes"] = _said(answers, [votes[counts] for counts in chosen])
+    return task
+
+
+def _said(answers: Sequence[Answer], votes: Sequence[int]) -> str:
+    """Return everyone's verdicts in one line."""
+    masks = ", ".join(f"{letter} by {count}" for letter, count in zip(CANDIDATES, votes, strict=False)) or "none"
+    verdicts = ", ".join(f"{name} {count}" for name, count in sorted(Counter(answer.verdict for answer in answers).items()))
+    sentences = ", ".join(f"{name} {count}" for name, count in sorted(Counter(answer.sentence for answer in answers).items()))
+    better = "; ".join(sorted({answer.better for answer in answers if answer.better}))
+    return f"masks: {masks}. verdicts: {verdicts}. sentence: {sentences}." + (f" better: {better}" if better else "")

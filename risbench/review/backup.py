@@ -1,0 +1,128 @@
+"""`risbench review backup` and `restore`: all that people's work consists of, in one private file, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from risbench.core.errors import InputError, TryAgainLater
+from risbench.core.storage import explain_os_error, locked, sync_folder
+from risbench.core.workspace import Workspace
+from risbench.review.desk import DESK, Desk
+from risbench.review.server import DATABASE
+
+_MANIFEST: Final = "backup.json"
+_FORMAT: Final = 1
+# Of the server's folder: its database, its secret key, what was uploaded. Logs and temporary files stay behind.
+_SERVER_KEPT: Final = (".env", "media")
+
+
+def backup(file: Path | str, *, workspace: Path | str = ".") -> dict[str, Any]:
+    """Write desk and server data into a zip that only its owner can read; the server may run meanwhile.
+
+    Raises:
+        InputError: the file exists already, or the server's data lie in PostgreSQL (use pg_dump beside this for them).
+        EnvironmentLacks: the disk is full.
+    """
+    desk, target = Desk(Workspace.open(workspace)), Path(file)
+    if target.exists():
+        raise InputError(f"{target}: exists already; a backup replaces nothing")
+    temporary = target.with_name(f".tmp.{target.name}")
+    with desk.workspace.lock("review backup"), tempfile.TemporaryDirectory(dir=desk.root) as scratch:
+        try:
+            files = _files(desk, Path(scratch))
+            with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+                digests = {}
+                with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for name, path in sorted(files.items()):
+                        archive.write(path, name)
+                        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                    archive.writestr(_MANIFEST, json.dumps({"format": _FORMAT, "files": digests}, sort_keys=True, indent=1))
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, target)
+            sync_folder(target.resolve().parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise explain_os_error(error, target) from error
+    return {"file": str(target), "files": len(files), "bytes": target.stat().st_size}
+
+
+def _files(desk: Desk, scratch: Path) -> dict[str, Path]:
+    """Return what goes into a backup, by name; of a SQLite file a copy that is whole whatever the server does meanwhile."""
+    server = desk.root / "server"
+    found = {}
+    for path in desk.root.rglob("*"):
+        name = path.relative_to(desk.root)
+        outside = name.parts[0] == "server" and (len(name.parts) < 2 or name.parts[1] not in _SERVER_KEPT)
+        if path.is_file() and not outside and not name.name.startswith((".tmp", ".lock")) and scratch not in path.parents:
+            found[name.as_posix()] = path
+    if (server / DATABASE).exists():
+        copy = scratch / DATABASE
+        with contextlib.closing(sqlite3.connect(server / DATABASE)) as live, contextlib.closing(sqlite3.connect(copy)) as kept:
+            live.backup(kept)
+        found[f"server/{DATABASE}"] = copy
+    return found
+
+
+def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = False) -> dict[str, Any]:
+    """Put a backup back: the whole of it or nothing. With `replace` the desk that is there is moved aside, not deleted.
+
+    Raises:
+        InputError: the file is no backup, is damaged, or there is a desk already.
+        TryAgainLater: the server of this workspace runs.
+    """
+    opened, source = Workspace.open(workspace), Path(file)
+    target = opened.root / DESK
+    with opened.lock("review restore"), contextlib.ExitStack() as held:
+        if (target / "server").is_dir():
+            try:
+                held.enter_context(locked(target / "server", "review restore"))
+            except TryAgainLater as error:
+                raise TryAgainLater(f"{error}; stop `risbench review serve` first") from None
+        if target.exists() and any(target.iterdir()) and not replace:
+            raise InputError(f"{target}: there is a desk already; --replace moves it aside")
+        fresh = target.with_name(f".tmp.{DESK}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        count = _unpack(source, fresh)
+        aside = None
+        if target.exists():
+            aside = next(path for number in range(1, 10_000) if not (path := target.with_name(f"{DESK}.before-restore-{number}")).exists())
+            os.rename(target, aside)
+        os.rename(fresh, target)
+        sync_folder(opened.root)
+    return {"files": count, "desk": str(target), "moved_aside": str(aside) if aside else None}
+
+
+def _unpack(source: Path, folder: Path) -> int:
+    """Unpack a checked backup into a new private folder; return how many files it held."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            manifest = json.loads(archive.read(_MANIFEST))
+            if manifest.get("format") != _FORMAT:
+                raise InputError(f"{source}: a backup of format {manifest.get('format')}; this risbench reads {_FORMAT}")
+            folder.mkdir(mode=0o700)
+            for name, digest in manifest["files"].items():
+                path = PurePosixPath(name)
+                if path.is_absolute() or ".." in path.parts or "\\" in name:
+                    raise InputError(f"{source}: {name}: leads out of the desk; this is no backup of ours")
+                data = archive.read(name)
+                if hashlib.sha256(data).hexdigest() != digest:
+                    raise InputError(f"{source}: {name}: is not what was written (sha256 differs); take another backup")
+                (folder / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with open(folder / path, "wb", opener=lambda where, flags: os.open(where, flags, 0o600)) as out:
+                    out.write(data)
+                    os.fsync(out.fileno())
+    except FileNotFoundError:
+        raise InputError(f"{source}: there is no such file") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{source}: is no backup, or a damaged one ({type(error).__name__}: {error})") from None
+    return len(manifest["files"])

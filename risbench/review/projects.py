@@ -1,0 +1,188 @@
+"""Projects on the server: made, checked, and brought to hold exactly what they are to hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from risbench.core.errors import InputError, TryAgainLater
+from risbench.core.progress import Progress
+from risbench.core.workspace import Workspace
+from risbench.review.accounts import pseudonym
+from risbench.review.desk import Annotator, Desk
+from risbench.review.page import ADJUDICATE, VERIFY, guidelines, page_config
+from risbench.review.plan import Item
+from risbench.review.studio import NotThere, Studio, Task, Unknown
+
+CHUNK: Final = 250
+_TRIES: Final = 8
+_SETTLE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+# Of every page: where a person's project of it is noted, and the first word of its title.
+_FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide")}
+
+
+class Pusher:
+    """One project and what it is to hold."""
+
+    def __init__(self, desk: Desk, studio: Studio, project: int, make_task: Callable[[Item], dict[str, Any]], progress: Progress) -> None:
+        self._desk, self._studio, self._project, self._make_task, self._progress = desk, studio, project, make_task, progress
+
+    def bring(self, wanted: Sequence[Item], answered: set[str]) -> dict[str, int]:
+        """Send what is missing and remove what is too much, until the server has what is wanted; what was answered is not asked again."""
+        counts = {"sent": 0, "removed": 0, "found_twice": 0, "tasks": len(wanted)}
+        keys = {item.key for item in wanted}
+        for attempt in range(_TRIES):
+            there = self._studio.keys(self._project)
+            surplus = _surplus(there, keys)
+            missing = _missing(there, [item for item in wanted if item.key not in answered])
+            if attempt == 0:
+                self._progress.advance(len(wanted) - len(missing))
+            if not surplus and not missing:
+                return counts
+            twice = [task for task in surplus if task.key in keys]
+            try:
+                if surplus:
+                    self._note("remove", [task.key for task in surplus])
+                    self._studio.delete_tasks(self._project, [task.id for task in surplus])
+                    counts["removed"] += len(surplus) - len(twice)
+                    counts["found_twice"] += len(twice)
+                for start in range(0, len(missing), CHUNK):
+                    self._send(missing[start : start + CHUNK], counts)
+            except (Unknown, TryAgainLater) as error:
+                self._note("unknown", [], said=str(error))
+                if attempt + 1 == _TRIES:
+                    raise
+                time.sleep(_SETTLE_S[attempt])  # a server that was slow may still be storing what it was sent
+        raise TryAgainLater(
+            f"{self._studio.url}: project {self._project} does not come to hold what it is sent; run the same command again"
+        )
+
+    def _send(self, chunk: Sequence[Item], counts: dict[str, int]) -> None:
+        tasks = [self._make_task(item) for item in chunk]
+        self._note("send", [item.key for item in chunk])
+        ids = self._studio.add_tasks(self._project, tasks)
+        self._note("sent", [item.key for item in chunk], ids=ids)
+        counts["sent"] += len(chunk)
+        self._progress.advance(len(chunk))
+
+    def _note(self, what: str, keys: Sequence[str], **more: Any) -> None:
+        """Write down what is about to be sent, or what came of it, so that it survives us."""
+        line = json.dumps({"what": what, "project": self._project, "keys": list(keys), **more}, sort_keys=True) + "\n"
+        with open(self._desk.root / "journal.jsonl", "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _surplus(there: Sequence[Task], wanted: set[str]) -> list[Task]:
+    """Return tasks to remove: unanswered ones that are not wanted, and copies of which another stays. Nobody's work is removed."""
+    copies: dict[str, list[Task]] = defaultdict(list)
+    for task in there:
+        copies[task.key].append(task)
+    surplus = []
+    for key, tasks in copies.items():
+        untouched = [task for task in tasks if not task.annotations and not task.drafted]
+        if key not in wanted:
+            surplus += untouched
+        elif len(tasks) > 1:
+            surplus += untouched if len(untouched) < len(tasks) else untouched[1:]
+    return surplus
+
+
+def _missing(there: Sequence[Task], wanted: Sequence[Item]) -> list[Item]:
+    have = {task.key for task in there}
+    return [item for item in wanted if item.key not in have]
+
+
+def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VERIFY) -> int:
+    """Return the number of a person's project for a page, made where there is none yet.
+
+    Raises:
+        InputError: it was deleted on the server, or its labelling page was changed there.
+    """
+    config, field, verb = page_config(page), *_FIELDS[page]
+    number: int | None = getattr(person, field)
+    if number is None:
+        title = f"{verb} {pseudonym(desk, person.name)}"
+        # a run that was cut off after this call and before the next left a project of this title
+        known = studio.projects_named(title)
+        number = known[0] if known else _make_project(studio, title, config)
+        desk.change_annotator(person.name, **{field: number})
+    else:
+        try:
+            found = studio.project(number)
+        except NotThere:
+            raise InputError(
+                f"{studio.url}: project {number} of annotator {person.name} is gone from the server; what was pulled is kept. "
+                f"Give them a new one with `risbench review annotators renew {person.name}`"
+            ) from None
+        if _plain(found["label_config"]) != _plain(config):
+            raise InputError(
+                f"{studio.url}: project {number} of annotator {person.name}: its labelling page is not annotator_ui/{page} any more; "
+                f"put it back with `risbench review annotators renew {person.name}`"
+            )
+    _ensure_images(desk, studio, number)
+    return number
+
+
+def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
+    """Put a person's labelling pages back where they were changed; where a project is gone, the next push makes a new one.
+
+    Raises:
+        InputError: there is no such person, or the server refuses the page.
+    """
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review annotators"):
+        studio, person, said = Studio.of(desk), desk.change_annotator(name), []
+        for page, (field, _) in _FIELDS.items():
+            number: int | None = getattr(person, field)
+            if number is None:
+                continue
+            try:
+                studio.project(number)
+                studio.change("PATCH", f"/api/projects/{number}/", {"label_config": page_config(page)})
+                said.append(f"project {number} of {name} has its labelling page again")
+            except NotThere:
+                desk.change_annotator(name, **{field: None})
+                said.append(f"project {number} of {name} is gone; the next push makes a new one")
+    told = "; ".join(said) or f"{name} has no project yet; `risbench review push` makes it"
+    return {"added": [], "annotators": [one.name for one in desk.annotators()], "said": told}
+
+
+def _plain(config: str) -> str:
+    return "".join(config.split())
+
+
+def _make_project(studio: Studio, title: str, config: str) -> int:
+    made = studio.change(
+        "POST",
+        "/api/projects/",
+        {
+            "title": title,
+            "label_config": config,
+            "expert_instruction": guidelines(),
+            "show_instruction": False,
+            "sampling": "Sequential sampling",
+            "maximum_annotations": 1,
+            "show_skip_button": False,
+            "enable_empty_annotation": False,
+            "show_collab_predictions": True,
+        },
+    )
+    return int(made["id"])
+
+
+def _ensure_images(desk: Desk, studio: Studio, project: int) -> None:
+    """Let the project show the workspace's images: the server serves no local file that no storage of the project names."""
+    root = Path(desk.connection().get("images") or (desk.workspace.root / "images").resolve())
+    have = {row["path"] for row in studio.get("/api/storages/localfiles/", project=project)}
+    for folder in sorted(path for path in (desk.workspace.root / "images").iterdir() if path.is_dir()):
+        path = str(root / folder.name)
+        if path not in have:
+            body = {"project": project, "path": path, "title": folder.name, "use_blob_urls": False}
+            studio.change("POST", "/api/storages/localfiles/", body)

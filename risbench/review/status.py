@@ -1,0 +1,137 @@
+"""`risbench review status`: how far the work is, how much people agree, and a score card for each of them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from risbench.core.errors import Refusal
+from risbench.core.metrics import mask_iou
+from risbench.core.workspace import Workspace
+from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
+from risbench.review.answers import Answer, read_answers
+from risbench.review.consensus import answers_by_record, decisions_of
+from risbench.review.desk import Desk
+from risbench.review.plan import SECONDS, Item
+from risbench.review.pull import Shown
+
+# Whoever is, with 95 % certainty, right in fewer than this share of gold items should stop and talk.
+GOLD_WANTED: Final = 0.85
+_GOLD_FROM: Final = 6
+_Z: Final = 1.96
+
+
+def status(*, workspace: Path | str = ".") -> dict[str, Any]:
+    """Return progress, hours left, agreement, and a score card per person, from what was pulled last.
+
+    Raises:
+        InputError: the workspace or its desk is damaged.
+    """
+    desk = Desk(Workspace.open(workspace))
+    items = [item for item in desk.queue() if not item.withdrawn]
+    answers = read_answers(desk)
+    by_key = {answer.key: answer for answer in answers}
+    people = {person.name: person for person in desk.annotators()}
+    gold = _gold(desk, items, by_key)
+    cards = {name: _card(name, items, by_key, gold.get(name, []), people[name].paused) for name in sorted(people)}
+    open_ = Counter(str(decision.why) for decision in decisions_of(desk).values() if decision.why and not decision.waits)
+    kinds = {item.key: item.kind for item in desk.queue()}
+    return {
+        "planned": len(items),
+        "answered": sum(item.key in by_key for item in items),
+        "records": len({item.record for item in items if item.kind != "gold"}),
+        "verdicts": dict(sorted(Counter(answer.verdict for answer in answers if kinds.get(answer.key) != "gold").items())),
+        "sentences": dict(sorted(Counter(answer.sentence for answer in answers if kinds.get(answer.key) != "gold").items())),
+        "hours_spent": round(sum(answer.lead_time_s or 0.0 for answer in answers) / 3600, 2),
+        "hours_left": round(sum(card["hours_left"] for card in cards.values()), 2),
+        "agreement": _agreement(answers_by_record(desk)),
+        "to_adjudicate": dict(sorted(open_.items())),
+        "annotators": cards,
+        "pause": [name for name, card in cards.items() if card["pause"]],
+    }
+
+
+@dataclass(frozen=True)
+class _Gold:
+    """One answered gold item: was its mask wrong, and was the answer right."""
+
+    wrong: bool
+    right: bool
+
+
+def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> dict[str, list[_Gold]]:
+    asked = {item.key: item for item in items if item.kind == "gold" and item.key in answers}
+    shown, found = Shown(desk, asked), defaultdict(list)
+    for key, item in asked.items():
+        answer = answers[key]
+        if answer.verdict == "unsure" and not item.wrong:
+            continue  # to ask is no fault
+        try:
+            truth = shown.unspoilt(item)
+        except Refusal:
+            continue  # the round that held the known answer is gone, and with it the question
+        mask = answer.mask()
+        good = mask is not None and mask_iou(mask, truth) >= agreement_wanted(float(np.count_nonzero(truth)))
+        noticed = answer.verdict in ("reject", "unsure")
+        found[item.annotator].append(_Gold(item.wrong, good or (noticed and item.wrong)))
+    return found
+
+
+def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold: Sequence[_Gold], paused: bool) -> dict[str, Any]:
+    mine = [item for item in items if item.annotator == name]
+    done = [answers[item.key] for item in mine if item.key in answers]
+    work = [answers[item.key] for item in mine if item.key in answers and item.kind != "gold"]
+    times = [answer.lead_time_s for answer in done if answer.lead_time_s is not None]
+    # a long break makes one time enormous: nobody's pace is that
+    seconds = float(np.mean(np.minimum(times, 5 * np.median(times)))) if times else SECONDS["fix"]
+    right = sum(item.right for item in gold)
+    pause = len(gold) >= _GOLD_FROM and wilson(right, len(gold))[1] < GOLD_WANTED
+    return {
+        "planned": len(mine),
+        "answered": len(done),
+        "seconds_each": round(seconds, 1) if times else None,
+        "hours_left": round((len(mine) - len(done)) * seconds / 3600, 2),
+        "share_corrected": round(sum(answer.changed for answer in work) / len(work), 3) if work else None,
+        "share_rejected": round(sum(answer.verdict == "reject" for answer in work) / len(work), 3) if work else None,
+        "gold": len(gold),
+        "gold_right": round(right / len(gold), 3) if gold else None,
+        "wrong_masks_accepted": sum(item.wrong and not item.right for item in gold),
+        "paused": paused,
+        "pause": pause and not paused,
+    }
+
+
+def wilson(hits: int, count: int, z: float = _Z) -> tuple[float, float]:
+    """Return the Wilson interval of a share; (0, 1) of nothing."""
+    if count == 0:
+        return 0.0, 1.0
+    share, square = hits / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    reach = z * np.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
+
+
+def _agreement(by_record: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+    """Return how much people agree on records that several answered."""
+    several = [group for group in by_record.values() if len(group) > 1]
+    masks = [[mask for answer in group if (mask := answer.mask()) is not None] for group in several]
+    found = [mask_agreement(group) for group in masks if len(group) > 1]
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for group in several:
+        for first, second in combinations(sorted(group, key=lambda answer: answer.annotator), 2):
+            pairs[first.annotator, second.annotator].append((first.verdict, second.verdict))
+    kappas = {f"{a} - {b}": kappa(*map(list, zip(*votes, strict=True))) for (a, b), votes in sorted(pairs.items())}
+    return {
+        "records": len(several),
+        "iou": round(float(np.mean(sorted(one.iou for one in found))), 4) if found else None,
+        "boundary_iou": round(float(np.mean(sorted(one.boundary_iou for one in found))), 4) if found else None,
+        "pixel_alpha": round(float(np.mean(sorted(one.alpha for one in found))), 4) if found else None,
+        "verdict_alpha": round(verdict_alpha([Counter(answer.verdict for answer in group) for group in several]), 4) if several else None,
+        "verdict_kappa": {names: None if value is None else round(value, 4) for names, value in kappas.items()},
+    }
