@@ -38,6 +38,21 @@ def serve(
         show(result, json_, print_serve)
 
 
+@review_app.command()
+def connect(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The server's address as this machine reaches it.")],
+    workspace: WorkspaceOption = Path(),
+    images: Annotated[str | None, typer.Option(help="The workspace's images as the server sees them, such as /images.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="The address that annotators use, where it is another.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Use a Label Studio that somebody else runs; its admin's access token is read from $RISBENCH_LABEL_STUDIO_TOKEN."""
+    from risbench.printing_review import print_connected
+    from risbench.review.server import connect as run
+
+    show(run(url, workspace=workspace, images=images, public_url=public_url), json_, print_connected)
+
+
 @annotators_app.command("add")
 def annotators_add(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="What the lab calls them.")],

@@ -14,6 +14,11 @@ def print_serve(result: dict[str, Any]) -> None:
     say("Ctrl-C ends it")
 
 
+def print_connected(result: dict[str, Any]) -> None:
+    """Print which server is used from now on."""
+    say(f"Label Studio {result['version']} at {result['url']}; it finds the images at {result['images']}")
+
+
 def print_annotators(result: dict[str, Any]) -> None:
     """Print who there is, and where the cards of new people lie."""
     if result.get("added"):

@@ -24,6 +24,7 @@ from risbench.core.progress import Progress
 from risbench.core.storage import locked, sha256_of_file, write_durably
 from risbench.core.workspace import Workspace
 from risbench.review.desk import Desk, write_private
+from risbench.review.studio import Studio
 
 ADMIN: Final = "admin@risbench.invalid"
 REQUIREMENTS: Final = Path(__file__).with_name("label_studio.txt")
@@ -58,6 +59,31 @@ def serve(
         yield {"url": server.url, "login": ADMIN, "password_file": str(server.password_file), "data": str(server.data)}
         code = server.process.wait()
         raise EnvironmentLacks(f"Label Studio ended by itself with {code}; its last words are in {server.log}")
+
+
+def connect(url: str, *, workspace: Path | str = ".", images: str | None = None, public_url: str | None = None) -> dict[str, Any]:
+    """Use a server that somebody else runs; the token is $RISBENCH_LABEL_STUDIO_TOKEN, or the one stored before.
+
+    Raises:
+        OptionError: the URL is none, or there is no token.
+        EnvironmentLacks: the server refuses the token.
+        TryAgainLater: the server does not answer.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise OptionError(f"{url}: must begin with http:// or https://")
+    desk = Desk(Workspace.open(workspace))
+    given, path = os.environ.get("RISBENCH_LABEL_STUDIO_TOKEN"), desk.root / "token"
+    if given is None and not path.exists():
+        raise OptionError("set RISBENCH_LABEL_STUDIO_TOKEN to the access token of the server's admin; it is never given as an option")
+    with desk.workspace.lock("review connect"):
+        studio = Studio(url, given or path.read_text().strip())
+        version = studio.get("/api/version").get("release")
+        studio.get("/api/projects/", page_size=1)
+        if given:
+            write_private(path, given)
+        where = images or str((desk.workspace.root / "images").resolve())
+        desk.save_connection(url=studio.url, public_url=public_url, images=where, pid=None)
+    return {"url": studio.url, "version": version, "images": where}
 
 
 @dataclass(frozen=True)

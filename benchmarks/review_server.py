@@ -1,0 +1,175 @@
+"""Review at the real Label Studio: push, round trip, a network that fails, fifty people at once.
+
+    python benchmarks/review_server.py [--part push|trip|faults|people|all] [--tasks N] [--seconds N]
+
+NWPU VHR-10's rows with the built-in model's masks. Every part has a workspace and accounts of its own on one server, started by
+`risbench review serve`'s own code in the server's own environment, SQLite on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from common import REFER, need_data, risbench
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from risbench.core.errors import TryAgainLater
+from risbench.core.masks import mask_of
+from risbench.core.workspace import Workspace, read_records
+from risbench.review.answers import read_answers
+from risbench.review.desk import Desk
+from risbench.review.page import task_of
+from risbench.review.plan import Policy
+from risbench.review.pull import pull
+from risbench.review.push import push
+from risbench.review.server import running
+from risbench.review.studio import Studio
+from tests.review.lab import ACCEPT, failing_proxy, fresh_workspace, keys_on_server, people
+
+
+def bench_push(workspace: Path, tasks: int) -> None:
+    """Print how long a push takes, and the same masks by one call a task."""
+    people(workspace, "ana", "ben")
+    began = time.monotonic()
+    done = push(workspace=workspace, policy=Policy(count=tasks // 2, overlap=1.0, gold=0), quiet=True)
+    seconds = time.monotonic() - began
+    print(
+        f"push: {done['sent']:,} tasks with masks in {seconds:.1f} s, {done['sent'] / seconds:.0f} a second, planning and checks included"
+    )
+    desk = Desk(Workspace.open(workspace))
+    studio = Studio.of(desk)
+    number = desk.annotators()[0].project
+    assert number is not None
+    records = [record for record in read_records(desk.workspace.latest()) if record.mask is not None][:100]
+    times = []
+    for index, record in enumerate(records):
+        assert record.mask is not None
+        began = time.monotonic()
+        studio.add_tasks(number, [task_of(record, mask_of(record.mask), f"single{index}")])
+        times.append(time.monotonic() - began)
+    single = statistics.mean(times)
+    print(f"one POST a task: {single:.3f} s each (mean of {len(times)}); {single * done['sent'] / seconds:.1f} times the push")
+
+
+def bench_trip(workspace: Path, tasks: int) -> None:
+    """Print how many masks come back bit for bit when nobody edits them."""
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=tasks, overlap=0, gold=0), quiet=True)
+    began = time.monotonic()
+    ana.work(lambda task: (ACCEPT, {}))
+    middle = time.monotonic()
+    pull(workspace=workspace, quiet=True)
+    masks = {record.id: record.mask for record in read_records(Workspace.open(workspace).latest())}
+    answers = read_answers(Desk(Workspace.open(workspace)))
+    same = sum(
+        (mask := masks[answer.record]) is not None and (mask.size, mask.counts) == (answer.size, answer.counts) for answer in answers
+    )
+    print(f"round trip: {same} of {tasks} masks bit-identical;", end=" ")
+    print(f"submitted in {middle - began:.0f} s, pulled in {time.monotonic() - middle:.1f} s")
+
+
+def bench_faults(workspace: Path, tasks: int, share: float = 0.05) -> None:
+    """Print what a push through a failing proxy leaves on the server."""
+    crew = people(workspace, "ana", "ben")
+    desk = Desk(Workspace.open(workspace))
+    real = desk.connection()["url"]
+    import risbench.review.projects as module
+
+    module.CHUNK = 5  # small calls, so that many of them meet a fault
+    runs, began = 0, time.monotonic()
+    with failing_proxy(real, share, seed=1) as (url, faults):
+        desk.save_connection(url=url)
+        while True:
+            runs += 1
+            try:
+                push(
+                    workspace=workspace,
+                    policy=Policy(count=tasks // 2, overlap=1.0, gold=0) if runs == 1 else Policy(count=0, gold=0),
+                    quiet=True,
+                )
+                break
+            except TryAgainLater:
+                continue
+    desk.save_connection(url=real)
+    module.CHUNK = 250
+    planned = {name: {item.key for item in desk.queue() if item.annotator == name} for name in crew}
+    there = {name: Counter(keys_on_server(workspace, person)) for name, person in crew.items()}
+    lost = sum(len(planned[name] - there[name].keys()) for name in crew)
+    doubled = sum(sum(count - 1 for count in there[name].values()) for name in crew)
+    other = sum(len(there[name].keys() - planned[name]) for name in crew)
+    total = sum(map(len, planned.values()))
+    print(f"faults: {total} tasks through a proxy that failed {sum(faults.counts.values())} calls ({share:.0%}):", end=" ")
+    print(f"{lost} lost, {doubled} doubled, {other} others; {runs} runs of the command, {time.monotonic() - began:.0f} s")
+    print("  " + ", ".join(f"{way} {count}" for way, count in sorted(faults.counts.items())))
+
+
+def bench_people(workspace: Path, count: int, seconds: float) -> None:
+    """Print whether any acknowledged work of many people at once is lost."""
+    names = [f"p{index:02d}" for index in range(count)]
+    crew = people(workspace, *names)
+    push(workspace=workspace, policy=Policy(overlap=1.0, gold=0), quiet=True)
+    acknowledged: dict[str, list[int]] = {name: [] for name in names}
+    waits: list[float] = []
+    refused: Counter[str] = Counter()
+    until = time.monotonic() + seconds
+
+    def work(name: str) -> None:
+        random = np.random.default_rng(int(name[1:]))
+        while time.monotonic() < until:
+            began = time.monotonic()
+            try:
+                task = crew[name].next()
+                if task is None:
+                    return
+                acknowledged[name].append(crew[name].answer(task, ACCEPT))
+            except (AssertionError, OSError) as error:
+                refused[type(error).__name__] += 1
+                continue
+            waits.append(time.monotonic() - began)
+            time.sleep(float(random.uniform(1.0, 3.0)))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pull(workspace=workspace, quiet=True)
+    kept = {(answer.annotator, answer.annotation) for answer in read_answers(Desk(Workspace.open(workspace)))}
+    lost = [(name, number) for name, numbers in acknowledged.items() for number in numbers if (name, number) not in kept]
+    total = sum(map(len, acknowledged.values()))
+    middle, slow = np.quantile(waits, (0.5, 0.95))
+    print(f"people: {count} at once for {seconds:.0f} s: {total} answers acknowledged, {len(lost)} of them lost,", end=" ")
+    print(f"{sum(refused.values())} calls refused; next task and submit together {middle:.1f} s (median), {slow:.1f} s (95 %)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=["push", "trip", "faults", "people", "all"], default="all")
+    parser.add_argument("--tasks", type=int, default=500, help="of the round trip and the faults")
+    parser.add_argument("--seconds", type=float, default=120)
+    words = parser.parse_args()
+    need_data()
+    with tempfile.TemporaryDirectory() as folder:
+        host = Path(folder) / "host"
+        risbench("ingest", REFER, "-w", host)
+        risbench("refine-masks", "-w", host)
+        with running(host):
+            parts = {
+                "push": lambda place: bench_push(place, 2000),
+                "trip": lambda place: bench_trip(place, words.tasks),
+                "faults": lambda place: bench_faults(place, words.tasks),
+                "people": lambda place: bench_people(place, 50, words.seconds),
+            }
+            for name, part in parts.items():
+                if words.part in (name, "all"):
+                    part(fresh_workspace(host, Path(folder) / name))
+                    sys.stdout.flush()
