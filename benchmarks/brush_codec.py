@@ -15,6 +15,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 from common import REFER, need_data
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
@@ -62,9 +63,11 @@ if __name__ == "__main__":
         image = images[annotation["image_id"]]
         masks.append(mask_pixels(given_mask(annotation["segmentation"]), image["height"], image["width"]))
     random = np.random.default_rng(0)
+    ellipse = cv2.ellipse(np.zeros((512, 512), np.uint8), (250, 260), (70, 42), 30, 0, 360, 1, -1) > 0
     kinds = {
         "true masks": [(mask, mask2rle((mask * 255).astype(np.uint8))) for mask in masks],
         "edited masks": [(mask, edited(mask)) for mask in masks],
+        "edited, 9,400 px of 512 x 512": [(ellipse, edited(ellipse))],
         "noise, 512": [(noise := random.random((512, 512)) < 0.5, mask2rle((noise * 255).astype(np.uint8)))],
     }
     for kind, pairs in kinds.items():
@@ -74,9 +77,11 @@ if __name__ == "__main__":
         for mask, rle in pairs:
             height, width = mask.shape
             alpha = decode_rle(rle).reshape(height, width, 4)[..., 3]
-            same += bool(np.array_equal(decode_brush(rle, height, width), alpha)) and (kind == "edited masks" or encode_brush(mask) == rle)
+            same += bool(np.array_equal(decode_brush(rle, height, width), alpha)) and (
+                kind.startswith("edited") or encode_brush(mask) == rle
+            )
             grey = (mask * 255).astype(np.uint8)
-            if kind != "edited masks":
+            if not kind.startswith("edited"):
                 ours = median_ms(lambda mask=mask: encode_brush(mask), 5)
                 times["encode"].append(ours)
                 ratios["encode"].append(median_ms(lambda grey=grey: mask2rle(grey), 3) / ours)

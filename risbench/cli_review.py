@@ -198,3 +198,24 @@ def restore(
     from risbench.review.backup import restore as run
 
     show(run(file, workspace=workspace, replace=replace), json_, print_restore)
+
+
+@review_app.command()
+def assist(
+    workspace: WorkspaceOption = Path(),
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; an address of the loopback network that the server may call.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port; any free one by default.")] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Answer boxes and points drawn on the labelling page with masks of the workspace's model, until Ctrl-C."""
+    import threading
+
+    from risbench.printing_review import print_assist
+    from risbench.review.assist import assisting
+    from risbench.review.server import ASSIST_HOST
+
+    with assisting(workspace, host=host or ASSIST_HOST, port=port) as result:
+        show(result, json_, print_assist)
+        threading.Event().wait()

@@ -118,3 +118,8 @@ def print_restore(result: dict[str, Any]) -> None:
     say(f"{result['files']:,} files put back into {result['desk']}")
     if result["moved_aside"]:
         say(f"the desk that was there is now {result['moved_aside']}")
+
+
+def print_assist(result: dict[str, Any]) -> None:
+    """Print who answers, and for whom."""
+    say(f"{result['model']} answers at {result['url']} for projects {', '.join(map(str, result['projects']))}; Ctrl-C ends it")

@@ -124,6 +124,8 @@ def _alpha_pieces(data: bytes, sizes: list[int], total: int) -> tuple[list[NDArr
 
 def _repeated(values: list[int], ends: list[int]) -> NDArray[np.uint8]:
     """Return the alpha values of runs: `values` end at `ends`, of which the first stands for what lies before."""
+    if len(values) == 2:  # a single run, as between the rows of an edited object
+        return np.full(ends[1] // _CHANNELS - ends[0] // _CHANNELS, values[1], dtype=np.uint8)
     return np.repeat(np.array(values[1:], dtype=np.uint8), np.diff(np.array(ends) // _CHANNELS))
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -33,6 +34,14 @@ DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
+# An address of the loopback network that nothing else listens at.
+ASSIST_HOST: Final = "127.0.0.77"
+_BANNED: Final = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24"),
+    *("192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "233.252.0.0/24", "240.0.0.0/4"),
+    *("255.255.255.255/32", "::/128", "::1/128", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64"),
+    *("2001:0000::/32", "2001:20::/28", "2001:db8::/32", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8"),
+)
 
 
 def serve(
@@ -196,6 +205,8 @@ def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | Non
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "CORS_ALLOW_ALL_ORIGINS": "False",
+        "USE_DEFAULT_BANNED_SUBNETS": "False",
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(banned_networks()),
         "DEBUG": "False",
         "HOST": public_url or "",
         "CSRF_TRUSTED_ORIGINS": public_url or "",
@@ -230,6 +241,12 @@ def _die_with_parent() -> Callable[[], None] | None:
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) and None
+
+
+def banned_networks() -> list[str]:
+    """Return the networks that the server may not call: those that Label Studio 1.23 bans, less the one address of `review assist`."""
+    loopback = IPv4Network("127.0.0.0/8").address_exclude(IPv4Network(f"{ASSIST_HOST}/32"))
+    return [*_BANNED, *(str(network) for network in sorted(loopback))]
 
 
 def _private(folder: Path) -> Path:
