@@ -37,6 +37,7 @@ COMMANDS = (
     "review status",
     "review consensus",
     "review adjudicate",
+    "review triage",
     "review assist",
     "review backup",
     "review restore",

@@ -219,3 +219,24 @@ def assist(
     with assisting(workspace, host=host or ASSIST_HOST, port=port) as result:
         show(result, json_, print_assist)
         threading.Event().wait()
+
+
+@review_app.command()
+def triage(
+    person: Annotated[str, typer.Argument(metavar="NAME", help="Who looks: one of the annotators.")],
+    split: Annotated[Path, typer.Option(help="Frozen split list (split.csv of a release): only its training scenes are triaged.")],
+    workspace: WorkspaceOption = Path(),
+    share: Annotated[float, typer.Option(help="Share of the undecided masks, those of lowest risk.")] = 0.3,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; any free one by default.")] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Show masks of low risk, twenty on a screen, until Ctrl-C; those clicked go to the editor, the others become `triaged`."""
+    import threading
+
+    from risbench.printing_review import print_triage
+    from risbench.review.triage import triaging
+
+    with triaging(person, split=split, share=share, workspace=workspace, host=host, port=port) as result:
+        show(result, json_, print_triage)
+        threading.Event().wait()

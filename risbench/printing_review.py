@@ -123,3 +123,8 @@ def print_restore(result: dict[str, Any]) -> None:
 def print_assist(result: dict[str, Any]) -> None:
     """Print who answers, and for whom."""
     say(f"{result['model']} answers at {result['url']} for projects {', '.join(map(str, result['projects']))}; Ctrl-C ends it")
+
+
+def print_triage(result: dict[str, Any]) -> None:
+    """Print where the page is and how much there is."""
+    say(f"{result['masks']:,} masks on {result['sheets']:,} sheets: {result['url']}; Ctrl-C ends it, what was answered is kept")

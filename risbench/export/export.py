@@ -73,6 +73,11 @@ def _export(
     if unlisted:
         left_out["scene_not_in_frozen_split"] = unlisted
     kept = [record.model_copy(update={"split": scenes[record.image.scene]}) for record in records if record.image.scene in scenes]
+    # validation and test are verified one by one: a mask that passed on a sheet of twenty is good enough to learn from only
+    glanced = 0 if include_unreviewed else sum(record.review.status == "triaged" and record.split != "train" for record in kept)
+    if glanced:
+        left_out["triaged_outside_train"] = glanced
+        kept = [record for record in kept if record.review.status != "triaged" or record.split == "train"]
     if not kept:
         raise InputError(
             f"--split {split}: none of the workspace's {len({record.image.scene for record in records}):,} scenes is in the list"
@@ -114,7 +119,7 @@ def _reason_to_leave_out(record: Record, include_unreviewed: bool) -> str | None
         return "no_expression"
     if record.expression.is_true is False or record.expression.is_unique is False:
         return "sentence_refused_in_review"
-    if record.review.status not in REVIEWED and not include_unreviewed:
+    if record.review.status not in (*REVIEWED, "triaged") and not include_unreviewed:
         return "unreviewed"
     return None
 

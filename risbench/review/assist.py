@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
@@ -19,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater, missing_extra
+from risbench.core.errors import InputError, TryAgainLater, missing_extra
 from risbench.core.imagery import read_raster
 from risbench.core.record import Box, Record
 from risbench.core.workspace import Workspace, read_records
@@ -27,10 +25,10 @@ from risbench.formats.brush import encode_brush
 from risbench.review.desk import Desk
 from risbench.review.server import ASSIST_HOST
 from risbench.review.studio import Studio
+from risbench.review.web import need_web, serving
 
 USER: Final = "risbench"
 _TITLE: Final = "risbench assist"
-_START_S: Final = 60.0
 # A point has no extent: around one that lies outside the given box, this much of the picture is looked at.
 _POINT_SIDE_PX: Final = 64.0
 
@@ -44,11 +42,10 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
         InputError: no server is known, or nobody has a project yet.
         OptionError: the address cannot be used.
     """
-    for package, extra in (("fastapi", "review"), ("uvicorn", "review"), ("torch", "sam"), ("segment_anything", "sam")):
+    need_web()
+    for package in ("torch", "segment_anything"):
         if util.find_spec(package) is None:
-            raise missing_extra(package.replace("_", "-"), extra)
-    import uvicorn
-
+            raise missing_extra(package.replace("_", "-"), "sam")
     from risbench.review.assist_app import application
 
     desk = Desk(Workspace.open(workspace))
@@ -57,37 +54,15 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
     if not projects:
         raise InputError(f"{desk.root}: nobody has a project yet; run `risbench review push` first")
     secret, helper = secrets.token_urlsafe(24), Helper(desk)
-    with _bound(host, port) as listening:
-        server = uvicorn.Server(uvicorn.Config(application(helper, secret), log_level="error", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        url = f"http://{host}:{listening.getsockname()[1]}"
+    with serving(application(helper, secret), host, port) as url:
         try:
-            began = time.monotonic()
-            while not server.started:
-                if not thread.is_alive() or time.monotonic() - began > _START_S:
-                    raise EnvironmentLacks(f"{url}: the assistant did not start")
-                time.sleep(0.05)
             for project in projects:
                 _connect(studio, project, url, secret)
             yield {"url": url, "model": helper.name, "projects": projects}
         finally:
-            server.should_exit = True
-            thread.join()
             with contextlib.suppress(TryAgainLater):  # the server is gone already: the next run takes back what is left
                 for project in projects:
                     _disconnect(studio, project)
-
-
-@contextlib.contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise OptionError(f"{host}:{port}: {error.strerror or error}; name another with --host and --port") from None
-        yield listening
 
 
 def _connect(studio: Studio, project: int, url: str, secret: str) -> None:

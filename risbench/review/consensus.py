@@ -23,8 +23,10 @@ from risbench.review.accounts import pseudonym
 from risbench.review.agreement import agreement_wanted, mask_agreement
 from risbench.review.answers import Answer, read_answers
 from risbench.review.desk import Desk
+from risbench.review.gold import mask_digest
 from risbench.review.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.staple import majority, staple
+from risbench.review.triage import Glance, read_glances
 
 PART_RECORDS: Final = 64
 Why = Literal["unsure", "verdicts differ", "masks differ", "sentences differ"]
@@ -131,6 +133,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
             "inputs": {
                 "records": digest_of([record.to_line() for record in records]),
                 "decisions": digest_of({name: repr(decision) for name, decision in sorted(decisions.items())}),
+                "triage": digest_of({name: repr(glance) for name, glance in sorted(read_glances(desk).items())}),
             },
             "versions": versions(),
         }
@@ -138,7 +141,14 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
         before = run.finished()
         reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
         votes = _votes(desk, reviewers)
-        decided = [_decided(record, decisions.get(record.id), *votes.get(record.id, ({}, ()))) for record in records]
+        glances = read_glances(desk)
+        decided = []
+        for record in records:
+            decision = decisions.get(record.id)
+            if decision is None:
+                decided.append(_glanced(record, glances.get(record.id), reviewers))
+            else:
+                decided.append(_decided(record, decision, *votes.get(record.id, ({}, ()))))
         if before is None or not run.same_plan(before):
             run.begin()
             parts = [decided[start : start + PART_RECORDS] for start in range(0, len(decided), PART_RECORDS)]
@@ -210,10 +220,17 @@ def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str
     }
 
 
-def _decided(record: Record, decision: Decision | None, votes: dict[str, int], people: tuple[str, ...]) -> Record:
+def _glanced(record: Record, glance: Glance | None, reviewers: Mapping[str, str]) -> Record:
+    """Return a record that nobody answered: triaged where somebody let this very mask pass, else as it was before."""
+    passed = glance is not None and not glance.doubted and record.mask is not None and glance.mask == mask_digest(mask_of(record.mask))
+    if passed and glance is not None and record.review.status in ("unreviewed", "triaged"):
+        review = Review(status="triaged", reviewers=(reviewers.get(glance.person, glance.person),))
+        return record.model_copy(update={"review": review})
+    return record.model_copy(update={"review": Review()}) if record.review.status == "triaged" else record
+
+
+def _decided(record: Record, decision: Decision, votes: dict[str, int], people: tuple[str, ...]) -> Record:
     """Return the record as the answers leave it."""
-    if decision is None:
-        return record
     review = Review(status=decision.status, votes=votes, agreement=decision.agreement, reviewers=people)
     update: dict[str, Any] = {"review": review}
     if decision.counts is not None and decision.size is not None and record.mask is not None and not _same(record.mask, decision):

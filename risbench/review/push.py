@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from risbench.review.projects import Pusher, ensure_project
 from risbench.review.pull import pull_all
 from risbench.review.risk import risks
 from risbench.review.studio import Studio
+from risbench.review.triage import read_glances
 
 _UNDECIDED: Final = ("unreviewed", "triaged")
 
@@ -86,7 +88,7 @@ def _check(policy: Policy) -> None:
 
 
 def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy) -> list[Item]:
-    risk = risks(list(records.values()))
+    risk, glances = risks(list(records.values())), read_glances(desk)
     open_, gold, spoilt = [], [], {}
     for name, record in records.items():
         if record.mask is None:
@@ -98,7 +100,12 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             if (wrong := spoil(mask, name)) is not None:
                 spoilt[name] = mask_digest(wrong)
         elif not record.problems and record.expression is not None and record.review.status in _UNDECIDED:
-            open_.append(shown)
+            glance = glances.get(name)
+            seen = glance is not None and glance.mask == shown.mask
+            if not seen:
+                open_.append(shown)
+            elif glance is not None and glance.doubted:
+                open_.append(replace(shown, risk=1.0))  # somebody saw at a glance that it is wrong
     if not open_ and not before:
         raise InputError(f"{desk.workspace.root}: nothing to review: no undecided record has a mask; run `risbench refine-masks` first")
     answers = read_answers(desk)

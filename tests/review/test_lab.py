@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from risbench.export.validate import validate
 from risbench.formats.brush import decode_brush, encode_brush
 from risbench.refine import refine_masks
 from risbench.review.adjudicate import adjudicate
+from risbench.review.answers import read_answers
 from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Item, Policy
@@ -263,3 +265,31 @@ def test_a_person_is_who_their_card_says(lab: Lab) -> None:
     assert isinstance(crew["ana"], Person)
     assert crew["ana"].login != crew["ben"].login
     assert "ana" not in crew["ana"].login
+
+
+def test_many_at_once_lose_no_acknowledged_work(lab: Lab) -> None:
+    """Eight people for a while; benchmarks/review_server.py has fifty for two minutes."""
+    workspace = lab()
+    crew = people(workspace, *(f"p{index}" for index in range(8)))
+    push(workspace=workspace, policy=Policy(overlap=1.0, gold=0), quiet=True)
+    acknowledged: dict[str, list[int]] = {name: [] for name in crew}
+
+    def work(name: str) -> None:
+        for _ in range(6):
+            task = crew[name].next()
+            if task is None:
+                return
+            try:
+                acknowledged[name].append(crew[name].answer(task, ACCEPT))
+            except AssertionError:
+                continue  # a call that SQLite was too busy for is not acknowledged
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in crew]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        pull(workspace=workspace, quiet=True)  # people are pulled while they work
+    pull(workspace=workspace, quiet=True)
+    kept = {(answer.annotator, answer.annotation) for answer in read_answers(Desk(Workspace.open(workspace)))}
+    assert kept >= {(name, number) for name, numbers in acknowledged.items() for number in numbers}
+    assert sum(map(len, acknowledged.values())) >= 24

@@ -1,0 +1,245 @@
+"""`risbench review triage`: masks of low risk, twenty on a screen; those not clicked are accepted together, the others go to the editor.
+
+A triaged mask is not a verified one: its status is kept apart, and only training scenes are triaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from risbench.core.errors import InputError, OptionError, printable
+from risbench.core.imagery import read_raster
+from risbench.core.masks import mask_of
+from risbench.core.record import Record
+from risbench.core.storage import digest_of
+from risbench.core.workspace import Workspace, read_records
+from risbench.review.desk import Desk
+from risbench.review.gold import known_answer, mask_digest
+from risbench.review.risk import risks
+from risbench.review.web import need_web, serving
+
+TILES: Final = 20
+_TILE_PX: Final = 260
+_MASK_INK: Final = (0, 184, 217)
+_BOX_INK: Final = (224, 64, 154)
+
+
+@contextlib.contextmanager
+def triaging(
+    person: str, *, split: Path | str, share: float = 0.3, workspace: Path | str = ".", host: str = "127.0.0.1", port: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Hold the triage page for the time of a `with`; yield its address and how much there is.
+
+    Raises:
+        OptionError: an option's value cannot be used.
+        InputError: there is no such person or split list, or nothing is left to look at.
+        EnvironmentLacks: the review extra is not installed.
+    """
+    need_web()
+    from risbench.review.triage_app import application
+
+    triage, secret = Triage(Desk(Workspace.open(workspace)), person, Path(split), share), secrets.token_urlsafe(12)
+    masks = sum(map(len, triage.sheets))
+    with serving(application(triage, secret), host, port) as url:
+        yield {"url": f"{url}/{secret}/", "masks": masks, "sheets": len(triage.sheets)}
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One mask as somebody saw it on a sheet: taken with the rest, or doubted."""
+
+    record: str
+    mask: str
+    person: str
+    sheet: str
+    doubted: bool
+    seconds: float
+
+
+def read_glances(desk: Desk) -> dict[str, Glance]:
+    """Return the newest glance at every record.
+
+    Raises:
+        InputError: the file is damaged elsewhere than in a last line that was cut off.
+    """
+    path = desk.root / "triage.jsonl"
+    found: dict[str, Glance] = {}
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    for number, line in enumerate(lines[:-1], 1):  # what does not end with a newline was cut off by a kill
+        try:
+            glance = Glance(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
+        found[glance.record] = glance
+    return found
+
+
+def training_scenes(split: Path) -> set[str]:
+    """Return the training scenes of a frozen split list (`split.csv` of a release, or a list in manifests/splits).
+
+    Raises:
+        InputError: it is none, or has no training scene.
+    """
+    try:
+        rows = list(csv.DictReader(line for line in split.read_text(encoding="utf-8").splitlines() if not line.startswith("#")))
+        scenes = {row["scene"] for row in rows if row["split"] == "train"}
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"--split {split}: is no frozen split list with columns scene and split ({type(error).__name__})") from None
+    if not scenes:
+        raise InputError(f"--split {split}: has no training scene")
+    return scenes
+
+
+class Triage:
+    """The sheets of one sitting. A sheet that was answered is stored at once and never comes again."""
+
+    def __init__(self, desk: Desk, person: str, split: Path, share: float) -> None:
+        """Choose the share of lowest risk among undecided masks of training scenes that nobody has been given yet.
+
+        Raises:
+            OptionError: the share lies out of bounds.
+            InputError: there is no such person or split list, or nothing is left to look at.
+        """
+        if not 0 < share <= 1:
+            raise OptionError(f"--share {share}: must lie between 0 and 1")
+        desk.change_annotator(person)
+        self._desk, self._person, self._lock = desk, person, threading.Lock()
+        records = list(read_records(desk.workspace.latest()))
+        self._records = {record.id: record for record in records}
+        self._digests: dict[str, str] = {}
+        chosen = self._chosen(records, training_scenes(split), share)
+        if not chosen:
+            raise InputError(
+                f"{desk.workspace.root}: nothing to triage: no undecided mask of a training scene is left that is not out already"
+            )
+        self.sheets = [chosen[start : start + TILES] for start in range(0, len(chosen), TILES)]
+
+    def _chosen(self, records: Sequence[Record], scenes: set[str], share: float) -> list[str]:
+        out = {item.record for item in self._desk.queue() if not item.withdrawn}
+        risk, glances = risks(records), read_glances(self._desk)
+        able = []
+        for record in records:
+            wanted = record.mask is not None and not record.problems and record.expression is not None
+            if not wanted or record.review.status not in ("unreviewed", "triaged") or known_answer(record) or record.id in out:
+                continue
+            if record.image.scene in scenes:
+                able.append(record)
+        able.sort(key=lambda record: (risk[record.id], record.id))
+        lowest = able[: round(share * len(able))]
+        for record in lowest:
+            assert record.mask is not None, "chosen above"
+            self._digests[record.id] = mask_digest(mask_of(record.mask))
+        fresh = [record for record in lowest if not ((seen := glances.get(record.id)) and seen.mask == self._digests[record.id])]
+        # like stands beside like: a wrong one shows
+        return [record.id for record in sorted(fresh, key=lambda record: (record.category.name, risk[record.id], record.id))]
+
+    def sheet_id(self, names: Sequence[str]) -> str:
+        """Return what a sheet is called: other masks make another sheet."""
+        return digest_of([[name, self._digests[name]] for name in names])[:16]
+
+    def next(self) -> dict[str, Any]:
+        """Return the first sheet that is not answered, as the page wants it."""
+        if not self.sheets:
+            return {"id": "", "left": 0, "tiles": []}
+        names = self.sheets[0]
+        texts = [record.expression.text if (record := self._records[name]).expression else "" for name in names]
+        tiles = [{"number": number, "text": text} for number, text in enumerate(texts)]
+        return {"id": self.sheet_id(names), "left": len(self.sheets), "tiles": tiles}
+
+    def answer(self, sheet: str, doubted: Sequence[int], seconds: float) -> None:
+        """Store what somebody made of a sheet; the same answer sent twice is stored once.
+
+        Raises:
+            InputError: it is not the sheet on the screen, or names tiles that it does not have.
+        """
+        with self._lock:
+            names = self.sheets[0] if self.sheets else []
+            if not names or sheet != self.sheet_id(names):
+                raise InputError(f"sheet {printable(sheet)}: is not the one on the screen; load the page again")
+            if not all(type(number) is int and 0 <= number < len(names) for number in doubted):
+                raise InputError(f"doubted = {printable(doubted)}: must be numbers of tiles, 0 to {len(names) - 1}")
+            each = round(min(max(float(seconds), 0.0), 3600.0) / len(names), 3)
+            lines = [
+                json.dumps(
+                    {
+                        "record": name,
+                        "mask": self._digests[name],
+                        "person": self._person,
+                        "sheet": sheet,
+                        "doubted": k in doubted,
+                        "seconds": each,
+                    },
+                    sort_keys=True,
+                )
+                for k, name in enumerate(names)
+            ]
+            _append(self._desk.root / "triage.jsonl", lines)
+            self.sheets.pop(0)
+
+    def tile(self, number: int) -> bytes:
+        """Return the picture of a tile of the sheet on the screen, as JPEG.
+
+        Raises:
+            InputError: the sheet has no such tile.
+        """
+        names = self.sheets[0] if self.sheets else []
+        if not 0 <= number < len(names):
+            raise InputError(f"tile {number}: the sheet has {len(names)}")
+        return _picture(self._desk.workspace, self._records[names[number]])
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """Add whole lines; a line that a kill cut off is ended first, so that it spoils no other."""
+    with open(path, "a+b") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                cut = path.read_bytes()
+                file.truncate(cut.rfind(b"\n") + 1)
+        file.write(("\n".join(lines) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _picture(workspace: Workspace, record: Record) -> bytes:
+    """Return a square view of a record: its box pink, its mask outlined and faintly filled, with as much around it."""
+    import cv2
+
+    assert record.mask is not None, "only masks are triaged"
+    with open(workspace.image_path(record), "rb") as file:
+        pixels = read_raster(file, record.image.path).pixels
+    mask = mask_of(record.mask).astype(np.uint8)
+    low = np.min([target.box[:2] for target in record.targets], axis=0)
+    high = np.max([target.box[2:] for target in record.targets], axis=0)
+    half = max(24.0, float((high - low).max())) * 0.9
+    scale = _TILE_PX / (2 * half)
+    x, y = (low + high) / 2
+    place = np.array([[scale, 0, _TILE_PX / 2 - scale * x], [0, scale, _TILE_PX / 2 - scale * y]])
+    size = (_TILE_PX, _TILE_PX)
+    view = cv2.warpAffine(pixels, place, size, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR, borderValue=(40, 40, 40))
+    large = cv2.warpAffine(mask * 255, place, size, flags=cv2.INTER_LINEAR) > 127
+    shown = view.astype(np.float32)
+    shown[large] = 0.75 * shown[large] + 0.25 * np.array(_MASK_INK, dtype=np.float32)
+    canvas = np.ascontiguousarray(shown.round().astype(np.uint8))
+    rims = cv2.findContours(large.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(canvas, rims, -1, _MASK_INK, 1, cv2.LINE_AA)
+    for target in record.targets:
+        corners = (np.array(target.box).reshape(2, 2) * scale + place[:, 2]).round().astype(int)
+        cv2.rectangle(canvas, tuple(corners[0].tolist()), tuple(corners[1].tolist()), _BOX_INK, 1, cv2.LINE_AA)
+    out = io.BytesIO()
+    Image.fromarray(canvas).save(out, format="JPEG", quality=90)
+    return out.getvalue()

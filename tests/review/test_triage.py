@@ -1,0 +1,109 @@
+"""Twenty masks on a screen: the page in a real browser, and what becomes of what was clicked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import sync_playwright
+
+from risbench.core.errors import InputError, OptionError
+from risbench.core.workspace import REVIEW, Workspace, read_records
+from risbench.export import export
+from risbench.refine import refine_masks
+from risbench.review.consensus import consensus
+from risbench.review.desk import Annotator, Desk
+from risbench.review.plan import Policy
+from risbench.review.push import push
+from risbench.review.triage import read_glances, triaging
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.xdist_group("label_studio")
+
+
+@pytest.fixture
+def workspace(host: Path, tmp_path: Path) -> Path:
+    """A workspace with one person and no server, and a split list of all its scenes."""
+    shutil.copytree(host, tmp_path / "w", ignore=shutil.ignore_patterns("review", ".lock"))
+    desk = Desk(Workspace.open(tmp_path / "w"))
+    desk.save_annotators([Annotator("ana", "a@annotators.risbench.invalid")])
+    scenes = sorted({record.image.scene for record in read_records(Workspace.open(tmp_path / "w").latest())})
+    rows = [f"{scene},{'test' if index < 2 else 'train'}" for index, scene in enumerate(scenes)]
+    (tmp_path / "split.csv").write_text("scene,split\n" + "\n".join(rows) + "\n")
+    return tmp_path / "w"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (.ci/run installs Debian's)")
+def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_path: Path) -> None:
+    with triaging("ana", split=tmp_path / "split.csv", share=1.0, workspace=workspace) as found, sync_playwright() as driver:
+        assert requests.get(found["url"].rsplit("/", 2)[0] + "/", timeout=10).status_code == 404
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 1366, "height": 768}).new_page()
+        page.goto(found["url"])
+        page.wait_for_function("document.images.length === 20 && [...document.images].every(i => i.complete && i.naturalWidth === 260)")
+        assert page.evaluate("document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth")
+        page.locator("figure").nth(3).click()
+        page.locator("figure").nth(7).click()
+        page.locator("figure").nth(7).click()  # thought better of it
+        page.screenshot(path=tmp_path / "sheet.png")
+        before = page.locator("#count").inner_text()
+        page.keyboard.press("Enter")
+        page.wait_for_function("before => document.getElementById('count').innerText !== before", arg=before)
+        browser.close()
+    glances = read_glances(Desk(Workspace.open(workspace)))
+    assert len(glances) == 20
+    doubted = [glance.record for glance in glances.values() if glance.doubted]
+    assert doubted == [list(glances)[3]]
+    with triaging("ana", split=tmp_path / "split.csv", share=1.0, workspace=workspace) as again:
+        assert again["masks"] == found["masks"] - 20  # a sheet that was answered never comes again
+    result = consensus(workspace=workspace, quiet=True)
+    assert result["status"]["triaged"] == 19
+    records = {record.id: record for record in read_records(workspace / REVIEW)}
+    test = {line.split(",")[0] for line in (tmp_path / "split.csv").read_text().splitlines() if line.endswith("test")}
+    assert not any(record.image.scene in test for record in records.values() if record.review.status == "triaged")
+    # what passed is not given out, what was doubted comes first
+    out = push(workspace=workspace, policy=Policy(overlap=0, gold=0), dry_run=True, quiet=True)
+    assert out["planned"] == sum(bool(record.mask) and not record.problems for record in records.values()) - 19
+    first = push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), dry_run=True, quiet=True)
+    assert first["planned"] == 1
+    # a release learns from them, and does not measure with them
+    shutil.copy(tmp_path / "split.csv", tmp_path / "frozen.csv")
+    released = export(workspace=workspace, split=str(tmp_path / "frozen.csv"), quiet=True)
+    assert (released["triplets"], released["splits"]["train"]["triplets"]) == (19, 19)
+    (tmp_path / "frozen.csv").write_text((tmp_path / "split.csv").read_text().replace("train", "val"))
+    with pytest.raises(InputError):
+        export(workspace=workspace, split=str(tmp_path / "frozen.csv"), name="second", quiet=True)
+    # another round's masks have not been seen by anybody
+    refine_masks(workspace=workspace, engine="box", quiet=True)
+    assert "triaged" not in consensus(workspace=workspace, quiet=True)["status"]
+
+
+def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(workspace: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.csv"
+    with triaging("ana", split=split, share=1.0, workspace=workspace) as found:
+        sheet = requests.get(found["url"] + "next", timeout=10).json()
+        for body, code in (
+            ({"sheet": "other", "doubted": [], "seconds": 1}, 409),
+            ({"sheet": sheet["id"], "doubted": [99], "seconds": 1}, 409),
+            ({"sheet": sheet["id"], "doubted": "all", "seconds": 1}, 422),
+            ({"sheet": sheet["id"], "doubted": [0], "seconds": 30}, 200),
+            ({"sheet": sheet["id"], "doubted": [0], "seconds": 30}, 409),
+        ):
+            assert requests.post(found["url"] + "done", json=body, timeout=10).status_code == code
+        path = workspace / "review" / "triage.jsonl"
+        path.write_bytes(path.read_bytes()[:-25])
+        assert len(read_glances(Desk(Workspace.open(workspace)))) == 19
+        other = requests.get(found["url"] + "next", timeout=10).json()
+        body = {"sheet": other["id"], "doubted": [], "seconds": 1}
+        assert requests.post(found["url"] + "done", json=body, timeout=10).status_code == 200
+        assert len(read_glances(Desk(Workspace.open(workspace)))) == 19 + len(other["tiles"])
+    for options, error, said in (
+        ({"share": 0.0}, OptionError, "--share 0.0: must lie between 0 and 1"),
+        ({"split": tmp_path / "none.csv"}, InputError, "is no frozen split list"),
+        ({"person": "zoe"}, InputError, "annotator zoe: is not known here"),
+    ):
+        words = {"person": "ana", "split": split, "workspace": workspace, **options}
+        with pytest.raises(error, match=said), triaging(**words):
+            pass
