@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from risbench.core.errors import InputError, OptionError, printable
@@ -33,6 +34,7 @@ from risbench.review.web import need_web, serving
 
 TILES: Final = 20
 _TILE_PX: Final = 260
+_INSET_PX: Final = 52
 _MASK_INK: Final = (0, 184, 217)
 _BOX_INK: Final = (224, 64, 154)
 
@@ -215,6 +217,19 @@ def _append(path: Path, lines: Sequence[str]) -> None:
         os.fsync(file.fileno())
 
 
+def _locate(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[np.float64], width: int, height: int) -> None:
+    """Draw where in the image the object lies, small in the corner: many sentences speak of it."""
+    import cv2
+
+    scale = _INSET_PX / max(width, height)
+    right, bottom = round(width * scale), round(height * scale)
+    corner = np.array([_TILE_PX - right - 4, _TILE_PX - bottom - 4])
+    canvas[corner[1] : corner[1] + bottom, corner[0] : corner[0] + right] = 255
+    cv2.rectangle(canvas, tuple((corner - 1).tolist()), tuple((corner + (right, bottom)).tolist()), (60, 60, 60), 1)
+    first, second = ((corner + np.array(place) * scale).round().astype(int) for place in (low, high))
+    cv2.rectangle(canvas, tuple(first.tolist()), tuple(np.maximum(second, first + 2).tolist()), _BOX_INK, -1)
+
+
 def _picture(workspace: Workspace, record: Record) -> bytes:
     """Return a square view of a record: its box pink, its mask outlined and faintly filled, with as much around it."""
     import cv2
@@ -240,6 +255,7 @@ def _picture(workspace: Workspace, record: Record) -> bytes:
     for target in record.targets:
         corners = (np.array(target.box).reshape(2, 2) * scale + place[:, 2]).round().astype(int)
         cv2.rectangle(canvas, tuple(corners[0].tolist()), tuple(corners[1].tolist()), _BOX_INK, 1, cv2.LINE_AA)
+    _locate(canvas, low, high, record.image.width, record.image.height)
     out = io.BytesIO()
     Image.fromarray(canvas).save(out, format="JPEG", quality=90)
     return out.getvalue()
