@@ -2,9 +2,10 @@
 
     python benchmarks/data_engine_loop.py [--rounds 4] [--steps N] [--arms risk,random]
 
-NWPU VHR-10's rows, base: the built-in model. A simulated annotator accepts a mask whose IoU with the truth is .8 or more (5 s) and else draws
-the truth (34 s); rows that are linked to no true mask are rejected and not counted. Every round gives out the same share of the records,
-trains the adapter on what was verified, and makes new masks for the rest. Without the loop, the first masks are all that people see.
+NWPU VHR-10's rows, base: the built-in model. A simulated annotator accepts a mask whose IoU with the truth is .8 or more (5 s) and
+else draws the truth (34 s); rows that are linked to no true mask are rejected and not counted. Every round gives out the same share
+of the records, trains the adapter on what was verified, and makes new masks for the rest. Without the loop, the first masks are all
+that people see.
 """
 
 from __future__ import annotations

@@ -22,7 +22,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port; that of last time, or 8080, or any free one when left out.")] = None,
     public_url: Annotated[str | None, typer.Option(help="The address that annotators use, such as https://label.lab.org.")] = None,
-    postgres: Annotated[str | None, typer.Option(help="postgresql://user:password@host:port/name instead of a SQLite file.")] = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(help="postgresql://user@host:port/name instead of a SQLite file; with a password rather in $RISBENCH_POSTGRES."),
+    ] = None,
     environment: Annotated[
         Path | None, typer.Option(help="The server's Python environment; made where it is missing. $RISBENCH_LABEL_STUDIO_ENV.")
     ] = None,
@@ -99,6 +102,9 @@ def push(
     overlap_by: Annotated[str, typer.Option(help="Which: share (drawn by hash) or risk (the riskiest).")] = "share",
     gold: Annotated[float, typer.Option(help="Known answers among everyone's tasks, half of them with a wrong mask.")] = 0.03,
     qualification: Annotated[int, typer.Option(help="Known answers that a newcomer meets before anything else.")] = 0,
+    trust_source: Annotated[
+        bool, typer.Option("--trust-source", help="Masks that the source brought are known answers: gold, and not asked about.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go out and how long it would take; send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before work is queued.")] = False,
     json_: JsonOption = False,
@@ -110,11 +116,11 @@ def push(
     from risbench.review.plan import Policy
     from risbench.review.push import push as run
 
-    policy = Policy(count, overlap, overlap_by, gold, qualification)  # type: ignore[arg-type]
-    if dry_run or (not yes and not json_ and sys.stdin.isatty()):
+    policy = Policy(count, overlap, overlap_by, gold, qualification, trust_source)  # type: ignore[arg-type]
+    if dry_run or not json_:  # the hours come before anything is queued
         planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=json_)
         show(planned, json_, print_push)
-        if dry_run or not typer.confirm("Queue this?", default=True):
+        if dry_run or (not yes and sys.stdin.isatty() and not typer.confirm("Queue this?", default=True)):
             return
     show(run(workspace=workspace, policy=policy, quiet=json_), json_, print_push)
 
@@ -177,13 +183,14 @@ def status(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> No
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where it goes; it is made anew and private.")],
     workspace: WorkspaceOption = Path(),
+    desk_only: Annotated[bool, typer.Option("--desk-only", help="Leave the server's data out, as where they lie in PostgreSQL.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Put desk and server data (SQLite) into one private file; the server may run meanwhile."""
     from risbench.printing_review import print_backup
     from risbench.review.backup import backup as run
 
-    show(run(file, workspace=workspace), json_, print_backup)
+    show(run(file, workspace=workspace, desk_only=desk_only), json_, print_backup)
 
 
 @review_app.command()

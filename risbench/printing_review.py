@@ -11,6 +11,8 @@ def print_serve(result: dict[str, Any]) -> None:
     """Print where the server is."""
     say(f"Label Studio answers at {result['url']}")
     say(f"admin: {result['login']}, password in {result['password_file']}; data in {result['data']}")
+    for warning in result["warnings"]:
+        say(warning)
     say("Ctrl-C ends it")
 
 
@@ -67,6 +69,9 @@ def print_adjudicate(result: dict[str, Any]) -> None:
     """Print what went before the expert."""
     for why, count in result["open"].items():
         say(f"{count:,} open: {why}")
+    for why, count in result["skipped"].items():
+        if count:
+            say(f"{count:,} left out: {why}")
     say(f"{result['tasks']:,} tasks for {result['expert']}: sent {result['sent']:,}, removed {result['removed']:,}")
 
 
@@ -77,6 +82,8 @@ def print_status(result: dict[str, Any]) -> None:
     for name in ("verdicts", "sentences", "to_adjudicate"):
         if result[name]:
             say(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {count:,}" for key, count in result[name].items()))
+    if result["quarantined"]:
+        say(f"{result['quarantined']:,} answers on the server cannot be used: review/quarantine.jsonl")
     found = result["agreement"]
     if found["records"]:
         said = ", ".join(f"{key.replace('_', ' ')} {found[key]}" for key in ("iou", "boundary_iou", "pixel_alpha", "verdict_alpha"))

@@ -5,7 +5,6 @@ The API's way of making users leaves them without an organisation, and they cann
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import requests
 
 from risbench.core.errors import InputError, OptionError, TryAgainLater, printable
 from risbench.core.workspace import Workspace
-from risbench.review.desk import Annotator, Desk, write_private
+from risbench.review.desk import Annotator, Desk, pseudonym, write_private
 from risbench.review.studio import Studio
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -66,11 +65,6 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
         desk.change_annotator(name, paused=paused)
     said = f"{name} gets no new work; `risbench review reassign {name} OTHER` moves what they have" if paused else f"{name} gets work again"
     return {"added": [], "annotators": [person.name for person in desk.annotators()], "said": said}
-
-
-def pseudonym(desk: Desk, name: str) -> str:
-    """Return what a person is called in records and on the server."""
-    return "a-" + hashlib.sha256(desk.secret() + name.encode()).hexdigest()[:8]
 
 
 def _sign_up(desk: Desk, studio: Studio, email: str, password: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from risbench.core.errors import InputError
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import Record
@@ -30,7 +29,8 @@ from risbench.review.studio import Studio
 def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
     """Put every record that the answers leave open before an expert, in a project of its own; withdraw what is decided meanwhile.
 
-    At most four candidates are shown, those that most people gave first. The same call goes on after any failure.
+    At most four candidates are shown, those that most people gave first. What this expert answered before, or another expert has, is left
+    out and counted. The same call goes on after any failure.
 
     Raises:
         InputError: there is no such person, or their project was deleted or changed on the server.
@@ -43,10 +43,10 @@ def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False)
         records = {record.id: record for record in read_records(desk.workspace.latest())}
         answers = answers_by_record(desk)
         open_ = {name: why for name, why in _open(desk).items() if name in records}
-        own = sorted(name for name in open_ if any(answer.annotator == expert for answer in answers[name]))
-        if own:
-            first = f"{len(own)} of the open records before, such as {own[0]}"
-            raise InputError(f"annotator {expert}: answered {first}; an expert decides on others' work only")
+        others = {item.record for item in desk.queue() if item.kind == "expert" and not item.withdrawn and item.annotator != expert}
+        own = {name for name in open_ if any(answer.annotator == expert for answer in answers[name])}
+        skipped = {"answered by this expert before": len(own), "before another expert": len(open_.keys() & others - own)}
+        open_ = {name: why for name, why in open_.items() if name not in own | others}
         items = _planned(desk, expert, open_, records, answers)
         desk.save_queue(items)
         answered = {answer.key for answer in read_answers(desk)}
@@ -59,7 +59,7 @@ def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False)
             counts = Pusher(
                 desk, studio, project, lambda item: expert_task(records[item.record], answers[item.record], item.key), progress
             ).bring(wanted, answered)
-    return {"expert": expert, "open": dict(sorted(Counter(open_.values()).items())), **counts, "state": "pushed"}
+    return {"expert": expert, "open": dict(sorted(Counter(open_.values()).items())), "skipped": skipped, **counts, "state": "pushed"}
 
 
 def _open(desk: Desk) -> dict[str, str]:
@@ -79,7 +79,7 @@ def _planned(
         wanted[key] = Item(key, name, "", expert, "expert", mask.round if mask else 0, round(risk, 6))
     kept = []
     for item in desk.queue():
-        stale = item.kind == "expert" and item.key not in answered and item.key not in wanted
+        stale = item.kind == "expert" and item.annotator == expert and item.key not in answered and item.key not in wanted
         kept.append(
             replace(item, withdrawn=True) if stale else replace(wanted.pop(item.key, item), withdrawn=False) if item.key in wanted else item
         )

@@ -103,7 +103,7 @@ def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[st
         raise Refusal("no_verdict", "verdict", None, f"one of {', '.join(VERDICTS)} is wanted")
     # what is left of a rejected mask means nothing
     mask = np.zeros(shown.shape, dtype=bool) if verdict == "reject" else _mask(result, shown.shape)
-    if verdict != "reject" and not mask.any():
+    if verdict in ("accept", "fix") and not mask.any():
         raise Refusal("mask_empty", "mask", 0, f"the verdict is {verdict}, and then a mask has at least one pixel")
     counts = encode_rle(mask)[1] if mask.any() else None
     lead = row.get("lead_time")
@@ -132,13 +132,16 @@ def read_expert(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[str, A
         raise Refusal("no_verdict", "final", None, f"one of {', '.join(FINALS)} is wanted")
     candidates = [item for item in result if item.get("from_name") == "candidates"]
     if final in CANDIDATES:
-        chosen = [item for item in candidates if (item.get("value") or {}).get("brushlabels") == [final]]
+        values = [(item, item.get("value")) for item in candidates]
+        chosen = [item for item, value in values if isinstance(value, dict) and value.get("brushlabels") == [final]]
     else:
         chosen = [item for item in result if item not in candidates]
     choices = [{"from_name": "verdict", "value": {"choices": ["reject" if final == "reject" else "fix"]}}]
     choices += [item for item in result if item.get("from_name") in ("sentence", "better")]
     regions = [item for item in chosen if str(item.get("type")).endswith("labels")]
-    return read_annotation({"result": [*choices, *regions], "lead_time": row.get("lead_time")}, shown)
+    found = read_annotation({"result": [*choices, *regions], "lead_time": row.get("lead_time")}, shown)
+    # an expert who says nothing of the sentence leaves it to the others
+    return {**found, "sentence": _choice(result, "sentence", SENTENCES) or ""}
 
 
 def _choice(result: list[dict[str, Any]], name: str, known: tuple[str, ...]) -> Any:
@@ -194,7 +197,7 @@ def _corners(kind: str, value: Mapping[str, Any], height: int, width: int) -> ND
             turn = np.deg2rad(float(value.get("rotation", 0)))
             square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (wide * width, high * height)
             corners = square @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + (x * width, y * height)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Refusal("shape_damaged", kind, printable(str(dict(value)), 80), "corners in percents are wanted") from None
     if len(corners) < 3 or not np.isfinite(corners).all() or np.abs(corners).max() > 10 * max(height, width):
         raise Refusal("shape_damaged", kind, len(corners), "three or more finite corners on the image are wanted")

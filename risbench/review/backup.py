@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -21,20 +22,25 @@ from risbench.review.server import DATABASE
 
 _MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
+_LARGEST_BYTES: Final = 64 << 30
 # Of the server's folder: its database, its secret key, what was uploaded. Logs and temporary files stay behind.
 _SERVER_KEPT: Final = (".env", "media")
 
 
-def backup(file: Path | str, *, workspace: Path | str = ".") -> dict[str, Any]:
+def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = False) -> dict[str, Any]:
     """Write desk and server data into a zip that only its owner can read; the server may run meanwhile.
 
     Raises:
-        InputError: the file exists already, or the server's data lie in PostgreSQL (use pg_dump beside this for them).
+        InputError: the file exists already, or the server's data lie elsewhere and it is not `desk_only`.
         EnvironmentLacks: the disk is full.
     """
     desk, target = Desk(Workspace.open(workspace)), Path(file)
     if target.exists():
         raise InputError(f"{target}: exists already; a backup replaces nothing")
+    kind = desk.connection().get("database", "sqlite")
+    if kind != "sqlite" and not desk_only:
+        where = "in PostgreSQL: pg_dump them" if kind == "postgres" else "on a server that somebody else runs: ask them"
+        raise InputError(f"{desk.root}: the server's data lie {where}, and add --desk-only for the rest")
     temporary = target.with_name(f".tmp.{target.name}")
     with desk.workspace.lock("review backup"), tempfile.TemporaryDirectory(dir=desk.root) as scratch:
         try:
@@ -92,7 +98,11 @@ def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = Fa
             raise InputError(f"{target}: there is a desk already; --replace moves it aside")
         fresh = target.with_name(f".tmp.{DESK}")
         shutil.rmtree(fresh, ignore_errors=True)
-        count = _unpack(source, fresh)
+        try:
+            count = _unpack(source, fresh)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)  # it holds secrets
+            raise
         aside = None
         if target.exists():
             aside = next(path for number in range(1, 10_000) if not (path := target.with_name(f"{DESK}.before-restore-{number}")).exists())
@@ -110,6 +120,8 @@ def _unpack(source: Path, folder: Path) -> int:
             if manifest.get("format") != _FORMAT:
                 raise InputError(f"{source}: a backup of format {manifest.get('format')}; this risbench reads {_FORMAT}")
             folder.mkdir(mode=0o700)
+            if (total := sum(entry.file_size for entry in archive.infolist())) > _LARGEST_BYTES:
+                raise InputError(f"{source}: unpacks to {total:,} bytes; {_LARGEST_BYTES:,} are believed at most")
             for name, digest in manifest["files"].items():
                 path = PurePosixPath(name)
                 if path.is_absolute() or ".." in path.parts or "\\" in name:
@@ -123,6 +135,6 @@ def _unpack(source: Path, folder: Path) -> int:
                     os.fsync(out.fileno())
     except FileNotFoundError:
         raise InputError(f"{source}: there is no such file") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{source}: is no backup, or a damaged one ({type(error).__name__}: {error})") from None
     return len(manifest["files"])

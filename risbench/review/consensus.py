@@ -18,11 +18,10 @@ from risbench.core.errors import InputError
 from risbench.core.masks import decode_rle, encode_rle, mask_of
 from risbench.core.record import Expression, Mask, Record, Review, ReviewStatus
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
-from risbench.core.workspace import REVIEW, Workspace, read_records
-from risbench.review.accounts import pseudonym
+from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
 from risbench.review.agreement import agreement_wanted, mask_agreement
 from risbench.review.answers import Answer, read_answers
-from risbench.review.desk import Desk
+from risbench.review.desk import Desk, pseudonym
 from risbench.review.gold import mask_digest
 from risbench.review.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.staple import majority, staple
@@ -49,13 +48,16 @@ class Decision:
 def decide(answers: Sequence[Answer], expert: Answer | None = None, opinions_to_come: int = 0) -> Decision:
     """Return the decision of one record's answers (one a person, none of them to gold).
 
-    An expert's word ends everything. `opinions_to_come` counts items that are out and unanswered: where an answer is unsure or two
-    disagree, they are waited for.
+    An expert's word ends everything; of the sentence only if it says one. `opinions_to_come` counts items that are out and unanswered: a
+    lone answer waits for them, and so does one that is unsure.
     """
     if expert is not None:
+        said, reworded = _sentence(answers) if answers else (None, "")
+        sentence = expert.sentence or said
+        better = expert.better or (reworded if sentence == said else "")
         if expert.verdict == "reject":
-            return Decision("rejected", sentence=expert.sentence, better=expert.better)
-        return Decision("adjudicated", expert.size, expert.counts, _agreement(answers), expert.sentence, expert.better)
+            return Decision("rejected", sentence=sentence, better=better)
+        return Decision("adjudicated", expert.size, expert.counts, _agreement(answers), sentence, better)
     ordered = sorted(answers, key=lambda answer: (answer.verdict, answer.counts or "", answer.sentence, answer.better, answer.annotator))
     if not ordered:
         return Decision()
@@ -110,7 +112,7 @@ def _sentence(answers: Sequence[Answer]) -> tuple[str | None, str]:
     verdict, count = min(votes.items(), key=lambda pair: (-pair[1], pair[0]))
     if 2 * count <= len(answers) and len(votes) > 1:
         return None, ""
-    words = Counter(answer.better for answer in answers if answer.better)
+    words = Counter(answer.better for answer in answers if answer.better and answer.sentence == verdict)
     return verdict, min(words, key=lambda text: (-words[text], text)) if words else ""
 
 
@@ -125,22 +127,23 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review consensus"):
         source = _source(desk.workspace)
-        records = list(read_records(source))
+        records = _undecided(desk.workspace, list(read_records(source)))
         decisions = decisions_of(desk)
+        reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
+        votes = _votes(desk, reviewers)
         plan = {
             "command": "review consensus",
             "options": {},
             "inputs": {
                 "records": digest_of([record.to_line() for record in records]),
                 "decisions": digest_of({name: repr(decision) for name, decision in sorted(decisions.items())}),
+                "votes": digest_of({name: repr(vote) for name, vote in sorted(votes.items())}),
                 "triage": digest_of({name: repr(glance) for name, glance in sorted(read_glances(desk).items())}),
             },
             "versions": versions(),
         }
         run = StageRun(desk.workspace.stage(REVIEW), plan)
         before = run.finished()
-        reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
-        votes = _votes(desk, reviewers)
         glances = read_glances(desk)
         decided = []
         for record in records:
@@ -170,6 +173,19 @@ def _source(workspace: Workspace) -> Path:
     if not rounds:
         raise InputError(f"{workspace.root}: nothing is refined; run `risbench refine-masks` first")
     return rounds[-1]
+
+
+def _undecided(workspace: Workspace, records: Sequence[Record]) -> list[Record]:
+    """Return the records as they were before anybody decided on them, so that a decision that was taken back leaves nothing behind."""
+    decided = {record.id for record in records if record.review.status not in ("unreviewed", "triaged")}
+    before: dict[str, Record] = {}
+    for folder in [*reversed(workspace.finished_rounds()), workspace.stage(INGEST)]:
+        if not decided - before.keys():
+            break
+        for record in read_records(folder):
+            if record.id in decided and record.id not in before and record.review.status in ("unreviewed", "triaged"):
+                before[record.id] = record
+    return [before.get(record.id, record) for record in records]
 
 
 def decisions_of(desk: Desk) -> dict[str, Decision]:
@@ -207,10 +223,11 @@ def _one_each(answers: Sequence[Answer], by: Literal["annotator", "record"] = "a
 def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str, int], tuple[str, ...]]]:
     """Return of every record how often each verdict was given, and by whom."""
     kinds = {item.key: item.kind for item in desk.queue()}
-    given: dict[str, list[Answer]] = defaultdict(list)
+    groups: dict[str, list[Answer]] = defaultdict(list)
     for answer in read_answers(desk):
         if kinds.get(answer.key) in ("task", "second", "expert"):
-            given[answer.record].append(answer)
+            groups[answer.record].append(answer)
+    given = {name: _one_each(group) for name, group in groups.items()}
     return {
         name: (
             dict(sorted(Counter(answer.verdict for answer in group).items())),

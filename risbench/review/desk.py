@@ -12,6 +12,7 @@ server/           Label Studio's own data (0700)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -120,6 +121,11 @@ class Desk:
             return json.loads(path.read_bytes())
         except ValueError as error:
             raise InputError(f"{path}: is damaged ({error}); restore the desk from a backup") from None
+
+
+def pseudonym(desk: Desk, name: str) -> str:
+    """Return what a person is called in records and on the server."""
+    return "a-" + hashlib.sha256(desk.secret() + name.encode()).hexdigest()[:8]
 
 
 def write_private(path: Path, text: str) -> None:

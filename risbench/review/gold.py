@@ -22,12 +22,13 @@ def mask_digest(mask: NDArray[np.bool_]) -> str:
     return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()[:16]
 
 
-def known_answer(record: Record) -> bool:
-    """Return whether a record's mask is beyond doubt: the source's own, an expert's, or that of three who agree."""
+def known_answer(record: Record, *, trust_source: bool = False) -> bool:
+    """Return whether a record's mask is beyond doubt: an expert's, that of three who agree, or the source's own where that is trusted."""
     if record.mask is None or record.problems or record.expression is None or record.expression.is_true is False:
         return False
     agreed = record.review.status == "consensus" and len(record.review.reviewers) >= 3
-    return record.mask.engine == "source" or record.review.status == "adjudicated" or agreed
+    given = trust_source and record.mask.engine == "source" and record.review.status in ("unreviewed", "triaged")
+    return given or record.review.status == "adjudicated" or agreed
 
 
 def spoil(mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_] | None:

@@ -12,10 +12,26 @@ from numpy.typing import NDArray
 from risbench.core.errors import InputError
 from risbench.core.record import Box, Record
 from risbench.formats.brush import encode_brush
+from risbench.review.desk import Annotator, Desk, pseudonym
 
 PAGES: Final = Path(__file__).parents[1] / "annotator_ui"
 VERIFY: Final = "verify.xml"
 ADJUDICATE: Final = "adjudicate.xml"
+
+
+# Of every page: where a person's project of it is noted, and the first word of its title.
+FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide")}
+
+
+def project_title(desk: Desk, person: Annotator, page: str) -> str:
+    """Return what a person's project is called on the server: it is ours only if it is called so."""
+    return f"{FIELDS[page][1]} {pseudonym(desk, person.name)}"
+
+
+def projects_of(desk: Desk, person: Annotator) -> list[tuple[int, str]]:
+    """Return number and title of every project that a person has."""
+    numbers = [(getattr(person, field), project_title(desk, person, page)) for page, (field, _) in FIELDS.items()]
+    return [(number, title) for number, title in numbers if number is not None]
 
 
 def page_config(name: str = VERIFY) -> str:

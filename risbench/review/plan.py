@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 Kind = Literal["task", "second", "gold", "expert"]
 OPINIONS_IF_UNSURE: Final = 3
+# The share of masks that have to be drawn anew, before a workspace has answers to tell.
+SHARE_DRAWN: Final = 0.35
 # What people need for one mask, reading the sentence included (label_studio.md): where a project has no times of its own yet.
 SECONDS: Final[Mapping[str, float]] = {"reject": 5.0, "accept": 5.0, "unsure": 5.0, "fix": 14.0, "redraw": 34.0}
 
@@ -49,7 +51,7 @@ class Policy:
 
     `count`: plan this many of the riskiest records that are not out yet (None: all). `overlap`: this share gets a second opinion, drawn
     by hash or, with `overlap_by` "risk", the riskiest. `gold`: known answers among everyone's tasks. `qualification`: gold items that a
-    newcomer meets first.
+    newcomer meets first. `trust_source`: masks that the source brought are known answers, and are not asked about.
     """
 
     count: int | None = None
@@ -57,6 +59,7 @@ class Policy:
     overlap_by: Literal["share", "risk"] = "share"
     gold: float = 0.03
     qualification: int = 0
+    trust_source: bool = False
 
 
 @dataclass
@@ -221,7 +224,7 @@ def moved(secret: bytes, items: Sequence[Item], answered: set[str], source: str,
     return [*(item for item in kept if item.key not in keys), *given]
 
 
-def projected_hours(items: Iterable[Item], share_fixed: float = 0.35, seconds: Mapping[str, float] = SECONDS) -> float:
+def projected_hours(items: Iterable[Item], share_fixed: float = SHARE_DRAWN, seconds: Mapping[str, float] = SECONDS) -> float:
     """Return the hours that items will take where this share of masks is drawn anew and the rest accepted."""
     count = sum(1 for _ in items)
     return count * (share_fixed * seconds["redraw"] + (1 - share_fixed) * seconds["accept"]) / 3600

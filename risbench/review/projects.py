@@ -13,17 +13,14 @@ from typing import Any, Final
 from risbench.core.errors import InputError, TryAgainLater
 from risbench.core.progress import Progress
 from risbench.core.workspace import Workspace
-from risbench.review.accounts import pseudonym
 from risbench.review.desk import Annotator, Desk
-from risbench.review.page import ADJUDICATE, VERIFY, guidelines, page_config
+from risbench.review.page import FIELDS, VERIFY, guidelines, page_config, project_title
 from risbench.review.plan import Item
 from risbench.review.studio import NotThere, Studio, Task, Unknown
 
 CHUNK: Final = 250
 _TRIES: Final = 8
 _SETTLE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-# Of every page: where a person's project of it is noted, and the first word of its title.
-_FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide")}
 
 
 class Pusher:
@@ -37,7 +34,7 @@ class Pusher:
         counts = {"sent": 0, "removed": 0, "found_twice": 0, "tasks": len(wanted)}
         keys = {item.key for item in wanted}
         for attempt in range(_TRIES):
-            there = self._studio.keys(self._project)
+            there = self._studio.keys(self._project, drafts=True)
             surplus = _surplus(there, keys)
             missing = _missing(there, [item for item in wanted if item.key not in answered])
             if attempt == 0:
@@ -105,10 +102,9 @@ def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VE
     Raises:
         InputError: it was deleted on the server, or its labelling page was changed there.
     """
-    config, field, verb = page_config(page), *_FIELDS[page]
+    config, field, title = page_config(page), FIELDS[page][0], project_title(desk, person, page)
     number: int | None = getattr(person, field)
     if number is None:
-        title = f"{verb} {pseudonym(desk, person.name)}"
         # a run that was cut off after this call and before the next left a project of this title
         known = studio.projects_named(title)
         number = known[0] if known else _make_project(studio, title, config)
@@ -117,10 +113,12 @@ def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VE
         try:
             found = studio.project(number)
         except NotThere:
+            found = {"title": None}
+        if found["title"] != title:
             raise InputError(
                 f"{studio.url}: project {number} of annotator {person.name} is gone from the server; what was pulled is kept. "
                 f"Give them a new one with `risbench review annotators renew {person.name}`"
-            ) from None
+            )
         if _plain(found["label_config"]) != _plain(config):
             raise InputError(
                 f"{studio.url}: project {number} of annotator {person.name}: its labelling page is not annotator_ui/{page} any more; "
@@ -139,19 +137,32 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
         studio, person, said = Studio.of(desk), desk.change_annotator(name), []
-        for page, (field, _) in _FIELDS.items():
+        for page, (field, _) in FIELDS.items():
             number: int | None = getattr(person, field)
             if number is None:
                 continue
             try:
-                studio.project(number)
+                ours = studio.project(number)["title"] == project_title(desk, person, page)
+            except NotThere:
+                ours = False
+            if ours:
                 studio.change("PATCH", f"/api/projects/{number}/", {"label_config": page_config(page)})
                 said.append(f"project {number} of {name} has its labelling page again")
-            except NotThere:
+            else:
+                _set_aside(desk, number)
                 desk.change_annotator(name, **{field: None})
                 said.append(f"project {number} of {name} is gone; the next push makes a new one")
     told = "; ".join(said) or f"{name} has no project yet; `risbench review push` makes it"
     return {"added": [], "annotators": [one.name for one in desk.annotators()], "said": told}
+
+
+def _set_aside(desk: Desk, number: int) -> None:
+    """Keep a lost project's answers under a name that no new project of that number takes."""
+    folder = desk.root / "answers"
+    (folder / f"{number}.cursor.json").unlink(missing_ok=True)
+    if (folder / f"{number}.jsonl").exists():
+        free = next(path for k in range(1, 10_000) if not (path := folder / f"{number}.gone-{k}.jsonl").exists())
+        (folder / f"{number}.jsonl").rename(free)
 
 
 def _plain(config: str) -> str:

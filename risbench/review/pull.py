@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
-from risbench.core.record import Record
+from risbench.core.record import Mask
 from risbench.core.storage import to_json, write_durably
 from risbench.core.workspace import INGEST, Workspace, read_records
 from risbench.review.answers import Answer, answers_in, read_annotation, read_answers, read_expert, write_answers
 from risbench.review.desk import Annotator, Desk
 from risbench.review.gold import mask_digest, spoil
+from risbench.review.page import projects_of
 from risbench.review.plan import Item
 from risbench.review.studio import NotThere, Studio, Task
 
@@ -45,13 +47,18 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     shown = Shown(desk, items)
     counts: Counter[str] = Counter(dict.fromkeys(("new", "changed", "deleted", "unchanged", "quarantined", "not_ours"), 0))
     gone: list[str] = []
-    projects = [
-        (person, number) for person in desk.annotators() for number in (person.project, person.expert_project) if number is not None
-    ]
+    projects = [(person, number, title) for person in desk.annotators() for number, title in projects_of(desk, person)]
+    ids = {user["email"]: user["id"] for user in studio.get("/api/users/")} if projects else {}
     with Progress("review pull", len(projects), quiet=quiet) as progress:
-        for person, number in projects:
+        for person, number, title in projects:
             try:
-                _pull_project(desk, studio, person, number, items, shown, counts)
+                found = studio.project(number)["title"]
+                if found == title:
+                    _pull_project(_Reader(person, ids.get(person.email), items, shown), desk, studio, number, counts)
+                else:
+                    gone.append(
+                        f"{person.name}: project {number} on the server is {printable(found)}, not theirs; their pulled answers are kept"
+                    )
             except NotThere:
                 gone.append(f"{person.name}: project {number} is gone from the server; their pulled answers are kept")
             progress.advance(1)
@@ -61,7 +68,7 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
         "answers": len(answers),
         "by_annotator": dict(sorted(Counter(answer.annotator for answer in answers).items())),
         "warnings": gone,
-        "quarantine": str(desk.root / "quarantine.jsonl") if (desk.root / "quarantine.jsonl").exists() else None,
+        "quarantine": str(desk.root / "quarantine.jsonl") if quarantine_rows(desk) else None,
     }
 
 
@@ -70,19 +77,17 @@ class Shown:
 
     def __init__(self, desk: Desk, items: Mapping[str, Item]) -> None:
         self._workspace, self._items = desk.workspace, items
-        self._stored: dict[tuple[str, int], Record] | None = None
+        self._stored: dict[str, list[Mask]] | None = None
 
     def mask(self, item: Item) -> NDArray[np.bool_]:
-        """Return the mask (height, width) that an item showed.
+        """Return the mask (height, width) that an item showed; of an expert's item any of the record, as its key is of the candidates.
 
         Raises:
             Refusal: no round holds it any more.
         """
         mask = self.unspoilt(item)
-        found = spoil(mask, item.record) if item.wrong else mask
-        if found is None or (item.kind != "expert" and mask_digest(found) != item.mask):  # an expert's key is of the candidates
-            raise Refusal("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
-        return found
+        spoilt = spoil(mask, item.record) if item.wrong else None
+        return mask if spoilt is None else spoilt
 
     def unspoilt(self, item: Item) -> NDArray[np.bool_]:
         """Return the mask (height, width) that the record of an item had; of gold the known answer.
@@ -90,44 +95,41 @@ class Shown:
         Raises:
             Refusal: no round holds it any more.
         """
+        for stored in self._masks().get(item.record, []):
+            mask = mask_of(stored)
+            if item.kind == "expert":
+                return mask
+            shown = spoil(mask, item.record) if item.wrong else mask
+            if shown is not None and mask_digest(shown) == item.mask:
+                return mask
+        raise Refusal("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
+
+    def _masks(self) -> dict[str, list[Mask]]:
+        """Return every mask that the records of all items ever had, by record."""
         if self._stored is None:
-            wanted = {item.record for item in self._items.values()}
+            wanted, self._stored = {item.record for item in self._items.values()}, {}
             folders = [self._workspace.stage(INGEST), *self._workspace.finished_rounds(), self._workspace.latest()]
-            self._stored = {
-                (record.id, record.mask.round): record
-                for folder in dict.fromkeys(folders)
-                for record in read_records(folder)
-                if record.mask is not None and record.id in wanted
-            }
-        record = self._stored.get((item.record, item.round))
-        if record is None or record.mask is None:
-            raise Refusal("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
-        return mask_of(record.mask)
+            for folder in dict.fromkeys(folders):
+                for record in read_records(folder):
+                    if record.mask is not None and record.id in wanted:
+                        known = self._stored.setdefault(record.id, [])
+                        if all(mask.counts != record.mask.counts for mask in known):
+                            known.append(record.mask)
+        return self._stored
 
 
-def _pull_project(
-    desk: Desk,
-    studio: Studio,
-    person: Annotator,
-    project: int,
-    items: Mapping[str, Item],
-    shown: Shown,
-    counts: Counter[str],
-) -> None:
+def _pull_project(reader: _Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> None:
     path, cursor_path = desk.root / "answers" / f"{project}.jsonl", desk.root / "answers" / f"{project}.cursor.json"
     known = {answer.task: answer for answer in answers_in(path)}
     cursor: dict[str, Any] = json.loads(cursor_path.read_bytes()) if cursor_path.exists() and path.exists() else {}
     tasks = {task.id: task for task in studio.keys(project)}
     changed = [task for task in tasks.values() if cursor.get(str(task.id), [None, 0]) != [task.updated, task.annotations]]
     fetched = {row["id"]: row for row in studio.with_annotations(project, [task.id for task in changed if task.annotations])}
-    bad: list[dict[str, Any]] = []
-    fresh = dict(known)
-    for number in known.keys() - tasks.keys():
-        del fresh[number]
-        counts["deleted"] += 1
+    fresh = {number: answer for number, answer in known.items() if number in tasks}
+    counts["deleted"] += len(known) - len(fresh)
     for task in changed:
         before = fresh.pop(task.id, None)
-        after = _answer(task, fetched.get(task.id), person, items, shown, bad, counts)
+        after = reader.newest(task, fetched.get(task.id))
         if after is not None:
             fresh[task.id] = after
             counts["changed" if before else "new"] += 1
@@ -136,62 +138,74 @@ def _pull_project(
     looked_at = {task.id for task in changed}
     counts["unchanged"] += len(fresh.keys() - looked_at)
     write_answers(path, fresh.values())
-    _quarantine(desk, project, person, bad, looked_at | (known.keys() - tasks.keys()))
-    counts["quarantined"] += len(bad)
+    _quarantine(desk, project, reader, tasks.keys() - looked_at)
+    counts["quarantined"] += len(reader.bad)
+    counts["not_ours"] += reader.not_ours
     write_durably(cursor_path, to_json({str(task.id): [task.updated, task.annotations] for task in tasks.values()}))
 
 
-def _answer(
-    task: Task,
-    row: Mapping[str, Any] | None,
-    person: Annotator,
-    items: Mapping[str, Item],
-    shown: Shown,
-    bad: list[dict[str, Any]],
-    counts: Counter[str],
-) -> Answer | None:
-    """Return the newest readable answer to a task, or None."""
-    item = items.get(task.key)
-    annotations = sorted((row or {}).get("annotations", []), key=lambda one: (one["updated_at"], one["id"]))
-    if item is None:
-        counts["not_ours"] += len(annotations)
-        return None
-    for annotation in reversed(annotations):
-        try:
-            read = read_expert if item.kind == "expert" else read_annotation
-            found = read(annotation, shown.mask(item))
-        except Refusal as reason:
-            bad.append(
-                {
-                    "task": task.id,
-                    "annotation": annotation["id"],
-                    "record": item.record,
-                    "code": reason.code,
-                    "reason": str(reason),
-                }
+@dataclass
+class _Reader:
+    """Reads one person's annotations; what cannot be read, or is another's, goes on the list."""
+
+    person: Annotator
+    user: int | None
+    items: Mapping[str, Item]
+    shown: Shown
+    bad: list[dict[str, Any]] = field(default_factory=list)
+    not_ours: int = 0
+
+    def newest(self, task: Task, row: Mapping[str, Any] | None) -> Answer | None:
+        """Return the newest readable answer to a task, or None."""
+        item = self.items.get(task.key)
+        annotations = sorted((row or {}).get("annotations", []), key=lambda one: (one["updated_at"], one["id"]))
+        if item is None:
+            self.not_ours += len(annotations)
+            return None
+        for annotation in reversed(annotations):
+            try:
+                found = self._read(annotation, item)
+            except Refusal as reason:
+                where = {"task": task.id, "annotation": annotation["id"], "record": item.record}
+                self.bad.append({**where, "code": reason.code, "reason": str(reason)})
+                continue
+            return Answer(
+                key=item.key,
+                record=item.record,
+                annotator=self.person.name,
+                task=task.id,
+                annotation=annotation["id"],
+                updated=annotation["updated_at"],
+                **found,
             )
-            continue
-        return Answer(
-            key=item.key,
-            record=item.record,
-            annotator=person.name,
-            task=task.id,
-            annotation=annotation["id"],
-            updated=annotation["updated_at"],
-            **found,
-        )
-    return None
+        return None
+
+    def _read(self, annotation: Mapping[str, Any], item: Item) -> dict[str, Any]:
+        if self.user is not None and annotation["completed_by"] != self.user:
+            raise Refusal(
+                "not_theirs", "completed_by", annotation["completed_by"], f"only user {self.user} answers in {self.person.name}'s project"
+            )
+        read = read_expert if item.kind == "expert" else read_annotation
+        return read(annotation, self.shown.mask(item))
 
 
-def _quarantine(desk: Desk, project: int, person: Annotator, bad: Sequence[Mapping[str, Any]], looked_at: set[int]) -> None:
-    """Bring the list of unreadable annotations up to date: what was looked at again is said anew."""
+def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
+    """Return the annotations that stand on the server and cannot be used.
+
+    Raises:
+        InputError: the list is damaged.
+    """
     path = desk.root / "quarantine.jsonl"
     try:
-        old = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); remove it and run `risbench review pull` again") from None
-    kept = [row for row in old if row["project"] != project or row["task"] not in looked_at]
-    fresh = [{"annotator": person.name, "project": project, **row} for row in bad]
+
+
+def _quarantine(desk: Desk, project: int, reader: _Reader, untouched: Set[int]) -> None:
+    """Bring the list of unusable annotations up to date: only what is on the server as it was before is kept."""
+    kept = [row for row in quarantine_rows(desk) if row["project"] != project or row["task"] in untouched]
+    fresh = [{"annotator": reader.person.name, "project": project, **row} for row in reader.bad]
     rows = sorted([*kept, *fresh], key=lambda row: (row["annotator"], row["task"], row["annotation"]))
-    if rows or path.exists():
-        write_durably(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    if rows or (desk.root / "quarantine.jsonl").exists():
+        write_durably(desk.root / "quarantine.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from risbench.core.errors import InputError, OptionError
@@ -17,15 +18,16 @@ from risbench.review.answers import read_answers
 from risbench.review.desk import Annotator, Desk
 from risbench.review.gold import known_answer, mask_digest, spoil
 from risbench.review.page import task_of
+from risbench.review.plan import SECONDS, SHARE_DRAWN, Item, Policy, Shown, moved, plan, projected_hours, served_order
 from risbench.review.plan import Desk as Out
-from risbench.review.plan import Item, Policy, Shown, moved, plan, projected_hours, served_order
 from risbench.review.projects import Pusher, ensure_project
-from risbench.review.pull import pull_all
+from risbench.review.pull import pull_all, quarantine_rows
 from risbench.review.risk import risks
 from risbench.review.studio import Studio
 from risbench.review.triage import read_glances
 
 _UNDECIDED: Final = ("unreviewed", "triaged")
+_ENOUGH_ANSWERS: Final = 30
 
 
 def push(
@@ -63,9 +65,9 @@ def push(
             "planned": sum(not item.withdrawn for item in items),
             "new": len(new),
             "withdrawn": sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before),
-            "hours": round(projected_hours(new), 2),
+            "hours": round(projected_hours(new, *_pace(desk)), 2),
             "by_annotator": _by_annotator(items),
-            "warnings": _warnings(items, working, policy),
+            "warnings": _warnings(desk, items, working, policy),
         }
         if dry_run:
             return {**result, "state": "planned only"}
@@ -95,7 +97,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             continue
         mask = mask_of(record.mask)
         shown = Shown(name, mask_digest(mask), record.mask.round, risk[name])
-        if known_answer(record):
+        if known_answer(record, trust_source=policy.trust_source):
             gold.append(shown)
             if (wrong := spoil(mask, name)) is not None:
                 spoilt[name] = mask_digest(wrong)
@@ -121,12 +123,26 @@ def _by_annotator(items: Iterable[Item]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _warnings(items: Sequence[Item], working: Sequence[str], policy: Policy) -> list[str]:
+def _pace(desk: Desk) -> tuple[float, dict[str, float]]:
+    """Return the share of masks that people draw anew and how long each kind of answer takes; built-in guesses before thirty."""
+    answers = [answer for answer in read_answers(desk) if answer.lead_time_s is not None]
+    drawn = [answer.lead_time_s or 0.0 for answer in answers if answer.changed]
+    kept = [answer.lead_time_s or 0.0 for answer in answers if not answer.changed]
+    if len(answers) < _ENOUGH_ANSWERS or not drawn or not kept:
+        return SHARE_DRAWN, dict(SECONDS)
+    # medians: somebody's lunch is nobody's pace
+    return len(drawn) / len(answers), {"redraw": median(drawn), "accept": median(kept)}
+
+
+def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy) -> list[str]:
     said = []
     if (policy.gold or policy.qualification) and not any(item.kind == "gold" and not item.withdrawn for item in items):
-        said.append("no gold: no record has an answer that is known (the source's own mask, an expert's, three who agree)")
+        said.append("no gold: no record has an answer that is known (an expert's, three who agree, the source's own with --trust-source)")
     if policy.overlap and len(working) < 2:
         said.append("no second opinions: there is one annotator")
+    if rows := quarantine_rows(desk):
+        first = f"such as annotation {rows[0]['annotation']}: {rows[0]['reason']}"
+        said.append(f"{len(rows)} answers on the server cannot be used, {first}; delete them there, and they are asked again")
     return said
 
 
@@ -171,12 +187,17 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
     """Plan one person's unanswered tasks for another; the next push brings the server there.
 
     Raises:
-        InputError: one of the two is not known.
+        InputError: one of the two is not known, they are one, or the target is paused.
+        TryAgainLater: the server does not answer.
     """
+    if source == target:
+        raise InputError(f"annotator {source}: is both who gives and who gets")
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review reassign"):
-        for name in (source, target):
-            desk.change_annotator(name)
+        desk.change_annotator(source)
+        if desk.change_annotator(target).paused:
+            raise InputError(f"annotator {target}: is paused; `risbench review annotators pause {target} --resume` first")
+        pull_all(desk, Studio.of(desk), quiet=True)  # what was answered since stays with who answered it
         before = desk.queue()
         items = moved(desk.secret(), before, {answer.key for answer in read_answers(desk)}, source, target)
         desk.save_queue(items)
@@ -186,8 +207,8 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
         "planned": sum(not item.withdrawn for item in items),
         "new": len(new),
         "withdrawn": sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before),
-        "hours": round(projected_hours(new), 2),
+        "hours": round(projected_hours(new, *_pace(desk)), 2),
         "by_annotator": _by_annotator(items),
         "warnings": [],
-        "state": "planned; run `risbench review pull`, then `risbench review push`",
+        "state": "planned; run `risbench review push` to bring the server there",
     }

@@ -19,7 +19,7 @@ _GOOD_IS_HIGH: Final = ("predicted_iou", "stability", "mask_box_agreement", "jit
 _ODD_FACTOR: Final = 8.0
 _ENOUGH_OF_A_CLASS: Final = 20
 _ALIKE: Final = 0.8
-# How much each term says, fitted on masks of known IoU (benchmarks/risk_order.py); what an engine does not report has no say.
+# How much each term says, by judgement; what an engine does not report has no say.
 WEIGHTS: Final[Mapping[str, float]] = {
     "predicted_iou": 1.0,
     "stability": 0.5,

@@ -34,6 +34,11 @@ DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _PR_SET_PDEATHSIG: Final = 1
+_ELSEWHERE: Final = {
+    "sqlite": "the server's data lie in its SQLite file: start it without --postgres (and $RISBENCH_POSTGRES)",
+    "postgres": "the server's data lie in PostgreSQL: start it with --postgres as before",
+    "remote": "work is out on a server that `risbench review connect` named",
+}
 # An address of the loopback network that nothing else listens at.
 ASSIST_HOST: Final = "127.0.0.77"
 _BANNED: Final = (
@@ -65,7 +70,15 @@ def serve(
         TryAgainLater: another one serves this workspace, or the port is taken.
     """
     with running(workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet) as server:
-        yield {"url": server.url, "login": ADMIN, "password_file": str(server.password_file), "data": str(server.data)}
+        open_ = host not in ("127.0.0.1", "localhost", "::1") and public_url is None
+        warning = "people's cards will say this machine's own address: give --public-url, the one that they use"
+        yield {
+            "url": server.url,
+            "login": ADMIN,
+            "password_file": str(server.password_file),
+            "data": str(server.data),
+            "warnings": [warning] if open_ else [],
+        }
         code = server.process.wait()
         raise EnvironmentLacks(f"Label Studio ended by itself with {code}; its last words are in {server.log}")
 
@@ -91,7 +104,7 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
         if given:
             write_private(path, given)
         where = images or str((desk.workspace.root / "images").resolve())
-        desk.save_connection(url=studio.url, public_url=public_url, images=where, pid=None)
+        desk.save_connection(url=studio.url, public_url=public_url, images=where, pid=None, database="remote")
     return {"url": studio.url, "version": version, "images": where}
 
 
@@ -120,6 +133,10 @@ def running(
     """Hold a server that answers for the time of a `with`, and end it cleanly."""
     opened = Workspace.open(workspace)
     desk = Desk(opened)
+    postgres = postgres or os.environ.get("RISBENCH_POSTGRES")
+    database = "postgres" if postgres else "sqlite"
+    if (before := desk.connection().get("database", database)) != database:
+        raise OptionError(f"{desk.root}: {_ELSEWHERE[before]}; to begin anew, move that folder away first")
     python = make_environment(Path(environment) if environment else default_environment(), quiet=quiet)
     data = desk.root / "server"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -131,7 +148,8 @@ def running(
         try:
             local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
             _wait_until_it_answers(local, process, data / "server.log", quiet)
-            desk.save_connection(url=local, public_url=url, port=chosen, pid=process.pid, images=str((opened.root / "images").resolve()))
+            images = str((opened.root / "images").resolve())
+            desk.save_connection(url=local, public_url=url, port=chosen, pid=process.pid, images=images, database=database)
             yield Running(local, process, data, data / "server.log", desk.root / "password")
         finally:
             _stop(process)
@@ -264,13 +282,17 @@ def _kept(path: Path, fresh: str) -> str:
 def _database(url: str | None) -> dict[str, str]:
     if url is None:
         return {"DJANGO_DB": "sqlite"}
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError:  # its words may hold a piece of the password
+        raise OptionError("--postgres: is no URL; write / : @ # of a password as %2F %3A %40 %23") from None
     if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
         raise OptionError("--postgres: must look like postgresql://user:password@host:5432/name")
     return {
         "DJANGO_DB": "default",
         "POSTGRE_HOST": parts.hostname,
-        "POSTGRE_PORT": str(parts.port or 5432),
+        "POSTGRE_PORT": str(port),
         "POSTGRE_NAME": parts.path.strip("/"),
         "POSTGRE_USER": unquote(parts.username or "postgres"),
         "POSTGRE_PASSWORD": unquote(parts.password or ""),
@@ -284,8 +306,9 @@ def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path
             if process.poll() is not None:
                 said = log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise EnvironmentLacks(f"Label Studio did not start (exit {process.returncode}): {' '.join(said)}; see {log}")
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{url}/health", timeout=5).ok:
+            with contextlib.suppress(requests.RequestException), requests.Session() as session:
+                session.trust_env = False  # no proxy stands between us and loopback
+                if session.get(f"{url}/health", timeout=5).ok:
                     return
             time.sleep(0.25)
     raise EnvironmentLacks(f"Label Studio did not answer at {url} within {_START_S:.0f} s; see {log}")

@@ -19,7 +19,7 @@ from risbench.review.answers import Answer, read_answers
 from risbench.review.consensus import answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.plan import SECONDS, Item
-from risbench.review.pull import Shown
+from risbench.review.pull import Shown, quarantine_rows
 
 # Whoever is, with 95 % certainty, right in fewer than this share of gold items should stop and talk.
 GOLD_WANTED: Final = 0.85
@@ -52,6 +52,7 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
         "hours_left": round(sum(card["hours_left"] for card in cards.values()), 2),
         "agreement": _agreement(answers_by_record(desk)),
         "to_adjudicate": dict(sorted(open_.items())),
+        "quarantined": len(quarantine_rows(desk)),
         "annotators": cards,
         "pause": [name for name, card in cards.items() if card["pause"]],
     }

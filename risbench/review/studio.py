@@ -20,6 +20,8 @@ from risbench.review.desk import Desk
 _READ_AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0)
 _PAGE: Final = 1000
 _EXPORTED_AT_ONCE: Final = 50
+_DRAFTED: Final = ("draft_exists", "equal", True)
+_UNTOUCHED: Final = (("total_annotations", "equal", 0), ("cancelled_annotations", "equal", 0), ("draft_exists", "equal", False))
 
 
 class Unknown(TryAgainLater):
@@ -68,7 +70,10 @@ class Studio:
             return
         # a personal access token is a refresh token: it buys short-lived ones
         self._session.headers.pop("Authorization", None)
-        found = self._once("POST", "/api/token/refresh/", {"json": {"refresh": self._token}})
+        try:
+            found = self._once("POST", "/api/token/refresh/", {"json": {"refresh": self._token}})
+        except _Unauthorized:
+            raise self._refused() from None
         self._session.headers["Authorization"] = f"Bearer {found['access']}"
 
     def get(self, path: str, **params: Any) -> Any:
@@ -100,9 +105,10 @@ class Studio:
                     return self._once(method, path, more)
                 except _Unauthorized:
                     pass
-            raise EnvironmentLacks(
-                f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder"
-            ) from None
+            raise self._refused() from None
+
+    def _refused(self) -> EnvironmentLacks:
+        return EnvironmentLacks(f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder")
 
     def _once(self, method: str, path: str, more: dict[str, Any]) -> Any:
         what = f"{method} {path}"
@@ -118,26 +124,27 @@ class Studio:
             raise Unknown(f"{self.url}: {what}: {type(error).__name__}; run the same command again") from None
         return _checked(answer, f"{self.url}: {what}")
 
-    def keys(self, project: int) -> list[Task]:
-        """Return all tasks of a project, in the server's order.
+    def keys(self, project: int, *, drafts: bool = False) -> list[Task]:
+        """Return all tasks of a project, in the server's order; with `drafts` also whether someone has begun one.
 
         Raises:
             NotThere: the project is gone.
         """
-        found: list[Task] = []
         self.get(f"/api/projects/{project}/")  # of a project that is gone, the list of tasks says nothing
+        begun = {row["id"] for row in self._rows(project, query=json.dumps({"filters": _filters(_DRAFTED)}))} if drafts else set()
+        found = []
+        for row in self._rows(project):
+            answered = row["total_annotations"] + row["cancelled_annotations"]
+            found.append(Task(row["id"], str(row["data"].get("key")), row["updated_at"], answered, row["id"] in begun))
+        return sorted(found, key=lambda task: task.id)
+
+    def _rows(self, project: int, **more: Any) -> Iterator[dict[str, Any]]:
         page = 1
         while True:
-            answer = self.get("/api/tasks", project=project, fields="task_only", page=page, page_size=_PAGE)
-            for row in answer["tasks"]:
-                key = row["data"].get("key")
-                found.append(
-                    Task(
-                        row["id"], str(key), row["updated_at"], row["total_annotations"] + row["cancelled_annotations"], bool(row["drafts"])
-                    )
-                )
+            answer = self.get("/api/tasks", project=project, fields="task_only", page=page, page_size=_PAGE, **more)
+            yield from answer["tasks"]
             if page * _PAGE >= answer["total"] or not answer["tasks"]:
-                return sorted(found, key=lambda task: task.id)
+                return
             page += 1
 
     def add_tasks(self, project: int, tasks: Sequence[dict[str, Any]]) -> list[int]:
@@ -153,10 +160,10 @@ class Studio:
         return [int(value) for value in ids]
 
     def delete_tasks(self, project: int, ids: Sequence[int]) -> None:
-        """Remove tasks; removing one that is gone is no error."""
+        """Remove tasks that nobody has answered or begun by the time the server gets to them; one that is gone is no error."""
         for start in range(0, len(ids), _PAGE):
             chosen = list(ids[start : start + _PAGE])
-            body = {"selectedItems": {"all": False, "included": chosen}}
+            body = {"selectedItems": {"all": False, "included": chosen}, "filters": _filters(*_UNTOUCHED)}
             self.change("POST", "/api/dm/actions", body, id="delete_tasks", project=project)
 
     def with_annotations(self, project: int, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -178,6 +185,23 @@ class Studio:
         """Return the numbers of all projects with a title, oldest first."""
         found = self.get("/api/projects/", title=title, page_size=100, include="id,title")
         return sorted(int(row["id"]) for row in found["results"] if row["title"] == title)
+
+
+def _filters(*items: tuple[str, str, Any]) -> dict[str, Any]:
+    """Return conditions on tasks as the server's data manager takes them."""
+    kinds = {bool: "Boolean", int: "Number"}
+    return {
+        "conjunction": "and",
+        "items": [
+            {
+                "filter": f"filter:tasks:{name}",
+                "operator": how,
+                "type": kinds[type(value)],
+                "value": str(value).lower() if value in (True, False) and type(value) is bool else value,
+            }
+            for name, how, value in items
+        ],
+    }
 
 
 class _Unauthorized(Exception):

@@ -122,3 +122,15 @@ def test_no_empty_mask_is_ever_a_decision() -> None:
 def test_decisions_are_made_of_answers_alone() -> None:
     with pytest.raises(TypeError):
         decide()  # type: ignore[call-arg]
+
+
+def test_an_expert_who_says_nothing_of_the_sentence_leaves_it_to_the_others() -> None:
+    wrong = {"sentence": "wrong", "better": "The red one."}
+    differ = [answer("a", ROUND, **wrong), answer("b", disc(60, 40, 20), "fix", **wrong)]
+    final = decide(differ, answer("x", ROUND, "fix", sentence=""))
+    assert (final.status, final.sentence, final.better) == ("adjudicated", "wrong", "The red one.")
+
+
+def test_a_rewording_counts_only_from_those_whose_verdict_won() -> None:
+    most = decide([answer("a", ROUND), answer("b", ROUND), answer("c", ROUND, sentence="ambiguous", better="The left one.")])
+    assert (most.sentence, most.better) == ("true and unique", "")

@@ -17,11 +17,13 @@ from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.refine import refine_masks
 from risbench.review.answers import read_answers
+from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
 from risbench.review.projects import renew_project
 from risbench.review.pull import pull
 from risbench.review.push import push, reassign
+from risbench.review.studio import Studio
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
 
@@ -309,3 +311,110 @@ def test_the_server_is_closed_to_strangers(lab: Lab, server: str) -> None:
     assert (picture.status_code, picture.content[:4]) == (200, b"\x89PNG")
     for path in ("../risbench.toml", "/etc/passwd", "..%2frisbench.toml", "world/../../risbench.toml"):
         assert ana.session.get(f"{ana.base}/data/local-files/", params={"d": path}, timeout=30).status_code >= 400
+
+
+def test_an_answer_changed_after_the_consensus_is_read_against_the_mask_that_was_shown(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=2, overlap=0, gold=0), quiet=True)
+    drawn = np.zeros((512, 512), bool)
+    drawn[50:90, 50:90] = True
+    numbers = []
+    for _ in range(2):
+        task = ana.next()
+        assert task is not None
+        numbers.append((task, ana.answer(task, FIX, mask=[brush(task, encode_brush(drawn))])))
+    pull(workspace=workspace, quiet=True)
+    assert consensus(workspace=workspace, quiet=True)["status"]["corrected"] == 2
+    refine_masks(workspace=workspace, engine="box", quiet=True)
+    shown = numbers[0][0]["predictions"][0]["result"]
+    ana.send("PATCH", f"/api/annotations/{numbers[0][1]}/", {"result": [*shown, choice("verdict", ACCEPT)]})
+    ana.send("DELETE", f"/api/annotations/{numbers[1][1]}/", None)
+    back = pull(workspace=workspace, quiet=True)
+    assert (back["changed"], back["deleted"], back["quarantined"]) == (1, 1, 0)
+    # what was decided and taken back leaves nothing behind
+    found = consensus(workspace=workspace, quiet=True)["status"]
+    assert (found.get("accepted"), found.get("corrected")) == (1, None)
+    masks = {record.id: record.mask for record in read_records(workspace / "3-review")}
+    assert not any(mask and mask.engine == "review" for mask in masks.values())
+    for path in (workspace / "review" / "answers").glob("*"):
+        path.unlink()
+    again = pull(workspace=workspace, quiet=True)  # all of it, once more
+    assert (again["new"], again["quarantined"]) == (1, 0)
+
+
+def test_what_someone_has_begun_is_not_taken_away(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)
+    task = ana.next()
+    assert task is not None
+    draft = {"result": [choice("verdict", FIX)], "lead_time": 3}
+    assert ana.send("POST", f"/api/tasks/{task['id']}/drafts", draft).status_code == 201
+    refine_masks(workspace=workspace, engine="box", quiet=True)
+    done = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert done["removed"] == 3
+    there = keys_on_server(workspace, ana)
+    assert task["data"]["key"] in there
+    assert len(there) == 5
+    studio = Studio.of(Desk(Workspace.open(workspace)))
+    answered = ana.next()
+    assert answered is not None
+    ana.answer(answered, ACCEPT)
+    studio.delete_tasks(ana.project, [task["id"], answered["id"]])  # as if they had been answered since the list was made
+    assert len(keys_on_server(workspace, ana)) == 5
+
+
+def test_the_work_of_others_and_hostile_answers_stop_nothing(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    push(workspace=workspace, policy=Policy(count=8, overlap=0, gold=0), quiet=True)
+    ana = crew["ana"]
+    task = ana.next()
+    assert task is not None
+    ana.answer(task, ACCEPT)
+    crew["ben"].answer(task, REJECT)  # in a project that is not theirs
+    odd: list[list[dict[str, object]]] = [
+        [{"type": "rectanglelabels", "from_name": "box", "original_width": 512, "original_height": 512,
+          "value": {"x": 10**400, "y": 0, "width": 1, "height": 1, "rectanglelabels": ["filled box"]}}],
+        [{"type": "brushlabels", "from_name": "mask", "value": "x"}],
+        [{"type": "choices", "from_name": "sentence", "value": {"choices": "wrong"}}],
+    ]  # fmt: skip
+    for regions in odd:
+        task = ana.next()
+        assert task is not None
+        body = {"result": [*regions, choice("verdict", FIX)], "lead_time": 1}
+        assert ana.send("POST", f"/api/tasks/{task['id']}/annotations/", body).status_code == 201
+    back = pull(workspace=workspace, quiet=True)
+    assert (back["new"], back["quarantined"]) == (1, 4)
+    assert [answer.verdict for answer in read_answers(Desk(Workspace.open(workspace)))] == [ACCEPT]
+    codes = Counter(json.loads(line)["code"] for line in (workspace / "review" / "quarantine.jsonl").read_text().splitlines())
+    assert codes["not_theirs"] == 1
+    out = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert any("4 answers on the server cannot be used" in warning for warning in out["warnings"])
+
+
+def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) -> None:
+    workspace, other = lab(), lab("other")
+    ana, zoe = people(workspace, "ana")["ana"], people(other, "zoe")["zoe"]
+    push(workspace=workspace, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
+    push(workspace=other, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
+    assert ana.work(lambda task: (ACCEPT, {})) == 3
+    pull(workspace=workspace, quiet=True)
+    Desk(Workspace.open(workspace)).change_annotator(
+        "ana", project=zoe.project
+    )  # as after a server's data were lost and numbers began anew
+    before = sorted(keys_on_server(other, zoe))
+    assert "not theirs" in pull(workspace=workspace, quiet=True)["warnings"][0]
+    with pytest.raises(InputError, match="is gone from the server; what was pulled is kept"):
+        push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    renew_project("ana", workspace=workspace)
+    assert len(read_answers(Desk(Workspace.open(workspace)))) == 3
+    assert sorted(keys_on_server(other, zoe)) == before
+
+
+def test_an_expired_personal_token_is_one_line(lab: Lab) -> None:
+    workspace = lab()
+    (workspace / "review" / "token").write_text("a.b.c")
+    with pytest.raises(EnvironmentLacks, match="the access token is refused"):
+        pull(workspace=workspace, quiet=True)
