@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,15 @@ review_app = typer.Typer(
 )
 annotators_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="The people who verify and correct.")
 review_app.add_typer(annotators_app, name="annotators")
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end what runs until then: no failure, exit 0."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
 
 
 @review_app.command()
@@ -35,10 +47,11 @@ def serve(
     from risbench.printing_review import print_serve
     from risbench.review.server import serve as run
 
-    for result in run(
-        workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=json_
-    ):
-        show(result, json_, print_serve)
+    with until_interrupted():
+        for result in run(
+            workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=json_
+        ):
+            show(result, json_, print_serve)
 
 
 @review_app.command()
@@ -217,13 +230,11 @@ def assist(
     json_: JsonOption = False,
 ) -> None:
     """Answer boxes and points drawn on the labelling page with masks of the workspace's model, until Ctrl-C."""
-    import threading
-
     from risbench.printing_review import print_assist
     from risbench.review.assist import assisting
     from risbench.review.server import ASSIST_HOST
 
-    with assisting(workspace, host=host or ASSIST_HOST, port=port) as result:
+    with until_interrupted(), assisting(workspace, host=host or ASSIST_HOST, port=port) as result:
         show(result, json_, print_assist)
         threading.Event().wait()
 
@@ -239,11 +250,9 @@ def triage(
     json_: JsonOption = False,
 ) -> None:
     """Show masks of low risk, twenty on a screen, until Ctrl-C; those clicked go to the editor, the others become `triaged`."""
-    import threading
-
     from risbench.printing_review import print_triage
     from risbench.review.triage import triaging
 
-    with triaging(person, split=split, share=share, workspace=workspace, host=host, port=port) as result:
+    with until_interrupted(), triaging(person, split=split, share=share, workspace=workspace, host=host, port=port) as result:
         show(result, json_, print_triage)
         threading.Event().wait()
