@@ -60,7 +60,8 @@ def push(
         if before and not dry_run:
             pull_all(desk, Studio.of(desk), quiet)  # what was answered since is not asked again
         items = _planned(desk, records, working, before, policy)
-        new = [item for item in items if not item.withdrawn and item.key not in {old.key for old in before if not old.withdrawn}]
+        out_before = {item.key for item in before if not item.withdrawn}
+        new = [item for item in items if not item.withdrawn and item.key not in out_before]
         result: dict[str, Any] = {
             "planned": sum(not item.withdrawn for item in items),
             "new": len(new),
