@@ -156,9 +156,12 @@ def running(
 
 
 def default_environment() -> Path:
-    """Return where the server's environment is looked for: beside the one that risbench runs in."""
-    given = os.environ.get("RISBENCH_LABEL_STUDIO_ENV")
-    return Path(given) if given else Path(sys.prefix).resolve().parent / ".venv-label-studio"
+    """Return where the server's environment is looked for: $RISBENCH_LABEL_STUDIO_ENV, beside the one that risbench runs in, or at home."""
+    if given := os.environ.get("RISBENCH_LABEL_STUDIO_ENV"):
+        return Path(given)
+    if sys.prefix != sys.base_prefix:
+        return Path(sys.prefix).resolve().parent / ".venv-label-studio"
+    return Path.home() / ".local" / "share" / "risbench" / "label-studio"
 
 
 def make_environment(folder: Path, *, quiet: bool = False) -> Path:
