@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
+from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError
@@ -47,9 +49,10 @@ def page_config(name: str = VERIFY) -> str:
 
 
 def guidelines() -> str:
-    """Return what annotators are told, as Markdown."""
-    path = PAGES / "guidelines.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    """Return what annotators are told, as HTML for the help window; without the pictures, which the server does not serve."""
+    text = re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", page_config("guidelines.md"))
+    html: str = MarkdownIt().enable("table").render(text)
+    return html
 
 
 def task_of(record: Record, mask: NDArray[np.bool_], key: str) -> dict[str, Any]:

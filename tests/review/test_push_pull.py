@@ -413,6 +413,17 @@ def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) ->
     assert sorted(keys_on_server(other, zoe)) == before
 
 
+def test_annotators_find_the_guidelines_in_their_project(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
+    project = ana.session.get(f"{ana.base}/api/projects/{ana.project}/", timeout=30).json()
+    assert "<h1>How to verify a mask</h1>" in project["expert_instruction"]
+    assert "<table>" in project["expert_instruction"]
+    assert "![" not in project["expert_instruction"]
+    assert "ana" not in project["title"]
+
+
 def test_an_expired_personal_token_is_one_line(lab: Lab) -> None:
     workspace = lab()
     (workspace / "review" / "token").write_text("a.b.c")
