@@ -30,6 +30,18 @@ SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".."
 Row = dict[str, Any]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send all tests of tests/review to one process: they share one Label Studio. (pytest 9 ignores the names that xdist_group makes.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/review" if nodeid.startswith("tests/review/") else nodeid
+
+    return OneServer(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 @pytest.fixture
 def shared() -> Path:
     """The real data, or a skip that says where it was looked for."""

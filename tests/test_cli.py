@@ -108,7 +108,7 @@ def test_validate_exits_1_on_a_fault(workspace: Path, tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_a_run_at_once_and_it_goes_on_later(make_source: Callable[..., Path], tmp_path: Path) -> None:
-    source = make_source([eval_row(f"S{key:04d}_0000.png", key) for key in range(200)], images=200)
+    source = make_source([eval_row(f"S{key:04d}_0000.png", key) for key in range(800)], images=800)
     command = [sys.executable, "-m", "risbench", "ingest", str(source), "-w", str(tmp_path / "w")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "w" / "1-ingest" / ".progress").exists() and process.poll() is None:

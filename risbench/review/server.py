@@ -33,6 +33,7 @@ _STAMP: Final = "risbench-requirements.sha256"
 DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
+_TRIES: Final = 3
 _PR_SET_PDEATHSIG: Final = 1
 _ELSEWHERE: Final = {
     "sqlite": "the server's data lie in its SQLite file: start it without --postgres (and $RISBENCH_POSTGRES)",
@@ -142,17 +143,28 @@ def running(
     data.mkdir(mode=0o700, exist_ok=True)
     data.chmod(0o700)
     with locked(data, "review serve"):
-        chosen = _port(host, port, desk.connection().get("port"))
-        url = public_url.rstrip("/") if public_url else f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
-        process = _start(desk, python, host, chosen, url if public_url else None, postgres)
-        try:
-            local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{chosen}"
-            _wait_until_it_answers(local, process, data / "server.log", quiet)
-            images = str((opened.root / "images").resolve())
-            desk.save_connection(url=local, public_url=url, port=chosen, pid=process.pid, images=images, database=database)
-            yield Running(local, process, data, data / "server.log", desk.root / "password")
-        finally:
-            _stop(process)
+        last, tries = desk.connection().get("port"), 1 if port is not None else _TRIES
+        near = "127.0.0.1" if host == "0.0.0.0" else host
+        for attempt in range(tries):
+            chosen = _port(host, port, last if attempt == 0 else 0)
+            local = f"http://{near}:{chosen}"
+            process = _start(desk, python, host, chosen, public_url, postgres)
+            try:
+                if not _wait_until_it_answers(local, desk, process, quiet):
+                    continue  # somebody else took the port while ours was starting, and ours went elsewhere
+                desk.save_connection(
+                    url=local,
+                    public_url=public_url.rstrip("/") if public_url else local,
+                    port=chosen,
+                    pid=process.pid,
+                    images=str((opened.root / "images").resolve()),
+                    database=database,
+                )
+                yield Running(local, process, data, data / "server.log", desk.root / "password")
+                return
+            finally:
+                _stop(process)
+        raise TryAgainLater(f"{near}:{chosen}: another server answers there; name another port with --port")
 
 
 def default_environment() -> Path:
@@ -191,7 +203,7 @@ def _port(host: str, asked: int | None, last: int | None) -> int:
     """Return a port that is free: the one asked for, else the one of last time, else any."""
     if asked is not None and not 1 <= asked <= 65535:
         raise OptionError(f"--port {asked}: must lie between 1 and 65535")
-    for port in [asked] if asked is not None else [last or 8080, 0]:
+    for port in [asked] if asked is not None else [8080 if last is None else last, 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -302,17 +314,19 @@ def _database(url: str | None) -> dict[str, str]:
     }
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path, quiet: bool) -> None:
-    began = time.monotonic()
-    with Progress(f"starting Label Studio at {url}", 0, quiet=quiet):
+def _wait_until_it_answers(url: str, desk: Desk, process: subprocess.Popen[bytes], quiet: bool) -> bool:
+    """Wait until a server answers; return whether it is ours, which knows our token."""
+    began, log = time.monotonic(), desk.root / "server" / "server.log"
+    with Progress(f"starting Label Studio at {url}", 0, quiet=quiet), requests.Session() as session:
+        session.trust_env = False  # no proxy stands between us and loopback
+        session.headers["Authorization"] = f"Token {(desk.root / 'token').read_text().strip()}"
         while time.monotonic() - began < _START_S:
             if process.poll() is not None:
                 said = log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise EnvironmentLacks(f"Label Studio did not start (exit {process.returncode}): {' '.join(said)}; see {log}")
-            with contextlib.suppress(requests.RequestException), requests.Session() as session:
-                session.trust_env = False  # no proxy stands between us and loopback
+            with contextlib.suppress(requests.RequestException):
                 if session.get(f"{url}/health", timeout=5).ok:
-                    return
+                    return session.get(f"{url}/api/current-user/whoami", timeout=30).status_code == 200
             time.sleep(0.25)
     raise EnvironmentLacks(f"Label Studio did not answer at {url} within {_START_S:.0f} s; see {log}")
 

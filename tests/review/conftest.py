@@ -1,4 +1,4 @@
-"""One real Label Studio for all tests of this folder; the tests that share it run in one process (xdist_group)."""
+"""One real Label Studio for all tests of this folder; tests/conftest.py sends them to one process."""
 
 from __future__ import annotations
 

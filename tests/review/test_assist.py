@@ -25,8 +25,6 @@ from risbench.review.push import push
 from risbench.review.server import ASSIST_HOST, banned_networks
 from tests.review.lab import Person, people
 
-pytestmark = pytest.mark.xdist_group("label_studio")
-
 
 def ask(person: Person, backend: int, task: int, region: dict[str, Any]) -> requests.Response:
     """Send what the page sends when a smart tool was used."""

@@ -15,8 +15,6 @@ from risbench.review.server import DATABASE, running
 from tests.conftest import tree_bytes
 from tests.review.lab import Person
 
-pytestmark = pytest.mark.xdist_group("label_studio")
-
 
 def test_a_backup_of_a_running_server_is_whole_and_serves_again_elsewhere(
     host: Path, server: str, lab: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

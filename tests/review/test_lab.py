@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from risbench.core.masks import decode_rle, encode_rle, mask_of
 from risbench.core.workspace import REVIEW, Workspace, read_records
@@ -27,7 +26,6 @@ from risbench.review.status import status
 from tests.conftest import cli, tree_bytes
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, people
 
-pytestmark = pytest.mark.xdist_group("label_studio")
 Lab = Callable[..., Path]
 Decide = Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]
 

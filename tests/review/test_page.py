@@ -21,7 +21,6 @@ from tests.review.lab import people
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.xdist_group("label_studio"),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (.ci/run installs Debian's)"),
 ]
 WIDTH, HEIGHT = 1366, 768

@@ -27,7 +27,6 @@ from risbench.review.studio import Studio
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
 
-pytestmark = pytest.mark.xdist_group("label_studio")
 Lab = Callable[..., Path]
 PLAIN = Policy(overlap=0, gold=0)
 

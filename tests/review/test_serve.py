@@ -20,8 +20,6 @@ from risbench.review.backup import backup, restore
 from risbench.review.server import running
 from tests.conftest import cli
 
-pytestmark = pytest.mark.xdist_group("label_studio")
-
 
 @pytest.fixture
 def made(host: Path, server: str, lab: Callable[..., Path], tmp_path: Path) -> Path:
@@ -93,6 +91,27 @@ def test_it_does_not_outlive_a_starter_that_is_killed(made: Path) -> None:
         process.kill()
         process.wait()
         assert gone(pid)
+
+
+def test_a_port_that_another_server_took_meanwhile_is_left_to_it(
+    lab: Callable[..., Path], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import risbench.review.server as module
+
+    workspace = lab()
+    for name in ("token", "connection.json"):
+        (workspace / "review" / name).unlink()
+    taken, real, asked = int(server.rsplit(":", 1)[1]), module._port, []
+
+    def first_the_taken_one(host: str, port: int | None, last: int | None) -> int:
+        asked.append(last)
+        return taken if len(asked) == 1 else real(host, port, last)
+
+    monkeypatch.setattr(module, "_port", first_the_taken_one)
+    with running(workspace) as ours:
+        assert ours.url != server
+        assert len(asked) == 2
+        assert json.loads((workspace / "review" / "connection.json").read_text())["url"] == ours.url
 
 
 def test_options_that_cannot_be_are_one_line_each(made: Path, lab: Callable[..., Path]) -> None:

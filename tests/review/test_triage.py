@@ -20,7 +20,6 @@ from risbench.review.push import push
 from risbench.review.triage import read_glances, triaging
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.xdist_group("label_studio")
 
 
 @pytest.fixture
