@@ -30,6 +30,11 @@ SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".."
 Row = dict[str, Any]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take minutes: at the end one process would wait for the other."""
+    items.sort(key=lambda item: "test_kill.py" not in item.nodeid)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Send all tests of tests/review to one process: they share one Label Studio. (pytest 9 ignores the names that xdist_group makes.)"""
