@@ -18,7 +18,7 @@ from risbench.core.imagery import encode_png
 from tests.conftest import cli, eval_row, picture, tree_bytes
 
 KILLS = 40
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]
+pytestmark = pytest.mark.slow
 STAGES = {
     "ingest": (["ingest", "source"], "1-ingest"),
     # The engine that costs least: its kills hit reading, handing over and committing. GrabCut is killed in the benchmark.

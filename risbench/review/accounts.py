@@ -16,6 +16,7 @@ import requests
 from risbench.core.errors import InputError, OptionError, TryAgainLater, printable
 from risbench.core.workspace import Workspace
 from risbench.review.desk import Annotator, Desk, pseudonym, write_private
+from risbench.review.page import FIELDS, project_title
 from risbench.review.studio import Studio
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -45,7 +46,7 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict
             # not the name itself: whoever sees another one's work on the server need not know whose it is
             email = f"{pseudonym(desk, name)}@annotators.risbench.invalid"
             password = secrets.token_urlsafe(12)
-            _sign_up(desk, studio, email, password)
+            _sign_up(desk, studio, Annotator(name, email), password)
             address = desk.connection().get("public_url") or studio.url
             write_private(folder / f"{name}.txt", f"address   {address}/user/login\nlogin     {email}\npassword  {password}")
             people[name] = Annotator(name, email)
@@ -67,21 +68,24 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
     return {"added": [], "annotators": [person.name for person in desk.annotators()], "said": said}
 
 
-def _sign_up(desk: Desk, studio: Studio, email: str, password: str) -> None:
-    """Fill in the sign-up form behind the organisation's invitation; an account that a broken run left behind gets this password."""
+def _sign_up(desk: Desk, studio: Studio, person: Annotator, password: str) -> None:
+    """Fill in the sign-up form behind the organisation's invitation; an account without work that a broken run left behind is made anew."""
+    email = person.email
     token = studio.get("/api/invite")["invite_url"].partition("token=")[2]
-    page = f"{studio.url}/user/signup/"
+    form_url = f"{studio.url}/user/signup/"
     session = requests.Session()
     session.trust_env = False
     try:
-        session.get(page, params={"token": token}, timeout=30).raise_for_status()
+        session.get(form_url, params={"token": token}, timeout=30).raise_for_status()
         form = {
             "csrfmiddlewaretoken": session.cookies.get("csrftoken", ""),
             "email": email,
             "password": password,
             "allow_newsletters": "false",
         }
-        answer = session.post(page, params={"token": token}, data=form, headers={"Referer": page}, timeout=60, allow_redirects=False)
+        answer = session.post(
+            form_url, params={"token": token}, data=form, headers={"Referer": form_url}, timeout=60, allow_redirects=False
+        )
     except requests.RequestException as error:
         raise TryAgainLater(
             f"{studio.url}: the sign-up page does not answer ({type(error).__name__}); run the same command again"
@@ -90,8 +94,13 @@ def _sign_up(desk: Desk, studio: Studio, email: str, password: str) -> None:
         return
     left_behind = next((user["id"] for user in studio.get("/api/users/") if user["email"] == email), None)
     if left_behind is not None:
+        # a project means work, and the server forgets whose it is when its account goes
+        if any(studio.projects_named(project_title(desk, person, page)) for page in FIELDS):
+            raise InputError(
+                f"annotator {person.name}: has an account and work on the server that this desk does not know; restore it from a backup"
+            )
         studio.change("DELETE", f"/api/users/{left_behind}/")
-        _sign_up(desk, studio, email, password)
+        _sign_up(desk, studio, person, password)
         return
     said = re.findall(r'class="(?:ls-error|error|field_errors)[^>]*>\s*([^<]+)', answer.text)
     raise InputError(f"{studio.url}: the server refuses the account {email} ({answer.status_code}): {printable(' '.join(said), 200)}")

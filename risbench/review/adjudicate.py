@@ -15,9 +15,8 @@ from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
-from risbench.review.agreement import mask_agreement
 from risbench.review.answers import CANDIDATES, Answer, read_answers
-from risbench.review.consensus import answers_by_record, decisions_of
+from risbench.review.consensus import agreement_of, answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.page import ADJUDICATE, task_of
 from risbench.review.plan import Item, make_key
@@ -63,7 +62,7 @@ def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False)
 
 
 def _open(desk: Desk) -> dict[str, str]:
-    return {name: str(decision.why) for name, decision in decisions_of(desk).items() if decision.why and not decision.waits}
+    return {name: str(decision.why) for name, decision in decisions_of(desk).items() if decision.why}
 
 
 def _planned(
@@ -74,22 +73,17 @@ def _planned(
     wanted = {}
     for name in sorted(open_):
         mask = records[name].mask
-        risk = 1 - min((answer_agreement(answers[name]) or 0.0), 1.0)
+        risk = 1 - min((agreement_of(answers[name]) or 0.0), 1.0)
         key = make_key(desk.secret(), "expert", expert, name, *sorted(f"{answer.annotator} {answer.counts}" for answer in answers[name]))
         wanted[key] = Item(key, name, "", expert, "expert", mask.round if mask else 0, round(risk, 6))
     kept = []
     for item in desk.queue():
-        stale = item.kind == "expert" and item.annotator == expert and item.key not in answered and item.key not in wanted
-        kept.append(
-            replace(item, withdrawn=True) if stale else replace(wanted.pop(item.key, item), withdrawn=False) if item.key in wanted else item
-        )
+        if item.key in wanted:
+            item = wanted.pop(item.key)
+        elif item.kind == "expert" and item.annotator == expert and item.key not in answered:
+            item = replace(item, withdrawn=True)
+        kept.append(item)
     return [*kept, *wanted.values()]
-
-
-def answer_agreement(answers: Sequence[Answer]) -> float | None:
-    """Return the mean IoU of all masks among answers; None with fewer than two."""
-    masks = [mask for answer in answers if (mask := answer.mask()) is not None]
-    return mask_agreement(masks).iou if len(masks) > 1 else None
 
 
 def expert_task(record: Record, answers: Sequence[Answer], key: str) -> dict[str, Any]:

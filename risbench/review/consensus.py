@@ -23,7 +23,7 @@ from risbench.review.agreement import agreement_wanted, mask_agreement
 from risbench.review.answers import Answer, read_answers
 from risbench.review.desk import Desk, pseudonym
 from risbench.review.gold import mask_digest
-from risbench.review.plan import OPINIONS_IF_UNSURE, Item
+from risbench.review.plan import Item
 from risbench.review.staple import majority, staple
 from risbench.review.triage import Glance, read_glances
 
@@ -33,7 +33,7 @@ Why = Literal["unsure", "verdicts differ", "masks differ", "sentences differ"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What the answers to one record come to. `why` is set where an expert must decide; `waits` where opinions are still to come."""
+    """What the answers to one record come to. `why` is set where an expert must decide, else `waits` where opinions are still to come."""
 
     status: ReviewStatus = "unreviewed"
     size: tuple[int, int] | None = None
@@ -57,24 +57,22 @@ def decide(answers: Sequence[Answer], expert: Answer | None = None, opinions_to_
         better = expert.better or (reworded if sentence == said else "")
         if expert.verdict == "reject":
             return Decision("rejected", sentence=sentence, better=better)
-        return Decision("adjudicated", expert.size, expert.counts, _agreement(answers), sentence, better)
+        return Decision("adjudicated", expert.size, expert.counts, agreement_of(answers), sentence, better)
     ordered = sorted(answers, key=lambda answer: (answer.verdict, answer.counts or "", answer.sentence, answer.better, answer.annotator))
     if not ordered:
         return Decision()
     if opinions_to_come and (len(ordered) == 1 or any(answer.verdict == "unsure" for answer in ordered)):
         return Decision(waits=True)
-    unsure = [answer for answer in ordered if answer.verdict == "unsure"]
-    if unsure:
-        # "always two more opinions, then an expert"
-        return Decision(agreement=_agreement(ordered), why="unsure", waits=len(ordered) < OPINIONS_IF_UNSURE and opinions_to_come > 0)
+    if any(answer.verdict == "unsure" for answer in ordered):
+        return Decision(agreement=agreement_of(ordered), why="unsure")
     sentence, better = _sentence(ordered)
     if sentence is None:
-        return Decision(agreement=_agreement(ordered), why="sentences differ")
+        return Decision(agreement=agreement_of(ordered), why="sentences differ")
     rejected = sum(answer.verdict == "reject" for answer in ordered)
     if 2 * rejected > len(ordered):
         return Decision("rejected", agreement=None, sentence=sentence, better=better)
     if rejected:
-        return Decision(agreement=_agreement(ordered), why="verdicts differ")
+        return Decision(agreement=agreement_of(ordered), why="verdicts differ")
     return _agreed_mask(ordered, sentence, better)
 
 
@@ -101,7 +99,8 @@ def _agreed_mask(ordered: Sequence[Answer], sentence: str, better: str) -> Decis
     return Decision("consensus", size, counts, round(agreement.iou, 6), sentence, better)
 
 
-def _agreement(answers: Sequence[Answer]) -> float | None:
+def agreement_of(answers: Sequence[Answer]) -> float | None:
+    """Return the mean IoU of all masks among answers; None with fewer than two."""
     masks = [mask for answer in answers if (mask := answer.mask()) is not None]
     return round(mask_agreement(masks).iou, 6) if len(masks) > 1 else None
 
@@ -130,7 +129,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
         records = _undecided(desk.workspace, list(read_records(source)))
         decisions = decisions_of(desk)
         reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
-        votes = _votes(desk, reviewers)
+        votes, glances = _votes(desk, reviewers), read_glances(desk)
         plan = {
             "command": "review consensus",
             "options": {},
@@ -138,13 +137,12 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
                 "records": digest_of([record.to_line() for record in records]),
                 "decisions": digest_of({name: repr(decision) for name, decision in sorted(decisions.items())}),
                 "votes": digest_of({name: repr(vote) for name, vote in sorted(votes.items())}),
-                "triage": digest_of({name: repr(glance) for name, glance in sorted(read_glances(desk).items())}),
+                "triage": digest_of({name: repr(glance) for name, glance in sorted(glances.items())}),
             },
             "versions": versions(),
         }
         run = StageRun(desk.workspace.stage(REVIEW), plan)
         before = run.finished()
-        glances = read_glances(desk)
         decided = []
         for record in records:
             decision = decisions.get(record.id)
@@ -158,7 +156,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
             for index, part in enumerate(parts):
                 run.write_part(index, digest_of([record.id for record in part]), PartResult(list(part)))
             run.finish(len(parts), rows=len(decided), before=PartResult([]), extra={})
-    open_ = Counter(decision.why for decision in decisions.values() if decision.why and not decision.waits)
+    open_ = Counter(decision.why for decision in decisions.values() if decision.why)
     return {
         "records": len(decided),
         "status": dict(sorted(Counter(record.review.status for record in decided).items())),

@@ -3,10 +3,14 @@
 secret            the key of all opaque names (0600)
 connection.json   which server, and where its token lies
 token             the admin's access token (0600)
+password          the admin's password (0600)
 annotators.json   names, emails, their projects on the server
+accounts/         a card with login and password for each of them (0600)
 queue.jsonl       every item ever planned
 journal.jsonl     what was sent, before and after
 answers/          what came back, one file a project
+quarantine.jsonl  answers that cannot be used, and why
+triage.jsonl      the reviewers' glances at sheets
 server/           Label Studio's own data (0700)
 """
 

@@ -40,7 +40,7 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
     people = {person.name: person for person in desk.annotators()}
     gold = _gold(desk, items, by_key)
     cards = {name: _card(name, items, by_key, gold.get(name, []), people[name].paused) for name in sorted(people)}
-    open_ = Counter(str(decision.why) for decision in decisions_of(desk).values() if decision.why and not decision.waits)
+    open_ = Counter(str(decision.why) for decision in decisions_of(desk).values() if decision.why)
     kinds = {item.key: item.kind for item in desk.queue()}
     return {
         "planned": len(items),

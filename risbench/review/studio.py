@@ -20,8 +20,10 @@ from risbench.review.desk import Desk
 _READ_AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0)
 _PAGE: Final = 1000
 _EXPORTED_AT_ONCE: Final = 50
-_DRAFTED: Final = ("draft_exists", "equal", True)
-_UNTOUCHED: Final = (("total_annotations", "equal", 0), ("cancelled_annotations", "equal", 0), ("draft_exists", "equal", False))
+_TIMEOUT_S: Final = 120.0
+# Conditions on tasks: field, type and value, as the server's data manager takes them.
+_DRAFTED: Final = (("draft_exists", "Boolean", "true"),)
+_UNTOUCHED: Final = (("total_annotations", "Number", 0), ("cancelled_annotations", "Number", 0), ("draft_exists", "Boolean", "false"))
 
 
 class Unknown(TryAgainLater):
@@ -46,9 +48,8 @@ class Task:
 class Studio:
     """A Label Studio and the token to it. Neither token nor header is ever part of a message."""
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = 120.0) -> None:
-        self.url, self._timeout = url.rstrip("/"), timeout_s
-        self._token, self._session = token, requests.Session()
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self._token, self._session = url.rstrip("/"), token, requests.Session()
         self._session.trust_env = False  # a proxy of the environment would see the token
         self._authorize()
 
@@ -113,7 +114,7 @@ class Studio:
     def _once(self, method: str, path: str, more: dict[str, Any]) -> Any:
         what = f"{method} {path}"
         try:
-            answer = self._session.request(method, self.url + path, timeout=(10, self._timeout), allow_redirects=False, **more)
+            answer = self._session.request(method, self.url + path, timeout=(10, _TIMEOUT_S), allow_redirects=False, **more)
         except requests.exceptions.ConnectTimeout:
             raise TryAgainLater(f"{self.url}: does not answer; is `risbench review serve` running?") from None
         except requests.ConnectionError as error:
@@ -163,7 +164,7 @@ class Studio:
         """Remove tasks that nobody has answered or begun by the time the server gets to them; one that is gone is no error."""
         for start in range(0, len(ids), _PAGE):
             chosen = list(ids[start : start + _PAGE])
-            body = {"selectedItems": {"all": False, "included": chosen}, "filters": _filters(*_UNTOUCHED)}
+            body = {"selectedItems": {"all": False, "included": chosen}, "filters": _filters(_UNTOUCHED)}
             self.change("POST", "/api/dm/actions", body, id="delete_tasks", project=project)
 
     def with_annotations(self, project: int, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -187,21 +188,10 @@ class Studio:
         return sorted(int(row["id"]) for row in found["results"] if row["title"] == title)
 
 
-def _filters(*items: tuple[str, str, Any]) -> dict[str, Any]:
-    """Return conditions on tasks as the server's data manager takes them."""
-    kinds = {bool: "Boolean", int: "Number"}
-    return {
-        "conjunction": "and",
-        "items": [
-            {
-                "filter": f"filter:tasks:{name}",
-                "operator": how,
-                "type": kinds[type(value)],
-                "value": str(value).lower() if value in (True, False) and type(value) is bool else value,
-            }
-            for name, how, value in items
-        ],
-    }
+def _filters(conditions: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Return conditions that must all hold."""
+    items = [{"filter": f"filter:tasks:{name}", "operator": "equal", "type": kind, "value": value} for name, kind, value in conditions]
+    return {"conjunction": "and", "items": items}
 
 
 class _Unauthorized(Exception):

@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -117,11 +116,6 @@ def test_no_empty_mask_is_ever_a_decision() -> None:
         found = decide([answer(str(index), mask, "fix") for index, mask in enumerate(masks)])
         assert found.counts is None or decode_rle(found.size, found.counts).any()  # type: ignore[arg-type]
         assert found.why == "masks differ"
-
-
-def test_decisions_are_made_of_answers_alone() -> None:
-    with pytest.raises(TypeError):
-        decide()  # type: ignore[call-arg]
 
 
 def test_an_expert_who_says_nothing_of_the_sentence_leaves_it_to_the_others() -> None:

@@ -288,6 +288,10 @@ def test_an_account_that_a_broken_run_left_behind_works_after_the_next(lab: Lab)
     desk.save_annotators([])
     (desk.root / "accounts" / "ana.txt").unlink()
     assert people(workspace, "ana")["ana"].login == ana.login
+    push(workspace=workspace, quiet=True)
+    desk.save_annotators([])
+    with pytest.raises(InputError, match="annotator ana: has an account and work on the server that this desk does not know"):
+        people(workspace, "ana")
     (desk.root / "accounts" / "bad.txt").write_text(f"address {ana.page}\nlogin {ana.login}\npassword wrong")
     with pytest.raises(AssertionError, match="does not work"):
         Person(workspace, "bad")
