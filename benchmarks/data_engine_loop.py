@@ -4,7 +4,7 @@
 
 NWPU VHR-10's rows, base: the built-in model. A simulated annotator accepts a mask whose IoU with the truth is .8 or more (5 s) and
 else draws the truth (34 s); rows that are linked to no true mask are rejected and not counted. Every round gives out the same share
-of the records, trains the adapter on what was verified, and makes new masks for the rest. Without the loop, the first masks are all
+of the records, trains the adapter on what was verified, and makes new masks for the rest, of which it prints how many are bad. Without the loop, the first masks are all
 that people see.
 """
 
@@ -72,6 +72,7 @@ def loop(workspace: Path, true: True_, rounds: int, steps: int, order: str) -> l
     """Run the loop; return (masks seen, masks drawn) of every round."""
     push_module.risks = risks if order == "risk" else random_order
     crew = people(workspace, "ana", "ben")
+    first = needs_drawing(workspace, true)
     share = -(-sum(record.mask is not None for record in read_records(Workspace.open(workspace).latest())) // rounds)
     found = []
     for turn in range(rounds):
@@ -100,6 +101,11 @@ def loop(workspace: Path, true: True_, rounds: int, steps: int, order: str) -> l
         if turn + 1 < rounds:
             risbench("train-adapter", "-w", workspace, "--steps", str(steps), "--json")
             risbench("refine-masks", "-w", workspace, "--json")
+            open_ = {record.id for record in read_records(Workspace.open(workspace).latest()) if record.review.status == "unreviewed"}
+            bad = needs_drawing(workspace, {name: mask for name, mask in true.items() if name in open_})
+            print(
+                f"    not seen yet: {len(bad)}, of them bad {sum(first[name] for name in bad)} before, {sum(bad.values())} now", flush=True
+            )
     return found
 
 
@@ -111,7 +117,7 @@ def hours(seen: int, drawn: int) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--arms", default="risk,random")
     words = parser.parse_args()
     need_data()

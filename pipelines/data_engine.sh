@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One turn of the data engine: people verify the riskiest masks, the adapter learns from what they verified, the undecided rest gets new masks.
-#   pipelines/data_engine.sh give WORKSPACE [COUNT]    before people work: masks, then the COUNT riskiest go out (300 by default)
+# One turn of the data engine: people verify the riskiest masks of each class, the adapter learns from what they verified, the undecided rest gets new masks.
+#   pipelines/data_engine.sh give WORKSPACE [COUNT]    before people work: masks, then COUNT of them go out (300 by default)
 #   pipelines/data_engine.sh learn WORKSPACE           when they have worked: answers in, adapter trained, new masks for the rest
 # `risbench review serve -w WORKSPACE` runs meanwhile; annotators were added with `risbench review annotators add`.
 set -euo pipefail
@@ -12,7 +12,7 @@ case "$turn" in
 give)
     # Box to mask for everything undecided; after the first turn the workspace's adapter does it.
     risbench refine-masks -w "$workspace" ${GPU:-}
-    # The riskiest masks that nobody has yet; prints the hours they will take.
+    # Of each class its share of the masks that nobody has yet, the riskiest first; prints the hours they will take.
     risbench review push -w "$workspace" --count "${3:-300}" --yes
     ;;
 learn)
@@ -22,7 +22,7 @@ learn)
     risbench review status -w "$workspace"
     # The adapter learns from verified masks; it is used only if it beats its base on scenes kept aside.
     risbench train-adapter -w "$workspace" --steps "${STEPS:-800}" ${GPU:-}
-    # New masks for the undecided rest. `give` then sends the riskiest of those out, and withdraws none that was answered.
+    # New masks for the undecided rest. `give` then sends more of those out, and withdraws none that was answered.
     risbench refine-masks -w "$workspace" ${GPU:-}
     ;;
 *)

@@ -22,12 +22,13 @@ SECONDS: Final[Mapping[str, float]] = {"reject": 5.0, "accept": 5.0, "unsure": 5
 
 @dataclass(frozen=True)
 class Shown:
-    """A record as it would be shown: the digest of its mask, the refine round it is of, and its risk."""
+    """A record as it would be shown: the digest of its mask, the refine round it is of, its risk and its class."""
 
     record: str
     mask: str
     round: int
     risk: float
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Item:
 class Policy:
     """How work is handed out. Shares lie in 0 to 1.
 
-    `count`: plan this many of the riskiest records that are not out yet (None: all). `overlap`: this share gets a second opinion, drawn
+    `count`: plan this many of the records that are not out yet, of each class its share and in it the riskiest (None: all). `overlap`: this share gets a second opinion, drawn
     by hash or, with `overlap_by` "risk", the riskiest. `gold`: known answers among everyone's tasks. `qualification`: gold items that a
     newcomer meets first. `trust_source`: masks that the source brought are known answers, and are not asked about.
     """
@@ -141,7 +142,7 @@ def plan(
             by_record[item.record].append(item)
     fresh = sorted((shown for shown in candidates if shown.record not in by_record), key=lambda shown: (-shown.risk, shown.record))
     if policy.count is not None:
-        fresh = fresh[: policy.count]
+        fresh = _riskiest_of_each(fresh, policy.count)
     twice = _overlapped(secret, fresh, policy)
     for shown in fresh:
         taken: list[str] = []
@@ -156,6 +157,21 @@ def plan(
             taken.append(who)
     _add_gold(planner, gold, spoilt or {})
     return list(planner.by_key.values())
+
+
+def _riskiest_of_each(fresh: Sequence[Shown], count: int) -> list[Shown]:
+    """Return `count` of what is ordered by risk: from each class its share of them, there the riskiest.
+
+    The riskiest of all would be a few hard classes, and an adapter that learns from those alone spoils the others (docs/decisions/0009).
+    """
+    size = Counter(shown.category for shown in fresh)
+    met: Counter[str] = Counter()
+    place = {}
+    for shown in fresh:
+        place[shown.record] = (met[shown.category] + 0.5) / size[shown.category]
+        met[shown.category] += 1
+    chosen = set(sorted(place, key=place.__getitem__)[:count])  # sorting keeps the order by risk among equals
+    return [shown for shown in fresh if shown.record in chosen]
 
 
 def _renew(planner: Planner, now: Mapping[str, Shown], gold: set[tuple[str, str]]) -> None:

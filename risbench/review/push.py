@@ -97,7 +97,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
         if record.mask is None:
             continue
         mask = mask_of(record.mask)
-        shown = Shown(name, mask_digest(mask), record.mask.round, risk[name])
+        shown = Shown(name, mask_digest(mask), record.mask.round, risk[name], record.category.name)
         if known_answer(record, trust_source=policy.trust_source):
             gold.append(shown)
             if (wrong := spoil(mask, name)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import secrets
 import signal
@@ -35,6 +36,11 @@ _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _TRIES: Final = 3
 _PR_SET_PDEATHSIG: Final = 1
+# The labelling page has u and m for verdicts, where the editor has them for what follows.
+_KEYS: Final = {
+    "region:unselect": {"key": "shift+u", "description": "Unselect region"},
+    "tool:auto-detect": {"key": "s", "description": "Ask the assistant for a mask"},
+}
 _ELSEWHERE: Final = {
     "sqlite": "the server's data lie in its SQLite file: start it without --postgres (and $RISBENCH_POSTGRES)",
     "postgres": "the server's data lie in PostgreSQL: start it with --postgres as before",
@@ -235,6 +241,7 @@ def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | Non
         "LOCAL_FILES_DOCUMENT_ROOT": str(images.resolve()),
         "COLLECT_ANALYTICS": "False",
         "LATEST_VERSION_CHECK": "False",
+        "EDITOR_KEYMAP": json.dumps(_KEYS),
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "CORS_ALLOW_ALL_ORIGINS": "False",

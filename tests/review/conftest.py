@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.review.server import running
 from risbench.scenes.source import write_source
 from tests.review.lab import fresh_workspace
+from tests.review.screen import CHROMIUM, HEIGHT, WIDTH
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,14 @@ def lab(host: Path, server: str, tmp_path: Path) -> Callable[..., Path]:
         return fresh_workspace(host, tmp_path / name)
 
     return make
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """An empty page of the browser."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            yield browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()
+        finally:
+            browser.close()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from playwright.sync_api import Page
 
 pytest.importorskip("torch", reason="the sam extra is not installed")
 
@@ -18,12 +19,15 @@ from risbench.core.errors import InputError
 from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import decode_brush
+from risbench.review.answers import read_answers
 from risbench.review.assist import assisting
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
+from risbench.review.pull import pull
 from risbench.review.push import push
 from risbench.review.server import ASSIST_HOST, banned_networks
 from tests.review.lab import Person, people
+from tests.review.screen import needs_chromium, open_project, picture_box, submit
 
 
 def ask(person: Person, backend: int, task: int, region: dict[str, Any]) -> requests.Response:
@@ -71,6 +75,57 @@ def test_boxes_and_points_come_back_as_masks_within_a_second(lab: Callable[..., 
         bad = ask(ana, backend, task["id"], drawn("ask_box", x=10, y=10, width=0, height=5))
         assert "errors" in bad.json()
     assert not ana.session.get(f"{ana.base}/api/ml/", params={"project": ana.project}, timeout=30).json()
+
+
+@needs_chromium
+def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page: Page, tmp_path: Path) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=2, overlap=0, gold=0), quiet=True)
+    items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+    records = {record.id: record for record in read_records(Workspace.open(workspace).latest())}
+    with assisting(workspace):
+        open_project(page, ana, ana.project)
+        page.get_by_text("Auto-Annotation").click()
+        for way in ("box", "point"):
+            record = records[items[page.evaluate("Htx.task.dataObj.key")]]
+            picture = picture_box(page)
+            scale = picture["width"] / record.image.width
+            x_min, y_min, x_max, y_max = (value * scale for value in record.targets[0].box)
+            # the mask is hopeless: away with it
+            page.get_by_text("object", exact=True).last.click()
+            page.keyboard.press("Backspace")
+            page.keyboard.press("q" if way == "box" else "k")
+            if way == "box":
+                page.keyboard.press("s")
+            page.keyboard.down("Control")  # so that what lies there is not taken hold of
+            if way == "box":
+                page.mouse.move(picture["x"] + x_min + 1, picture["y"] + y_min + 1)
+                page.mouse.down()
+                page.mouse.move(picture["x"] + x_max - 1, picture["y"] + y_max - 1, steps=6)
+                page.mouse.up()
+            else:
+                page.mouse.click(picture["x"] + (x_min + x_max) / 2, picture["y"] + (y_min + y_max) / 2)
+            page.keyboard.up("Control")
+            page.wait_for_timeout(8000)
+            page.screenshot(path=tmp_path / f"{way}_dbg.png")
+            page.get_by_text("1 suggestions").wait_for(timeout=30_000)
+            page.screenshot(path=tmp_path / f"{way}.png")
+            page.locator("[class*=auto-accept] button").last.click()
+            page.keyboard.press("f")
+            if way == "box":
+                submit(page)
+                page.wait_for_timeout(1000)
+        page.get_by_test_id("bottombar-submit-button").click()
+        page.wait_for_timeout(3000)
+    assert pull(workspace=workspace, quiet=True)["new"] == 2
+    for answer in read_answers(Desk(Workspace.open(workspace))):
+        mask = answer.mask()
+        assert (answer.verdict, answer.changed) == ("fix", True)
+        assert mask is not None
+        bounds = mask_bounds(mask)
+        assert bounds is not None
+        assert box_iou(bounds, records[answer.record].targets[0].box) > 0.25
 
 
 def test_the_server_may_call_the_assistant_and_nothing_else_that_is_private() -> None:

@@ -2,73 +2,38 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
-import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from risbench.core.masks import mask_of
-from risbench.core.workspace import Workspace, read_records
+from risbench.core.workspace import REVIEW, Workspace, read_records
+from risbench.formats.brush import encode_brush
+from risbench.review.adjudicate import adjudicate
 from risbench.review.answers import read_answers
+from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
 from risbench.review.pull import pull
 from risbench.review.push import push
-from tests.review.lab import people
-
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (.ci/run installs Debian's)"),
-]
-WIDTH, HEIGHT = 1366, 768
+from tests.review.lab import FIX, brush, people
+from tests.review.screen import assert_fits, blue, needs_chromium, open_project, picture_box, place, submit
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            yield browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}).new_page()
-        finally:
-            browser.close()
-
-
-def submit(page: Page) -> None:
-    """Submit, and wait until the next task (or the end) is there."""
-    sentence = page.locator(".said").inner_text()
-    page.get_by_test_id("bottombar-submit-button").click()
-    page.wait_for_function("before => document.querySelector('.said')?.innerText !== before", arg=sentence, timeout=60_000)
-    page.wait_for_load_state("networkidle")
-
-
+@needs_chromium
 def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path], page: Page, tmp_path: Path) -> None:
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
     push(workspace=workspace, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
     outside: list[str] = []
     page.on("request", lambda request: outside.append(request.url) if not request.url.startswith((ana.base, "data:", "blob:")) else None)
-    page.goto(ana.page)
-    page.fill("input[name=email]", ana.login)
-    page.fill("input[name=password]", ana.password)
-    page.click("button[type=submit]")
-    page.wait_for_load_state("networkidle")
-    page.goto(f"{ana.base}/projects/{ana.project}/data")
-    page.get_by_role("button", name="Label All Tasks").click()
-    page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(1500)
+    open_project(page, ana, ana.project)
     # all that is to be decided is on the screen, and nothing scrolls
-    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth")
-    for text in ("accept", "unsure", "wrong", "filled box", "given box"):
-        box = page.get_by_text(text, exact=False).first.bounding_box()
-        assert box is not None
-        assert box["y"] + box["height"] <= HEIGHT - 50, text
-    canvas = page.locator("canvas").first
-    shown = canvas.bounding_box()
-    assert shown is not None
+    assert_fits(page, "accept", "unsure", "wrong", "filled box", "given box")
+    shown = picture_box(page)
     assert shown["width"] >= 500
     # the mask lies over the object as a translucent blue
     items = {item.key: item for item in Desk(Workspace.open(workspace)).queue()}
@@ -84,7 +49,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     page.wait_for_timeout(1500)
     page.get_by_text("object", exact=True).last.click()
     page.locator("[aria-label=eraser]").click()
-    x, y = place(canvas.bounding_box(), second)  # type: ignore[arg-type]
+    x, y = place(picture_box(page), second)
     page.mouse.move(x - 8, y)
     page.mouse.down()
     page.mouse.move(x + 8, y, steps=6)
@@ -94,6 +59,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     page.screenshot(path=tmp_path / "second.png")
     submit(page)
     page.wait_for_timeout(1000)
+    page.get_by_text("object", exact=True).last.click()  # u is a verdict also while a mask is chosen
     page.keyboard.press("u")
     page.get_by_test_id("bottombar-submit-button").click()
     page.wait_for_timeout(3000)
@@ -112,24 +78,38 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     assert not outside, outside
 
 
-def place(box: dict[str, float], mask: np.ndarray) -> tuple[float, float]:
-    """Return where on the screen the middle of a mask is: the pixel furthest inside."""
-    import cv2
-
-    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    row, column = np.unravel_index(int(depth.argmax()), mask.shape)
-    return box["x"] + (column + 0.5) / mask.shape[1] * box["width"], box["y"] + (row + 0.5) / mask.shape[0] * box["height"]
-
-
-def blue(picture: Path, box: dict[str, float], mask: np.ndarray) -> float:
-    """Return how much bluer than red the screen is inside a mask than just around it."""
-    import cv2
-
-    pixels = cv2.imread(str(picture)).astype(np.float32)
-    excess = pixels[..., 0] - pixels[..., 2]
-    side = (round(box["width"]), round(box["height"]))
-    left, top = round(box["x"]), round(box["y"])
-    crop = excess[top : top + side[1], left : left + side[0]]
-    inside = cv2.resize(mask.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)[: crop.shape[0], : crop.shape[1]]
-    around = cv2.dilate(inside, np.ones((25, 25), np.uint8)) - cv2.dilate(inside, np.ones((7, 7), np.uint8))
-    return float(crop[inside > 0].mean() - crop[around > 0].mean())
+@needs_chromium
+def test_an_expert_sees_every_candidate_and_picks_one(lab: Callable[..., Path], page: Page, tmp_path: Path) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben", "eva")
+    desk = Desk(Workspace.open(workspace))
+    desk.change_annotator("eva", paused=True)
+    push(workspace=workspace, policy=Policy(count=1, overlap=1.0, gold=0), quiet=True)
+    drawn = {"ana": np.zeros((512, 512), bool), "ben": np.zeros((512, 512), bool)}
+    drawn["ana"][100:200, 60:160] = True
+    drawn["ben"][300:420, 300:400] = True
+    for name, mask in drawn.items():
+        task = crew[name].next()
+        assert task is not None
+        crew[name].answer(task, FIX, mask=[brush(task, encode_brush(mask))])
+    pull(workspace=workspace, quiet=True)
+    assert adjudicate("eva", workspace=workspace, quiet=True)["sent"] == 1
+    project = next(person.expert_project for person in desk.annotators() if person.name == "eva")
+    assert project is not None
+    open_project(page, crew["eva"], project)
+    assert_fits(page, "masks: A by 1, B by 1", "drawn", "wrong", "filled box")
+    page.screenshot(path=tmp_path / "expert.png")
+    pixels = cv2.imread(str(tmp_path / "expert.png")).astype(int)
+    middles = [place(picture_box(page), mask) for mask in drawn.values()]
+    colours = [pixels[round(y), round(x)] for x, y in middles]
+    assert np.abs(colours[0] - colours[1]).max() > 40  # candidates are told apart by colour
+    page.keyboard.press("2")
+    page.keyboard.press("t")
+    page.get_by_test_id("bottombar-submit-button").click()
+    page.wait_for_timeout(3000)
+    pull(workspace=workspace, quiet=True)
+    assert consensus(workspace=workspace, quiet=True)["status"]["adjudicated"] == 1
+    [record] = [record for record in read_records(workspace / REVIEW) if record.review.status == "adjudicated"]
+    assert record.mask is not None
+    kept = mask_of(record.mask)
+    assert any(np.array_equal(kept, mask) for mask in drawn.values())

@@ -47,6 +47,17 @@ def test_only_the_riskiest_of_those_not_out_yet_are_added() -> None:
     assert {item.record for item in second} == {one.record for one in by_risk[:15]}
 
 
+def test_every_class_gets_its_share_of_a_count() -> None:
+    hard = [replace(one, record=f"a{one.record}", category="hard", risk=0.5 + one.risk / 2) for one in shown(30)]
+    easy = [replace(one, record=f"b{one.record}", category="easy", risk=one.risk / 2) for one in shown(90)]
+    items = plan(SECRET, ["a"], [*hard, *easy], [], Desk(), replace(PLAIN, count=40))
+    given = {item.record for item in items}
+    for of_class in (hard, easy):
+        by_risk = sorted(of_class, key=lambda one: (-one.risk, one.record))
+        share = len(of_class) // 3
+        assert {one.record for one in by_risk[:share]} == given & {one.record for one in of_class}
+
+
 @pytest.mark.parametrize("by", ["share", "risk"])
 def test_second_opinions_are_others_and_as_many_as_asked(by: str) -> None:
     items = plan(SECRET, ["a", "b", "c"], shown(400), [], Desk(), Policy(overlap=0.25, overlap_by=by, gold=0))  # type: ignore[arg-type]
