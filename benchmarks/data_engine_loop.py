@@ -4,8 +4,8 @@
 
 NWPU VHR-10's rows, base: the built-in model. A simulated annotator accepts a mask whose IoU with the truth is .8 or more (5 s) and
 else draws the truth (34 s); rows that are linked to no true mask are rejected and not counted. Every round gives out the same share
-of the records, trains the adapter on what was verified, and makes new masks for the rest, of which it prints how many are bad. Without the loop, the first masks are all
-that people see.
+of the records, trains the adapter on what was verified, and makes new masks for the rest; printed is how many of those are bad. Without
+the loop, the first masks are all that people see.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ def loop(workspace: Path, true: True_, rounds: int, steps: int, order: str) -> l
             risbench("refine-masks", "-w", workspace, "--json")
             open_ = {record.id for record in read_records(Workspace.open(workspace).latest()) if record.review.status == "unreviewed"}
             bad = needs_drawing(workspace, {name: mask for name, mask in true.items() if name in open_})
-            print(
-                f"    not seen yet: {len(bad)}, of them bad {sum(first[name] for name in bad)} before, {sum(bad.values())} now", flush=True
-            )
+            before = sum(first[name] for name in bad)
+            print(f"    not seen yet: {len(bad)}, of them bad {before} before, {sum(bad.values())} now", flush=True)
     return found
 
 

@@ -110,9 +110,7 @@ def annotators_renew(
 @review_app.command()
 def push(
     workspace: WorkspaceOption = Path(),
-    count: Annotated[
-        int | None, typer.Option(help="Plan only so many of the records that are not out yet: of each class its share, the riskiest of it.")
-    ] = None,
+    count: Annotated[int | None, typer.Option(help="Plan only so many of what is not out yet: the riskiest of each class.")] = None,
     overlap: Annotated[float, typer.Option(help="Share of records that get a second opinion.")] = 0.1,
     overlap_by: Annotated[str, typer.Option(help="Which: share (drawn by hash) or risk (the riskiest).")] = "share",
     gold: Annotated[float, typer.Option(help="Known answers among everyone's tasks, half of them with a wrong mask.")] = 0.03,

@@ -50,9 +50,10 @@ class Item:
 class Policy:
     """How work is handed out. Shares lie in 0 to 1.
 
-    `count`: plan this many of the records that are not out yet, of each class its share and in it the riskiest (None: all). `overlap`: this share gets a second opinion, drawn
-    by hash or, with `overlap_by` "risk", the riskiest. `gold`: known answers among everyone's tasks. `qualification`: gold items that a
-    newcomer meets first. `trust_source`: masks that the source brought are known answers, and are not asked about.
+    `count`: plan this many of the records that are not out yet, of each class its share and in it the riskiest (None: all).
+    `overlap`: this share gets a second opinion, drawn by hash or, with `overlap_by` "risk", the riskiest. `gold`: known answers among
+    everyone's tasks. `qualification`: gold items that a newcomer meets first. `trust_source`: masks that the source brought are known
+    answers, and are not asked about.
     """
 
     count: int | None = None

@@ -36,7 +36,7 @@ def ask(person: Person, backend: int, task: int, region: dict[str, Any]) -> requ
 
 
 def drawn(name: str, **value: float) -> dict[str, Any]:
-    kind = "rectanglelabels" if name == "ask_box" else "keypointlabels"
+    kind = "rectangle" if name == "ask_box" else "keypoint"
     return {"id": "x", "type": kind, "from_name": name, "to_name": "image", "original_width": 512, "original_height": 512, "value": value}
 
 
@@ -95,9 +95,8 @@ def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page
             # the mask is hopeless: away with it
             page.get_by_text("object", exact=True).last.click()
             page.keyboard.press("Backspace")
-            page.keyboard.press("q" if way == "box" else "k")
-            if way == "box":
-                page.keyboard.press("s")
+            page.keyboard.press("s" if way == "box" else "k")
+            page.wait_for_timeout(500)
             page.keyboard.down("Control")  # so that what lies there is not taken hold of
             if way == "box":
                 page.mouse.move(picture["x"] + x_min + 1, picture["y"] + y_min + 1)
@@ -107,8 +106,6 @@ def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page
             else:
                 page.mouse.click(picture["x"] + (x_min + x_max) / 2, picture["y"] + (y_min + y_max) / 2)
             page.keyboard.up("Control")
-            page.wait_for_timeout(8000)
-            page.screenshot(path=tmp_path / f"{way}_dbg.png")
             page.get_by_text("1 suggestions").wait_for(timeout=30_000)
             page.screenshot(path=tmp_path / f"{way}.png")
             page.locator("[class*=auto-accept] button").last.click()
