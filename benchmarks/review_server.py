@@ -1,6 +1,6 @@
-"""Review at the real Label Studio: push, round trip, a network that fails, fifty people at once.
+"""Review at the real Label Studio: push, round trip, a network that fails, the assistant, fifty people at once.
 
-    python benchmarks/review_server.py [--part push|trip|faults|people|all] [--tasks N] [--seconds N]
+    python benchmarks/review_server.py [--part push|trip|faults|assist|people|all] [--tasks N] [--seconds N]
 
 NWPU VHR-10's rows with the built-in model's masks. Every part has a workspace and accounts of its own on one server, started by
 `risbench review serve`'s own code in the server's own environment, SQLite on loopback.
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import REFER, need_data, risbench
@@ -25,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from risbench.core.errors import TryAgainLater
 from risbench.core.masks import mask_of
 from risbench.core.workspace import Workspace, read_records
+from risbench.review import projects
 from risbench.review.answers import read_answers
+from risbench.review.assist import assisting
 from risbench.review.desk import Desk
 from risbench.review.page import task_of
 from risbench.review.plan import Policy
@@ -78,38 +81,80 @@ def bench_trip(workspace: Path, tasks: int) -> None:
 
 
 def bench_faults(workspace: Path, tasks: int, share: float = 0.05) -> None:
-    """Print what a push through a failing proxy leaves on the server."""
+    """Print what pushes through a failing proxy leave on the server; a desk of its own for every 2,000 tasks."""
+    left = {"lost": 0, "doubled": 0, "others": 0}
+    total, runs, began = 0, 0, time.monotonic()
+    counts: Counter[str] = Counter()
+    for number, start in enumerate(range(0, tasks, 2000)):
+        desk = fresh_workspace(workspace, workspace.with_name(f"{workspace.name}{number}"))
+        found = faulty_push(desk, min(2000, tasks - start), share, seed=number + 1)
+        total, runs = total + found["tasks"], runs + found["runs"]
+        counts.update(found["faults"])
+        for name in left:
+            left[name] += found[name]
+    said = ", ".join(f"{count} {name}" for name, count in left.items())
+    print(f"faults: {total:,} tasks through a proxy that failed {counts.total()} calls ({share:.0%}): {said};", end=" ")
+    print(f"{runs} runs of the command, {time.monotonic() - began:.0f} s")
+    print("  " + ", ".join(f"{way} {count}" for way, count in sorted(counts.items())))
+
+
+def faulty_push(workspace: Path, tasks: int, share: float, seed: int) -> dict[str, Any]:
+    """Push through a failing proxy until it succeeds, in small calls so that many of them meet a fault; return what is on the server."""
     crew = people(workspace, "ana", "ben")
     desk = Desk(Workspace.open(workspace))
     real = desk.connection()["url"]
-    import risbench.review.projects as module
-
-    module.CHUNK = 5  # small calls, so that many of them meet a fault
-    runs, began = 0, time.monotonic()
-    with failing_proxy(real, share, seed=1) as (url, faults):
+    usual, projects.CHUNK = projects.CHUNK, 5
+    runs = 0
+    with failing_proxy(real, share, seed=seed) as (url, faults):
         desk.save_connection(url=url)
         while True:
             runs += 1
+            policy = Policy(count=tasks // 2, overlap=1.0, gold=0) if runs == 1 else Policy(count=0, gold=0)
             try:
-                push(
-                    workspace=workspace,
-                    policy=Policy(count=tasks // 2, overlap=1.0, gold=0) if runs == 1 else Policy(count=0, gold=0),
-                    quiet=True,
-                )
+                push(workspace=workspace, policy=policy, quiet=True)
                 break
             except TryAgainLater:
                 continue
     desk.save_connection(url=real)
-    module.CHUNK = 250
+    projects.CHUNK = usual
     planned = {name: {item.key for item in desk.queue() if item.annotator == name} for name in crew}
     there = {name: Counter(keys_on_server(workspace, person)) for name, person in crew.items()}
-    lost = sum(len(planned[name] - there[name].keys()) for name in crew)
-    doubled = sum(sum(count - 1 for count in there[name].values()) for name in crew)
-    other = sum(len(there[name].keys() - planned[name]) for name in crew)
-    total = sum(map(len, planned.values()))
-    print(f"faults: {total} tasks through a proxy that failed {sum(faults.counts.values())} calls ({share:.0%}):", end=" ")
-    print(f"{lost} lost, {doubled} doubled, {other} others; {runs} runs of the command, {time.monotonic() - began:.0f} s")
-    print("  " + ", ".join(f"{way} {count}" for way, count in sorted(faults.counts.items())))
+    return {
+        "tasks": sum(map(len, planned.values())),
+        "runs": runs,
+        "faults": faults.counts,
+        "lost": sum(len(planned[name] - there[name].keys()) for name in crew),
+        "doubled": sum(sum(count - 1 for count in there[name].values()) for name in crew),
+        "others": sum(len(there[name].keys() - planned[name]) for name in crew),
+    }
+
+
+def bench_assist(workspace: Path, tasks: int = 20) -> None:
+    """Print how long a box and a point take to come back as a mask, through the server, once and again on the same picture."""
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=tasks, overlap=0, gold=0), quiet=True)
+    records = {record.id: record for record in read_records(Workspace.open(workspace).latest())}
+    times: dict[str, list[float]] = {"box, picture new": [], "box": [], "point": []}
+    with assisting(workspace) as found:
+        [backend] = [row["id"] for row in ana.session.get(f"{ana.base}/api/ml/", params={"project": ana.project}, timeout=30).json()]
+        items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+        for _ in range(tasks):
+            task = ana.next()
+            assert task is not None
+            record = records[items[task["data"]["key"]]]
+            x_min, y_min, x_max, y_max = record.targets[0].box
+            across, down = 100 / record.image.width, 100 / record.image.height
+            box = {"x": x_min * across, "y": y_min * down, "width": (x_max - x_min) * across, "height": (y_max - y_min) * down}
+            point = {"x": (x_min + x_max) / 2 * across, "y": (y_min + y_max) / 2 * down, "width": 1}
+            for what, name, value in (("box, picture new", "ask_box", box), ("box", "ask_box", box), ("point", "ask_point", point)):
+                region = {"id": "x", "from_name": name, "to_name": "image", "value": value}
+                began = time.monotonic()
+                reply = ana.send("POST", f"/api/ml/{backend}/interactive-annotating", {"task": task["id"], "context": {"result": [region]}})
+                assert reply.json()["data"]["result"], reply.text
+                times[what].append(time.monotonic() - began)
+            ana.answer(task, ACCEPT)
+        said = ", ".join(f"{what} {statistics.median(took):.2f} s (slowest {max(took):.2f})" for what, took in times.items())
+    print(f"assist ({found['model']}, CPU): {said}; medians of {tasks}")
 
 
 def bench_people(workspace: Path, count: int, seconds: float) -> None:
@@ -153,7 +198,7 @@ def bench_people(workspace: Path, count: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["push", "trip", "faults", "people", "all"], default="all")
+    parser.add_argument("--part", choices=["push", "trip", "faults", "assist", "people", "all"], default="all")
     parser.add_argument("--tasks", type=int, default=500, help="of the round trip and the faults")
     parser.add_argument("--seconds", type=float, default=120)
     words = parser.parse_args()
@@ -167,6 +212,7 @@ if __name__ == "__main__":
                 "push": lambda place: bench_push(place, 2000),
                 "trip": lambda place: bench_trip(place, words.tasks),
                 "faults": lambda place: bench_faults(place, words.tasks),
+                "assist": lambda place: bench_assist(place),
                 "people": lambda place: bench_people(place, 50, words.seconds),
             }
             for name, part in parts.items():
