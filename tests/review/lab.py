@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,15 +125,17 @@ class Faults:
     only: str = ""
 
 
+WAYS = ("refused", "500 before", "500 after commit", "429", "reset after commit", "html", "empty ids", "cut body", "slow then reset")
+
+
 @contextmanager
-def failing_proxy(target: str, share: float, seed: int = 0, only: str = "") -> Iterator[tuple[str, Faults]]:
+def failing_proxy(target: str, share: float, seed: int = 0, only: str = "", ways: Sequence[str] = WAYS) -> Iterator[tuple[str, Faults]]:
     """Run a proxy to `target` that fails a share of calls in every way that networks do: before and after the server did the work.
 
     `only` bounds it to paths that match a pattern.
     """
     faults = Faults(share, np.random.default_rng(seed), {}, only)
     lock = threading.Lock()
-    ways = ("refused", "500 before", "500 after commit", "429", "reset after commit", "html", "empty ids", "cut body", "slow then reset")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -247,17 +247,41 @@ def test_a_server_that_is_gone_a_wrong_token_a_deleted_project_and_a_changed_pag
     assert done.stderr.strip() == "risbench: http://127.0.0.1:9: nobody is there; start it with `risbench review serve`"
 
 
-def test_no_token_shows_up_anywhere(lab: Lab) -> None:
+def test_no_token_shows_up_anywhere(lab: Lab, tmp_path: Path) -> None:
     workspace = lab()
-    people(workspace, "ana")
-    done = cli("review", "push", "-w", workspace, "--count", "5", "--yes", "--json")
-    assert done.returncode == 0
-    token = (workspace / "review" / "token").read_text().strip()
-    said = done.stdout + done.stderr
-    for path in workspace.rglob("*"):
-        if path.is_file() and path.name != "token" and "accounts" not in path.parts and path.suffix != ".png":
-            assert token not in path.read_text(errors="replace"), path
-    assert token not in said
+    crew = people(workspace, "ana", "ben", "eva")
+    desk = Desk(Workspace.open(workspace))
+    said = ""
+    for words in (
+        ("push", "--count", "5", "--overlap", "1", "--yes", "--json"), ("reassign", "ana", "ben"), ("push", "--count", "0", "--yes"),
+        ("pull",), ("consensus",), ("adjudicate", "eva"), ("status",), ("status", "--json"), ("backup", str(tmp_path / "b.zip"), "--desk-only"),
+    ):  # fmt: skip
+        done = cli("review", words[0], *words[1:], "-w", workspace)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    real = desk.connection()["url"]
+    for way in ("500 before", "html", "cut body", "429"):  # and where the server says something that nobody expects
+        with failing_proxy(real, 1.0, ways=(way,)) as (url, _):
+            desk.save_connection(url=url)
+            done = cli("review", "pull", "-w", workspace)
+            assert done.returncode != 0, way
+            assert "Traceback" not in done.stderr
+            said += done.stdout + done.stderr
+    desk.save_connection(url=real)
+    secrets = [(workspace / "review" / name).read_text().strip() for name in ("token", "secret")]
+    secrets += [person.password for person in crew.values()]
+    assert all(len(word) >= 12 for word in secrets)
+    for word in secrets:
+        assert word not in said
+        for path in workspace.rglob("*"):
+            if path.is_file() and path.name not in ("token", "secret") and "accounts" not in path.parts and path.suffix != ".png":
+                assert word.encode() not in path.read_bytes(), path
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = process.read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        assert not any(word.encode() in argv for word in secrets), argv
     for name in ("token", "secret", "accounts/ana.txt"):
         assert (workspace / "review" / name).stat().st_mode & 0o077 == 0
 
