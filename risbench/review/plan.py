@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 Kind = Literal["task", "second", "gold", "expert"]
 OPINIONS_IF_UNSURE: Final = 3
+# The risk of a mask that somebody saw at a glance to be wrong; no mask comes so high by itself.
+DOUBTED: Final = 1.0
 # The share of masks that have to be drawn anew, before a workspace has answers to tell.
 SHARE_DRAWN: Final = 0.35
 # What people need for one mask, reading the sentence included (label_studio.md): where a project has no times of its own yet.
@@ -161,7 +163,7 @@ def plan(
 
 
 def _riskiest_of_each(fresh: Sequence[Shown], count: int) -> list[Shown]:
-    """Return `count` of what is ordered by risk: from each class its share of them, there the riskiest.
+    """Return `count` of what is ordered by risk: whatever somebody doubted, then from each class its share, there the riskiest.
 
     The riskiest of all would be a few hard classes, and an adapter that learns from those alone spoils the others (docs/decisions/0009).
     """
@@ -169,7 +171,7 @@ def _riskiest_of_each(fresh: Sequence[Shown], count: int) -> list[Shown]:
     met: Counter[str] = Counter()
     place = {}
     for shown in fresh:
-        place[shown.record] = (met[shown.category] + 0.5) / size[shown.category]
+        place[shown.record] = 0.0 if shown.risk >= DOUBTED else (met[shown.category] + 0.5) / size[shown.category]
         met[shown.category] += 1
     chosen = set(sorted(place, key=place.__getitem__)[:count])  # sorting keeps the order by risk among equals
     return [shown for shown in fresh if shown.record in chosen]

@@ -18,7 +18,7 @@ from risbench.review.answers import read_answers
 from risbench.review.desk import Annotator, Desk
 from risbench.review.gold import known_answer, mask_digest, spoil
 from risbench.review.page import task_of
-from risbench.review.plan import SECONDS, SHARE_DRAWN, Item, Policy, Shown, moved, plan, projected_hours, served_order
+from risbench.review.plan import DOUBTED, SECONDS, SHARE_DRAWN, Item, Policy, Shown, moved, plan, projected_hours, served_order
 from risbench.review.plan import Desk as Out
 from risbench.review.projects import Pusher, ensure_project
 from risbench.review.pull import pull_all, quarantine_rows
@@ -108,7 +108,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             if not seen:
                 open_.append(shown)
             elif glance is not None and glance.doubted:
-                open_.append(replace(shown, risk=1.0))  # somebody saw at a glance that it is wrong
+                open_.append(replace(shown, risk=DOUBTED))
     if not open_ and not before:
         raise InputError(f"{desk.workspace.root}: nothing to review: no undecided record has a mask; run `risbench refine-masks` first")
     answers = read_answers(desk)

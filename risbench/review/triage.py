@@ -191,13 +191,15 @@ class Triage:
             _append(self._desk.root / "triage.jsonl", lines)
             self.sheets.pop(0)
 
-    def tile(self, number: int) -> bytes:
+    def tile(self, sheet: str, number: int) -> bytes:
         """Return the picture of a tile of the sheet on the screen, as JPEG.
 
         Raises:
-            InputError: the sheet has no such tile.
+            InputError: it is not the sheet on the screen, or has no such tile.
         """
         names = self.sheets[0] if self.sheets else []
+        if not names or sheet != self.sheet_id(names):
+            raise InputError(f"sheet {printable(sheet)}: is not the one on the screen; load the page again")
         if not 0 <= number < len(names):
             raise InputError(f"tile {number}: the sheet has {len(names)}")
         return _picture(self._desk.workspace, self._records[names[number]])

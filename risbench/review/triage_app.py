@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from risbench.core.errors import InputError
 from risbench.review.page import page_config
@@ -20,7 +20,7 @@ class Done(BaseModel):
 
     sheet: str
     doubted: list[int]
-    seconds: float
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 def application(triage: Triage, secret: str) -> FastAPI:
@@ -36,9 +36,9 @@ def application(triage: Triage, secret: str) -> FastAPI:
         return triage.next()
 
     @app.get(f"/{secret}/tile/{{number}}")
-    def tile(number: int) -> Response:
+    def tile(number: int, sheet: str) -> Response:
         try:
-            return Response(triage.tile(number), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+            return Response(triage.tile(sheet, number), media_type="image/jpeg", headers={"Cache-Control": "no-store"})
         except InputError as error:
             raise HTTPException(404, str(error)) from None
 

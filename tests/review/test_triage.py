@@ -15,7 +15,8 @@ from risbench.export import export
 from risbench.refine import refine_masks
 from risbench.review.consensus import consensus
 from risbench.review.desk import Annotator, Desk
-from risbench.review.plan import Policy
+from risbench.review.plan import DOUBTED, Policy, Shown, plan
+from risbench.review.plan import Desk as Out
 from risbench.review.push import push
 from risbench.review.triage import read_glances, triaging
 
@@ -65,8 +66,8 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
     # what passed is not given out, what was doubted comes first
     out = push(workspace=workspace, policy=Policy(overlap=0, gold=0), dry_run=True, quiet=True)
     assert out["planned"] == sum(bool(record.mask) and not record.problems for record in records.values()) - 19
-    first = push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), dry_run=True, quiet=True)
-    assert first["planned"] == 1
+    candidates = [Shown(name, "m", 1, DOUBTED if name in doubted else 0.9, record.category.name) for name, record in records.items()]
+    assert [item.record for item in plan(b"s", ["ana"], candidates, [], Out(), Policy(count=1, overlap=0, gold=0))] == doubted
     # a release learns from them, and does not measure with them
     shutil.copy(tmp_path / "split.csv", tmp_path / "frozen.csv")
     released = export(workspace=workspace, split=str(tmp_path / "frozen.csv"), quiet=True)
@@ -83,7 +84,11 @@ def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(works
     split = tmp_path / "split.csv"
     with triaging("ana", split=split, share=1.0, workspace=workspace) as found:
         sheet = requests.get(found["url"] + "next", timeout=10).json()
+        assert requests.get(f"{found['url']}tile/0", params={"sheet": sheet["id"]}, timeout=10).content[:2] == b"\xff\xd8"
+        assert requests.get(f"{found['url']}tile/0", params={"sheet": "other"}, timeout=10).status_code == 404
+        assert requests.get(f"{found['url']}tile/20", params={"sheet": sheet["id"]}, timeout=10).status_code == 404
         for body, code in (
+            ({"sheet": sheet["id"], "doubted": [], "seconds": -1}, 422),
             ({"sheet": "other", "doubted": [], "seconds": 1}, 409),
             ({"sheet": sheet["id"], "doubted": [99], "seconds": 1}, 409),
             ({"sheet": sheet["id"], "doubted": "all", "seconds": 1}, 422),
