@@ -87,13 +87,14 @@ def annotators_pause(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     workspace: WorkspaceOption = Path(),
     resume: Annotated[bool, typer.Option("--resume", help="Give them new work again.")] = False,
+    recheck: Annotated[bool, typer.Option("--recheck", help="The next push asks others, too, of what they alone answered.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Give a person no new work; what they have stays, until `review reassign`."""
     from risbench.printing_review import print_annotators
     from risbench.review.accounts import pause_annotator
 
-    show(pause_annotator(name, workspace=workspace, paused=not resume), json_, print_annotators)
+    show(pause_annotator(name, workspace=workspace, paused=not resume, recheck=recheck), json_, print_annotators)
 
 
 @annotators_app.command("renew")
@@ -174,13 +175,14 @@ def consensus(workspace: WorkspaceOption = Path(), json_: JsonOption = False) ->
 def adjudicate(
     expert: Annotated[str, typer.Argument(metavar="EXPERT", help="One of the annotators, who answered none of these.")],
     workspace: WorkspaceOption = Path(),
+    take_over: Annotated[str | None, typer.Option(metavar="NAME", help="Another expert, whose unanswered items this one gets.")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Put what the answers leave open before an expert, with everyone's mask over the picture."""
     from risbench.printing_review import print_adjudicate
     from risbench.review.adjudicate import adjudicate as run
 
-    show(run(expert, workspace=workspace, quiet=json_), json_, print_adjudicate)
+    show(run(expert, take_over=take_over, workspace=workspace, quiet=json_), json_, print_adjudicate)
 
 
 @review_app.command()

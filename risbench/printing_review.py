@@ -62,6 +62,8 @@ def print_consensus(result: dict[str, Any]) -> None:
         say(f"{count:,} for an expert: {why}")
     if result["waiting"]:
         say(f"{result['waiting']:,} wait for further opinions")
+    if result["answers_to_unknown_records"]:
+        say(f"{result['answers_to_unknown_records']:,} answered records are not in the workspace any more; their answers are kept")
     say(result["state"])
 
 
@@ -90,27 +92,32 @@ def print_status(result: dict[str, Any]) -> None:
         say(f"agreement on {found['records']:,} records that several answered: {said}")
         for names, value in found["verdict_kappa"].items():
             say(f"  kappa of {names}: {'-' if value is None else value}")
-    columns = ["annotator", "answered", "of", "s each", "hours left", "corrected", "rejected", "gold", "right", "wrong accepted", ""]
-    keys = (
-        "answered",
-        "planned",
-        "seconds_each",
-        "hours_left",
-        "share_corrected",
-        "share_rejected",
-        "gold",
-        "gold_right",
-        "wrong_masks_accepted",
-    )
+    for name, seen in result["triage"].items():
+        say(f"triage by {name}: {seen['passed']:,} passed, {seen['doubted']:,} to the editor, {seen['seconds_each']} s each")
+    if result["gold_lost"]:
+        say(f"{result['gold_lost']:,} gold answers are not scored: the round that held the known answer is gone")
+    columns = {
+        "answered": "answered",
+        "of": "planned",
+        "a day": "answers_a_day",
+        "s each": "seconds_each",
+        "hours left": "hours_left",
+        "corrected": "share_corrected",
+        "rejected": "share_rejected",
+        "unsure": "share_unsure",
+        "gold": "gold",
+        "right": "gold_right",
+        "wrong missed": "wrong_masks_missed",
+    }
     rows = [
         [
             name,
-            *("-" if card[key] is None else card[key] for key in (*keys, "wrong_masks_accepted")),
+            *("-" if card[key] is None else card[key] for key in columns.values()),
             "PAUSE" if card["pause"] else "paused" if card["paused"] else "",
         ]
         for name, card in result["annotators"].items()
     ]
-    table("score cards", columns, rows)
+    table("score cards", ["annotator", *columns, ""], rows)
     for name in result["pause"]:
         say(f"{name} misses too much gold; talk to them, and: risbench review annotators pause {name}")
 
@@ -129,6 +136,8 @@ def print_restore(result: dict[str, Any]) -> None:
 
 def print_assist(result: dict[str, Any]) -> None:
     """Print who answers, and for whom."""
+    for warning in result["warnings"]:
+        say(warning)
     say(f"{result['model']} answers at {result['url']} for projects {', '.join(map(str, result['projects']))}; Ctrl-C ends it")
 
 

@@ -18,6 +18,7 @@ Precision = Literal["exact", "corner", "coord", "token"]
 Fit = Literal["keep", "window", "pad"]
 ReviewStatus = Literal["unreviewed", "triaged", "accepted", "corrected", "consensus", "adjudicated", "rejected"]
 Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
 # Statuses that say "a person looked at this mask and stands by it".
 REVIEWED: Final[frozenset[str]] = frozenset({"accepted", "corrected", "consensus", "adjudicated"})

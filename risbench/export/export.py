@@ -14,11 +14,12 @@ from typing import Any
 from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import near_duplicates
 from risbench.core.progress import Progress
-from risbench.core.record import REVIEWED, Record, Split
+from risbench.core.record import REVIEWED, SPLITS, Record, Split
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
-from risbench.export.split import SPLITS, SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups, write_frozen
+from risbench.export.split import SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups
+from risbench.formats.split_list import write_frozen
 
 
 def export(

@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from risbench.core.imagery import encode_png, read_raster
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
-from risbench.core.record import Record
+from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file, to_json
-from risbench.export.split import SPLITS
 from risbench.formats.coco import coco_instances
 from risbench.formats.phrases import phrase_lines
 from risbench.formats.refer import refer_files

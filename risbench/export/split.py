@@ -6,9 +6,7 @@ where their strata are missed most. It depends on record ids, scenes and the see
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +17,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, OptionError, printable
-from risbench.core.record import Record, Split
+from risbench.core.errors import OptionError, printable
+from risbench.core.record import SPLITS, Record, Split
+from risbench.formats.split_list import read_frozen
 
-SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 # RISBench's own proportions: 26,300 / 10,013 / 16,159 of 52,472.
 DEFAULT_FRACTIONS: Final = (26300 / 52472, 10013 / 52472, 16159 / 52472)
 _NUMBERS = re.compile(r"^[\d.,\s]+$")
@@ -94,39 +92,6 @@ def _apportion(fractions: Sequence[float], total: int) -> tuple[int, int, int]:
     for index in sorted(range(3), key=lambda index: (sizes[index] - exact[index], index))[: total - sum(sizes)]:
         sizes[index] += 1
     return (sizes[0], sizes[1], sizes[2])
-
-
-def read_frozen(path: Path) -> dict[str, Split]:
-    """Return scene to split from a CSV with columns scene and split.
-
-    Raises:
-        InputError: a column is missing, a split is none of the three, or a scene stands in two.
-    """
-    frozen: dict[str, Split] = {}
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text file (byte {error.start} is not UTF-8); it must be a CSV of scene,split") from None
-    table = csv.DictReader(io.StringIO(content, newline=""))
-    if not {"scene", "split"} <= set(table.fieldnames or ()):
-        raise InputError(f"{path}: needs the columns scene and split; it has {printable(', '.join(table.fieldnames or ()) or 'none')}")
-    for number, row in enumerate(table, 2):
-        name = next((split for split in SPLITS if split == row["split"]), None)
-        if name is None:
-            raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
-        if frozen.get(row["scene"], name) != name:
-            raise InputError(f"{path}: line {number}: scene {printable(row['scene'])} stands in {frozen[row['scene']]} and in {name}")
-        frozen[row["scene"]] = name
-    return frozen
-
-
-def write_frozen(scenes: Mapping[str, Split]) -> str:
-    """Return the CSV of a split, to be frozen and used again."""
-    return "scene,split\n" + "".join(f"{_quoted(scene)},{scenes[scene]}\n" for scene in sorted(scenes))
-
-
-def _quoted(scene: str) -> str:
-    return '"' + scene.replace('"', '""') + '"' if re.search(r'[,"\n\r]', scene) else scene
 
 
 def scene_groups(scenes: Iterable[str], linked: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from risbench.core.geometry import box_iou, mask_bounds, polygon_mask
 from risbench.core.imagery import Pixels
 from risbench.core.masks import encode_rle
 from risbench.core.metrics import mask_iou
-from risbench.core.record import Mask, Record, Target
+from risbench.core.record import Mask, Record, Review, Target
 from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation
 
@@ -60,7 +60,11 @@ def _with_mask(
     if bad is not None:
         raise Refusal("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")
     mask_record = Mask(size=size, counts=counts, engine=engine_name, weights_sha256=engine.weights_sha256, round=round_number, scores=worst)
-    return record.model_copy(update={"mask": mask_record})
+    problems = tuple(problem for problem in record.problems if problem.stage != "refine")  # an earlier round's
+    seen = record.mask is not None and (record.mask.size, record.mask.counts) == (size, counts)
+    # nobody has glanced at this mask
+    review = Review() if record.review.status == "triaged" and not seen else record.review
+    return record.model_copy(update={"mask": mask_record, "problems": problems, "review": review})
 
 
 def checked_mask(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -55,16 +55,18 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict
     return {"added": added, "annotators": sorted(people), "cards": str(folder)}
 
 
-def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = True) -> dict[str, Any]:
-    """Give a person no new work, or give it again.
+def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = True, recheck: bool = False) -> dict[str, Any]:
+    """Give a person no new work, or give it again; with `recheck`, the next push asks others what this person alone answered.
 
     Raises:
         InputError: there is no such person.
     """
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
-        desk.change_annotator(name, paused=paused)
+        desk.change_annotator(name, paused=paused, recheck=recheck)
     said = f"{name} gets no new work; `risbench review reassign {name} OTHER` moves what they have" if paused else f"{name} gets work again"
+    if recheck:
+        said += "; the next push asks others, too, of what they alone answered"
     return {"added": [], "annotators": [person.name for person in desk.annotators()], "said": said}
 
 

@@ -25,11 +25,11 @@ from risbench.review.pull import pull_all
 from risbench.review.studio import Studio
 
 
-def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+def adjudicate(expert: str, *, take_over: str | None = None, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
     """Put every record that the answers leave open before an expert, in a project of its own; withdraw what is decided meanwhile.
 
     At most four candidates are shown, those that most people gave first. What this expert answered before, or another expert has, is left
-    out and counted. The same call goes on after any failure.
+    out and counted; `take_over` names another expert whose unanswered items this one gets. The same call goes on after any failure.
 
     Raises:
         InputError: there is no such person, or their project was deleted or changed on the server.
@@ -37,11 +37,13 @@ def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False)
     """
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review adjudicate"):
-        person, studio = desk.change_annotator(expert), Studio.of(desk)
+        person, studio = desk.annotator(expert), Studio.of(desk)
         pull_all(desk, studio, quiet)
         records = {record.id: record for record in read_records(desk.workspace.latest())}
         answers = answers_by_record(desk)
         open_ = {name: why for name, why in _open(desk).items() if name in records}
+        if take_over is not None:
+            _withdraw(desk, studio, take_over, quiet)
         others = {item.record for item in desk.queue() if item.kind == "expert" and not item.withdrawn and item.annotator != expert}
         own = {name for name in open_ if any(answer.annotator == expert for answer in answers[name])}
         skipped = {"answered by this expert before": len(own), "before another expert": len(open_.keys() & others - own)}
@@ -63,6 +65,20 @@ def adjudicate(expert: str, *, workspace: Path | str = ".", quiet: bool = False)
 
 def _open(desk: Desk) -> dict[str, str]:
     return {name: str(decision.why) for name, decision in decisions_of(desk).items() if decision.why}
+
+
+def _withdraw(desk: Desk, studio: Studio, expert: str, quiet: bool) -> None:
+    """Take back what an expert has not answered, in the plan and on the server."""
+    person = desk.annotator(expert)
+    answered = {answer.key for answer in read_answers(desk)}
+    theirs = [item for item in desk.queue() if item.kind == "expert" and item.annotator == expert]
+    back = {item.key for item in theirs if item.key not in answered}
+    desk.save_queue(replace(item, withdrawn=True) if item.key in back else item for item in desk.queue())
+    if person.expert_project is not None:
+        with Progress("review adjudicate", 0, quiet=quiet) as progress:
+            project = ensure_project(desk, studio, person, ADJUDICATE)
+            kept = [item for item in theirs if item.key not in back and not item.withdrawn]
+            Pusher(desk, studio, project, lambda item: {}, progress).bring(kept, answered)
 
 
 def _planned(

@@ -109,7 +109,8 @@ def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[st
     lead = row.get("lead_time")
     return {
         "verdict": verdict,
-        "sentence": _choice(result, "sentence", SENTENCES) or SENTENCES[0],
+        # who accepts or fixes and says nothing of the sentence finds it true; a rejection says nothing of it
+        "sentence": _choice(result, "sentence", SENTENCES) or (SENTENCES[0] if verdict in ("accept", "fix") else ""),
         "better": _text(result, "better"),
         "size": (int(shown.shape[0]), int(shown.shape[1])) if counts is not None else None,
         "counts": counts,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any, Final
@@ -20,17 +20,21 @@ from numpy.typing import NDArray
 from risbench.core.errors import InputError, TryAgainLater, missing_extra
 from risbench.core.imagery import read_raster
 from risbench.core.record import Box, Record
+from risbench.core.storage import locked
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.review.desk import Desk
+from risbench.review.page import VERIFY, project_title
 from risbench.review.server import ASSIST_HOST
-from risbench.review.studio import Studio
+from risbench.review.studio import NotThere, Studio
 from risbench.review.web import need_web, serving
 
 USER: Final = "risbench"
 _TITLE: Final = "risbench assist"
 # A point has no extent: around one that lies outside the given box, this much of the picture is looked at.
 _POINT_SIDE_PX: Final = 64.0
+# Pictures at hand: as many as people work at once; SAM's embedding of one takes 4 MB.
+_PICTURES: Final = 16
 
 
 @contextlib.contextmanager
@@ -41,6 +45,7 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
         EnvironmentLacks: the review or sam extra is not installed, or the server refuses the backend.
         InputError: no server is known, or nobody has a project yet.
         OptionError: the address cannot be used.
+        TryAgainLater: another assistant serves this workspace, or the server does not answer.
     """
     need_web()
     for package in ("torch", "segment_anything"):
@@ -50,19 +55,42 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
 
     desk = Desk(Workspace.open(workspace))
     studio = Studio.of(desk)
-    projects = sorted(person.project for person in desk.annotators() if person.project is not None)
-    if not projects:
-        raise InputError(f"{desk.root}: nobody has a project yet; run `risbench review push` first")
-    secret, helper = secrets.token_urlsafe(24), Helper(desk)
-    with serving(application(helper, secret), host, port) as url:
-        try:
-            for project in projects:
-                _connect(studio, project, url, secret)
-            yield {"url": url, "model": helper.name, "projects": projects}
-        finally:
-            with contextlib.suppress(TryAgainLater):  # the server is gone already: the next run takes back what is left
+    place = desk.root / "assist"
+    place.mkdir(exist_ok=True)
+    with locked(place, "review assist"):
+        projects, warnings = _projects(desk, studio)
+        secret, helper = secrets.token_urlsafe(24), Helper(desk)
+        with serving(application(helper, secret), host, port) as url:
+            try:
                 for project in projects:
-                    _disconnect(studio, project)
+                    _connect(studio, project, url, secret)
+                yield {"url": url, "model": helper.name, "projects": projects, "warnings": warnings}
+            finally:
+                for project in projects:
+                    # the server or the project is gone already: the next run takes back what is left
+                    with contextlib.suppress(TryAgainLater, InputError):
+                        _disconnect(studio, project)
+
+
+def _projects(desk: Desk, studio: Studio) -> tuple[list[int], list[str]]:
+    """Return the annotators' projects that are there, and what to say of those that are not."""
+    found, warnings = [], []
+    for person in desk.annotators():
+        if person.project is None:
+            continue
+        try:
+            ours = studio.project(person.project)["title"] == project_title(desk, person, VERIFY)
+        except NotThere:
+            ours = False
+        if ours:
+            found.append(person.project)
+        else:
+            warnings.append(
+                f"project {person.project} of {person.name} is gone from the server; `risbench review annotators renew {person.name}`"
+            )
+    if not found:
+        raise InputError(f"{desk.root}: nobody has a project yet; run `risbench review push` first")
+    return sorted(found), warnings
 
 
 def _connect(studio: Studio, project: int, url: str, secret: str) -> None:
@@ -85,23 +113,14 @@ def _disconnect(studio: Studio, project: int) -> None:
             studio.change("DELETE", f"/api/ml/{row['id']}")
 
 
-@dataclass
-class _Loaded:
-    """The image that the model looks at."""
-
-    path: str
-    size: tuple[int, int]
-
-
 class Helper:
-    """The workspace's model: its adapter, else the built-in one. One prompt at a time."""
+    """The workspace's model: its adapter, else the built-in one. One prompt at a time, the last pictures of everybody at hand."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk, self._lock = desk, threading.Lock()
-        self._predictor, self.name = _predictor(desk.workspace)
-        self._records: dict[str, Record] = {}
-        self._keys: dict[str, str] = {}
-        self._loaded = _Loaded("", (0, 0))
+        self._make, self.name = _predictor(desk.workspace)
+        self._by_key: dict[str, Record] = {}
+        self._loaded: OrderedDict[str, tuple[Any, tuple[int, int]]] = OrderedDict()
 
     def answer(self, task: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the mask that the last drawn box or point asks for, as a brush region; none where nothing was drawn.
@@ -114,11 +133,11 @@ class Helper:
         asked = [region for region in drawn if region.get("from_name") in ("ask_box", "ask_point")]
         if not asked:
             return []
-        record = self._record(task)
         with self._lock:
-            height, width = self._load(record)
+            record = self._record(task)
+            predictor, (height, width) = self._load(record)
             box, point = _prompt(asked[-1], record, height, width)
-            found = self._predictor.predict([SamPrompt(box, None, [(*point, 1)] if point else ())])
+            found = predictor.predict([SamPrompt(box, None, [(*point, 1)] if point else ())])
         mask: NDArray[np.bool_] = found.logits[0] > 0
         if not mask.any():
             return []
@@ -130,25 +149,30 @@ class Helper:
 
     def _record(self, task: Mapping[str, Any]) -> Record:
         key = str((task.get("data") or {}).get("key"))
-        if key not in self._keys:
-            self._keys = {item.key: item.record for item in self._desk.queue()}
-            self._records = {record.id: record for record in read_records(self._desk.workspace.latest())}
-        record = self._records.get(self._keys.get(key, ""))
-        if record is None:
+        if key not in self._by_key:  # a push came after the last look
+            records = {record.id: record for record in read_records(self._desk.workspace.latest())}
+            self._by_key = {item.key: records[item.record] for item in self._desk.queue() if item.record in records}
+        if key not in self._by_key:
             raise InputError(f"task {task.get('id')}: is none of this workspace")
-        return record
+        return self._by_key[key]
 
-    def _load(self, record: Record) -> tuple[int, int]:
-        if record.image.path != self._loaded.path:
+    def _load(self, record: Record) -> tuple[Any, tuple[int, int]]:
+        """Return a predictor that holds the record's image, and the image's (height, width)."""
+        path = record.image.path
+        if path not in self._loaded:
             with open(self._desk.workspace.image_path(record), "rb") as file:
-                pixels = read_raster(file, record.image.path).pixels
-            self._predictor.load(pixels)
-            self._loaded = _Loaded(record.image.path, (int(pixels.shape[0]), int(pixels.shape[1])))
-        return self._loaded.size
+                pixels = read_raster(file, path).pixels
+            predictor = self._make()
+            predictor.load(pixels)
+            self._loaded[path] = predictor, (int(pixels.shape[0]), int(pixels.shape[1]))
+            if len(self._loaded) > _PICTURES:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(path)
+        return self._loaded[path]
 
 
-def _predictor(workspace: Workspace) -> tuple[Any, str]:
-    """Return the workspace's model ready for prompts, and what to call it."""
+def _predictor(workspace: Workspace) -> tuple[Callable[[], Any], str]:
+    """Return what makes a predictor on the workspace's model, and what to call the model."""
     from risbench.sam.adapter_file import COMPACT_BASE, base_beside, load_adapted, load_whole_adapted, read_adapter
     from risbench.sam.builtin import load_builtin
     from risbench.sam.compact_predictor import CompactPredictor
@@ -156,12 +180,15 @@ def _predictor(workspace: Workspace) -> tuple[Any, str]:
 
     path = workspace.adapter()
     if path is None:
-        return CompactPredictor(load_builtin("cpu")[0], views=1), "builtin"
+        builtin = load_builtin("cpu")[0]
+        return lambda: CompactPredictor(builtin, views=1), "builtin"
+    name = f"adapter {workspace.settings.adapter}"
     if read_adapter(path)[0].whole:
-        return PasamPredictor(load_whole_adapted(path, base_beside(path), "cpu")[0]), f"adapter {workspace.settings.adapter}"
+        whole = load_whole_adapted(path, base_beside(path), "cpu")[0]
+        return lambda: PasamPredictor(whole), name
     own = path.parent / COMPACT_BASE
     model, _ = load_adapted(path, "cpu", own if own.is_file() else None)
-    return CompactPredictor(model, views=1), f"adapter {workspace.settings.adapter}"
+    return lambda: CompactPredictor(model, views=1), name
 
 
 def _prompt(region: Mapping[str, Any], record: Record, height: int, width: int) -> tuple[Box, tuple[float, float] | None]:

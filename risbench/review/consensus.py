@@ -16,7 +16,7 @@ import numpy as np
 
 from risbench.core.errors import InputError
 from risbench.core.masks import decode_rle, encode_rle, mask_of
-from risbench.core.record import Expression, Mask, Record, Review, ReviewStatus
+from risbench.core.record import Attributes, Expression, Mask, Record, Review, ReviewStatus
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
 from risbench.review.agreement import agreement_wanted, mask_agreement
@@ -52,8 +52,10 @@ def decide(answers: Sequence[Answer], expert: Answer | None = None, opinions_to_
     lone answer waits for them, and so does one that is unsure.
     """
     if expert is not None:
-        said, reworded = _sentence(answers) if answers else (None, "")
+        said, reworded = _sentence(answers)
         sentence = expert.sentence or said
+        if sentence is None and expert.verdict != "reject":
+            return Decision(agreement=agreement_of(answers), why="sentences differ")  # the expert chose a mask and no sentence
         better = expert.better or (reworded if sentence == said else "")
         if expert.verdict == "reject":
             return Decision("rejected", sentence=sentence, better=better)
@@ -106,10 +108,12 @@ def agreement_of(answers: Sequence[Answer]) -> float | None:
 
 
 def _sentence(answers: Sequence[Answer]) -> tuple[str | None, str]:
-    """Return the verdict of the majority on the sentence (None without one), and the better one that most gave."""
-    votes = Counter(answer.sentence for answer in answers)
+    """Return the majority's verdict on the sentence (None without one, "" where nobody judged it), and the better one that most gave."""
+    votes = Counter(answer.sentence for answer in answers if answer.sentence)
+    if not votes:
+        return "", ""
     verdict, count = min(votes.items(), key=lambda pair: (-pair[1], pair[0]))
-    if 2 * count <= len(answers) and len(votes) > 1:
+    if 2 * count <= votes.total() and len(votes) > 1:
         return None, ""
     words = Counter(answer.better for answer in answers if answer.better and answer.sentence == verdict)
     return verdict, min(words, key=lambda text: (-words[text], text)) if words else ""
@@ -142,6 +146,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
             "versions": versions(),
         }
         run = StageRun(desk.workspace.stage(REVIEW), plan)
+        round_ = int(source.name.removeprefix("round-"))
         before = run.finished()
         decided = []
         for record in records:
@@ -149,7 +154,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
             if decision is None:
                 decided.append(_glanced(record, glances.get(record.id), reviewers))
             else:
-                decided.append(_decided(record, decision, *votes.get(record.id, ({}, ()))))
+                decided.append(_decided(record, decision, *votes.get(record.id, ({}, ())), round_))
         if before is None or not run.same_plan(before):
             run.begin()
             parts = [decided[start : start + PART_RECORDS] for start in range(0, len(decided), PART_RECORDS)]
@@ -162,6 +167,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
         "status": dict(sorted(Counter(record.review.status for record in decided).items())),
         "to_adjudicate": {str(why): count for why, count in sorted(open_.items(), key=str)},
         "waiting": sum(decision.waits for decision in decisions.values()),
+        "answers_to_unknown_records": len(decisions.keys() - {record.id for record in decided}),
         "state": "up to date" if before is not None and run.same_plan(before) else "done",
     }
 
@@ -244,17 +250,27 @@ def _glanced(record: Record, glance: Glance | None, reviewers: Mapping[str, str]
     return record.model_copy(update={"review": Review()}) if record.review.status == "triaged" else record
 
 
-def _decided(record: Record, decision: Decision, votes: dict[str, int], people: tuple[str, ...]) -> Record:
-    """Return the record as the answers leave it."""
+def _decided(record: Record, decision: Decision, votes: dict[str, int], people: tuple[str, ...], round_: int) -> Record:
+    """Return the record as the answers leave it; `round_` is the refine round of a mask that only people made."""
     review = Review(status=decision.status, votes=votes, agreement=decision.agreement, reviewers=people)
     update: dict[str, Any] = {"review": review}
-    if decision.counts is not None and decision.size is not None and record.mask is not None and not _same(record.mask, decision):
-        update["mask"] = record.mask.model_copy(
-            update={"size": decision.size, "counts": decision.counts, "engine": "review", "weights_sha256": None, "scores": {}}
-        )
-    if decision.sentence is not None and record.expression is not None:
+    if decision.counts is not None and decision.size is not None:
+        if record.mask is None or not _same(record.mask, decision):
+            made = record.mask.round if record.mask else round_
+            update["mask"] = Mask(size=decision.size, counts=decision.counts, engine="review", round=made)
+        # that an engine found nothing is no matter any more
+        update["problems"] = tuple(problem for problem in record.problems if problem.stage != "refine")
+    if decision.sentence and record.expression is not None:
         update["expression"] = _judged(record.expression, decision)
+        if decision.better:
+            update["attributes"] = _without_sentence(record.attributes)
     return record.model_copy(update=update)
+
+
+def _without_sentence(attributes: Attributes) -> Attributes:
+    """Return what is known of an object apart from a sentence that was replaced."""
+    said = [name for name in Attributes.model_fields if (found := getattr(attributes, name)) is not None and found.origin == "sentence"]
+    return attributes.model_copy(update=dict.fromkeys(said))
 
 
 def _same(mask: Mask, decision: Decision) -> bool:

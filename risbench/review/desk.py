@@ -35,13 +35,15 @@ DESK: Final = "review"
 
 @dataclass(frozen=True)
 class Annotator:
-    """One person: the name the lab uses, what they log in with, their projects on the server, and whether they get new work."""
+    """One person: the name the lab uses, what they log in with, their projects on the server, whether they get new work,
+    and whether what they alone answered is asked of somebody else."""
 
     name: str
     email: str
     project: int | None = None
     expert_project: int | None = None
     paused: bool = False
+    recheck: bool = False
 
 
 class Desk:
@@ -82,12 +84,20 @@ class Desk:
         Raises:
             InputError: there is no such person.
         """
+        changed = replace(self.annotator(name), **values)
+        self.save_annotators(changed if person.name == name else person for person in self.annotators())
+        return changed
+
+    def annotator(self, name: str) -> Annotator:
+        """Return a person.
+
+        Raises:
+            InputError: there is no such person.
+        """
         people = {person.name: person for person in self.annotators()}
         if name not in people:
             known = ", ".join(people) or "nobody yet: `risbench review annotators add NAME`"
             raise InputError(f"annotator {printable(name)}: is not known here; there are {known}")
-        people[name] = replace(people[name], **values)
-        self.save_annotators(people.values())
         return people[name]
 
     def queue(self) -> list[Item]:

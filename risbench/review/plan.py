@@ -68,11 +68,13 @@ class Policy:
 
 @dataclass
 class Desk:
-    """What is out already: all items ever planned, the keys that were answered, and the records that someone was unsure of."""
+    """What is out already: all items ever planned, the keys that were answered, the records that someone was unsure of, and those
+    that only somebody answered whose word needs another."""
 
     items: list[Item] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
     unsure: set[str] = field(default_factory=set)
+    recheck: set[str] = field(default_factory=set)
 
 
 def make_key(secret: bytes, *parts: str) -> str:
@@ -147,15 +149,19 @@ def plan(
     if policy.count is not None:
         fresh = _riskiest_of_each(fresh, policy.count)
     twice = _overlapped(secret, fresh, policy)
+    had: dict[str, set[str]] = defaultdict(set)
+    for item in planner.live():
+        had[item.record].add(item.annotator)  # as gold, when the source was trusted
     for shown in fresh:
-        taken: list[str] = []
+        taken = list(had[shown.record])
         for copy in range(2 if shown.record in twice else 1):
             if (who := planner.least_loaded(shown, taken)) is not None:
                 planner.add(shown, who, "second" if copy else "task")
                 taken.append(who)
-    for record in sorted(desk.unsure & now.keys()):
+    for record in sorted((desk.unsure | desk.recheck) & now.keys()):
         taken = [item.annotator for item in by_record.get(record, [])]
-        while len(taken) < OPINIONS_IF_UNSURE and (who := planner.least_loaded(now[record], taken)) is not None:
+        wanted = OPINIONS_IF_UNSURE if record in desk.unsure else 2
+        while len(taken) < wanted and (who := planner.least_loaded(now[record], taken)) is not None:
             planner.add(now[record], who, "second")
             taken.append(who)
     _add_gold(planner, gold, spoilt or {})

@@ -136,7 +136,7 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
     """
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
-        studio, person, said = Studio.of(desk), desk.change_annotator(name), []
+        studio, person, said = Studio.of(desk), desk.annotator(name), []
         for page, (field, _) in FIELDS.items():
             number: int | None = getattr(person, field)
             if number is None:

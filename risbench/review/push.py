@@ -15,6 +15,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.review.answers import read_answers
+from risbench.review.consensus import answers_by_record
 from risbench.review.desk import Annotator, Desk
 from risbench.review.gold import known_answer, mask_digest, spoil
 from risbench.review.page import task_of
@@ -59,7 +60,7 @@ def push(
         before = desk.queue()
         if before and not dry_run:
             pull_all(desk, Studio.of(desk), quiet)  # what was answered since is not asked again
-        items = _planned(desk, records, working, before, policy)
+        items, stuck = _planned(desk, records, working, before, policy)
         out_before = {item.key for item in before if not item.withdrawn}
         new = [item for item in items if not item.withdrawn and item.key not in out_before]
         result: dict[str, Any] = {
@@ -68,7 +69,7 @@ def push(
             "withdrawn": sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before),
             "hours": round(projected_hours(new, *_pace(desk)), 2),
             "by_annotator": _by_annotator(items),
-            "warnings": _warnings(desk, items, working, policy),
+            "warnings": _warnings(desk, items, working, policy, stuck),
         }
         if dry_run:
             return {**result, "state": "planned only"}
@@ -90,8 +91,9 @@ def _check(policy: Policy) -> None:
         raise OptionError(f"--qualification {policy.qualification}: must not be negative")
 
 
-def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy) -> list[Item]:
-    risk, glances = risks(list(records.values())), read_glances(desk)
+def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy) -> tuple[list[Item], int]:
+    """Return all items, and how many records can be given to nobody, as everyone has met them as gold."""
+    risk, glances, recheck = risks(list(records.values())), read_glances(desk), _to_recheck(desk)
     open_, gold, spoilt = [], [], {}
     for name, record in records.items():
         if record.mask is None:
@@ -102,7 +104,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             gold.append(shown)
             if (wrong := spoil(mask, name)) is not None:
                 spoilt[name] = mask_digest(wrong)
-        elif not record.problems and record.expression is not None and record.review.status in _UNDECIDED:
+        elif not record.problems and record.expression is not None and (record.review.status in _UNDECIDED or name in recheck):
             glance = glances.get(name)
             seen = glance is not None and glance.mask == shown.mask
             if not seen:
@@ -112,8 +114,22 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
     if not open_ and not before:
         raise InputError(f"{desk.workspace.root}: nothing to review: no undecided record has a mask; run `risbench refine-masks` first")
     answers = read_answers(desk)
-    out = Out(before, {answer.key for answer in answers}, {answer.record for answer in answers if answer.verdict == "unsure"})
-    return plan(desk.secret(), working, open_, gold, out, policy, spoilt)
+    out = Out(before, {answer.key for answer in answers}, {answer.record for answer in answers if answer.verdict == "unsure"}, recheck)
+    items = plan(desk.secret(), working, open_, gold, out, policy, spoilt)
+    met: dict[str, set[str]] = defaultdict(set)
+    asked = set()
+    for item in items:
+        if not item.withdrawn and item.kind == "gold":
+            met[item.record].add(item.annotator)
+        elif not item.withdrawn:
+            asked.add(item.record)
+    return items, sum(shown.record not in asked and met[shown.record] >= set(working) for shown in open_)
+
+
+def _to_recheck(desk: Desk) -> set[str]:
+    """Return the records that one person alone answered whose answers are to be looked at again."""
+    doubted = {person.name for person in desk.annotators() if person.recheck}
+    return {name for name, group in answers_by_record(desk).items() if len(group) == 1 and group[0].annotator in doubted}
 
 
 def _by_annotator(items: Iterable[Item]) -> dict[str, int]:
@@ -135,8 +151,10 @@ def _pace(desk: Desk) -> tuple[float, dict[str, float]]:
     return len(drawn) / len(answers), {"redraw": median(drawn), "accept": median(kept)}
 
 
-def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy) -> list[str]:
+def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy, stuck: int) -> list[str]:
     said = []
+    if stuck:
+        said.append(f"{stuck} records are given to nobody: all have met them as gold; push with --trust-source as before, or add people")
     if (policy.gold or policy.qualification) and not any(item.kind == "gold" and not item.withdrawn for item in items):
         said.append("no gold: no record has an answer that is known (an expert's, three who agree, the source's own with --trust-source)")
     if policy.overlap and len(working) < 2:
@@ -195,8 +213,8 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
         raise InputError(f"annotator {source}: is both who gives and who gets")
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review reassign"):
-        desk.change_annotator(source)
-        if desk.change_annotator(target).paused:
+        desk.annotator(source)
+        if desk.annotator(target).paused:
             raise InputError(f"annotator {target}: is paused; `risbench review annotators pause {target} --resume` first")
         pull_all(desk, Studio.of(desk), quiet=True)  # what was answered since stays with who answered it
         before = desk.queue()

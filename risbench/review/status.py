@@ -20,6 +20,7 @@ from risbench.review.consensus import answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.plan import SECONDS, Item
 from risbench.review.pull import Shown, quarantine_rows
+from risbench.review.triage import Glance, read_glances
 
 # Whoever is, with 95 % certainty, right in fewer than this share of gold items should stop and talk.
 GOLD_WANTED: Final = 0.85
@@ -38,21 +39,24 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
     answers = read_answers(desk)
     by_key = {answer.key: answer for answer in answers}
     people = {person.name: person for person in desk.annotators()}
-    gold = _gold(desk, items, by_key)
+    gold, gold_lost = _gold(desk, items, by_key)
     cards = {name: _card(name, items, by_key, gold.get(name, []), people[name].paused) for name in sorted(people)}
     open_ = Counter(str(decision.why) for decision in decisions_of(desk).values() if decision.why)
     kinds = {item.key: item.kind for item in desk.queue()}
+    real = [answer for answer in answers if kinds.get(answer.key) != "gold"]
     return {
         "planned": len(items),
         "answered": sum(item.key in by_key for item in items),
         "records": len({item.record for item in items if item.kind != "gold"}),
-        "verdicts": dict(sorted(Counter(answer.verdict for answer in answers if kinds.get(answer.key) != "gold").items())),
-        "sentences": dict(sorted(Counter(answer.sentence for answer in answers if kinds.get(answer.key) != "gold").items())),
-        "hours_spent": round(sum(answer.lead_time_s or 0.0 for answer in answers) / 3600, 2),
+        "verdicts": dict(sorted(Counter(answer.verdict for answer in real).items())),
+        "sentences": dict(sorted(Counter(answer.sentence for answer in real if answer.sentence).items())),
+        "hours_spent": round(sum(card["hours_spent"] for card in cards.values()), 2),
         "hours_left": round(sum(card["hours_left"] for card in cards.values()), 2),
         "agreement": _agreement(answers_by_record(desk)),
         "to_adjudicate": dict(sorted(open_.items())),
         "quarantined": len(quarantine_rows(desk)),
+        "gold_lost": gold_lost,
+        "triage": _triage(desk),
         "annotators": cards,
         "pause": [name for name, card in cards.items() if card["pause"]],
     }
@@ -66,22 +70,41 @@ class _Gold:
     right: bool
 
 
-def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> dict[str, list[_Gold]]:
+def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> tuple[dict[str, list[_Gold]], int]:
+    """Return everyone's answered gold, and of how many items the known answer is gone with its round.
+
+    Right is who ends with the object's mask. A rejection never is: there is an object. To be unsure is neither; the card shows how often.
+    """
     asked = {item.key: item for item in items if item.kind == "gold" and item.key in answers}
-    shown, found = Shown(desk, asked), defaultdict(list)
+    shown, found, lost = Shown(desk, asked), defaultdict(list), 0
     for key, item in asked.items():
         answer = answers[key]
-        if answer.verdict == "unsure" and not item.wrong:
-            continue  # to ask is no fault
+        if answer.verdict == "unsure":
+            continue
         try:
             truth = shown.unspoilt(item)
         except Refusal:
-            continue  # the round that held the known answer is gone, and with it the question
+            lost += 1
+            continue
         mask = answer.mask()
         good = mask is not None and mask_iou(mask, truth) >= agreement_wanted(float(np.count_nonzero(truth)))
-        noticed = answer.verdict in ("reject", "unsure")
-        found[item.annotator].append(_Gold(item.wrong, good or (noticed and item.wrong)))
-    return found
+        found[item.annotator].append(_Gold(item.wrong, good))
+    return found, lost
+
+
+def _triage(desk: Desk) -> dict[str, dict[str, Any]]:
+    """Return what everyone looked at on sheets, by the newest glance at every mask."""
+    found: dict[str, list[Glance]] = defaultdict(list)
+    for glance in read_glances(desk).values():
+        found[glance.person].append(glance)
+    return {
+        name: {
+            "passed": sum(not glance.doubted for glance in glances),
+            "doubted": sum(glance.doubted for glance in glances),
+            "seconds_each": round(float(np.mean(sorted(glance.seconds for glance in glances))), 2),
+        }
+        for name, glances in sorted(found.items())
+    }
 
 
 def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold: Sequence[_Gold], paused: bool) -> dict[str, Any]:
@@ -91,18 +114,22 @@ def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold:
     times = [answer.lead_time_s for answer in done if answer.lead_time_s is not None]
     # a long break makes one time enormous: nobody's pace is that
     seconds = float(np.mean(np.minimum(times, 5 * np.median(times)))) if times else SECONDS["fix"]
+    days = {answer.updated[:10] for answer in done}
     right = sum(item.right for item in gold)
     pause = len(gold) >= _GOLD_FROM and wilson(right, len(gold))[1] < GOLD_WANTED
     return {
         "planned": len(mine),
         "answered": len(done),
         "seconds_each": round(seconds, 1) if times else None,
+        "answers_a_day": round(len(done) / len(days), 1) if days else None,
+        "hours_spent": round(len(times) * seconds / 3600, 3),
         "hours_left": round((len(mine) - len(done)) * seconds / 3600, 2),
         "share_corrected": round(sum(answer.changed for answer in work) / len(work), 3) if work else None,
         "share_rejected": round(sum(answer.verdict == "reject" for answer in work) / len(work), 3) if work else None,
+        "share_unsure": round(sum(answer.verdict == "unsure" for answer in work) / len(work), 3) if work else None,
         "gold": len(gold),
         "gold_right": round(right / len(gold), 3) if gold else None,
-        "wrong_masks_accepted": sum(item.wrong and not item.right for item in gold),
+        "wrong_masks_missed": sum(item.wrong and not item.right for item in gold),
         "paused": paused,
         "pause": pause and not paused,
     }

@@ -6,7 +6,7 @@ A triaged mask is not a verified one: its status is kept apart, and only trainin
 from __future__ import annotations
 
 import contextlib
-import csv
+import fcntl
 import io
 import json
 import os
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from risbench.core.errors import InputError, OptionError, printable
-from risbench.core.imagery import read_raster
+from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_of
 from risbench.core.record import Record
 from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
+from risbench.formats.split_list import read_frozen
 from risbench.review.desk import Desk
 from risbench.review.gold import known_answer, mask_digest
 from risbench.review.risk import risks
@@ -72,7 +73,7 @@ class Glance:
 
 
 def read_glances(desk: Desk) -> dict[str, Glance]:
-    """Return the newest glance at every record.
+    """Return what people's glances at every record's newest mask come to: who doubted a mask is not outvoted by who let it pass.
 
     Raises:
         InputError: the file is damaged elsewhere than in a last line that was cut off.
@@ -85,7 +86,9 @@ def read_glances(desk: Desk) -> dict[str, Glance]:
             glance = Glance(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
-        found[glance.record] = glance
+        before = found.get(glance.record)
+        if before is None or before.mask != glance.mask or not before.doubted:
+            found[glance.record] = glance
     return found
 
 
@@ -93,13 +96,12 @@ def training_scenes(split: Path) -> set[str]:
     """Return the training scenes of a frozen split list (`split.csv` of a release, or a list in manifests/splits).
 
     Raises:
-        InputError: it is none, or has no training scene.
+        InputError: it cannot be read or is none, or has no training scene.
     """
     try:
-        rows = list(csv.DictReader(line for line in split.read_text(encoding="utf-8").splitlines() if not line.startswith("#")))
-        scenes = {row["scene"] for row in rows if row["split"] == "train"}
-    except (OSError, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"--split {split}: is no frozen split list with columns scene and split ({type(error).__name__})") from None
+        scenes = {scene for scene, name in read_frozen(split).items() if name == "train"}
+    except OSError as error:
+        raise InputError(f"--split {split}: cannot be read ({error.strerror})") from error
     if not scenes:
         raise InputError(f"--split {split}: has no training scene")
     return scenes
@@ -117,8 +119,10 @@ class Triage:
         """
         if not 0 < share <= 1:
             raise OptionError(f"--share {share}: must lie between 0 and 1")
-        desk.change_annotator(person)
+        if desk.annotator(person).paused:
+            raise InputError(f"annotator {person}: is paused; `risbench review annotators pause {person} --resume` first")
         self._desk, self._person, self._lock = desk, person, threading.Lock()
+        self._served: set[int] = set()
         records = list(read_records(desk.workspace.latest()))
         self._records = {record.id: record for record in records}
         self._digests: dict[str, str] = {}
@@ -127,7 +131,10 @@ class Triage:
             raise InputError(
                 f"{desk.workspace.root}: nothing to triage: no undecided mask of a training scene is left that is not out already"
             )
-        self.sheets = [chosen[start : start + TILES] for start in range(0, len(chosen), TILES)]
+        sheets = [chosen[start : start + TILES] for start in range(0, len(chosen), TILES)]
+        people = sorted(one.name for one in desk.annotators())
+        first = people.index(person) * len(sheets) // len(people)  # all at once begin at different sheets
+        self.sheets = sheets[first:] + sheets[:first]
 
     def _chosen(self, records: Sequence[Record], scenes: set[str], share: float) -> list[str]:
         out = {item.record for item in self._desk.queue() if not item.withdrawn}
@@ -154,9 +161,15 @@ class Triage:
 
     def next(self) -> dict[str, Any]:
         """Return the first sheet that is not answered, as the page wants it."""
-        if not self.sheets:
+        with self._lock:
+            glances = read_glances(self._desk)
+            # somebody else may have looked at it meanwhile
+            while self.sheets and all((seen := glances.get(name)) and seen.mask == self._digests[name] for name in self.sheets[0]):
+                self.sheets.pop(0)
+            self._served.clear()
+            names = self.sheets[0] if self.sheets else []
+        if not names:
             return {"id": "", "left": 0, "tiles": []}
-        names = self.sheets[0]
         texts = [record.expression.text if (record := self._records[name]).expression else "" for name in names]
         tiles = [{"number": number, "text": text} for number, text in enumerate(texts)]
         return {"id": self.sheet_id(names), "left": len(self.sheets), "tiles": tiles}
@@ -165,7 +178,7 @@ class Triage:
         """Store what somebody made of a sheet; the same answer sent twice is stored once.
 
         Raises:
-            InputError: it is not the sheet on the screen, or names tiles that it does not have.
+            InputError: it is not the sheet on the screen, names tiles that it does not have, or lets pass what was not looked at.
         """
         with self._lock:
             names = self.sheets[0] if self.sheets else []
@@ -173,6 +186,8 @@ class Triage:
                 raise InputError(f"sheet {printable(sheet)}: is not the one on the screen; load the page again")
             if not all(type(number) is int and 0 <= number < len(names) for number in doubted):
                 raise InputError(f"doubted = {printable(doubted)}: must be numbers of tiles, 0 to {len(names) - 1}")
+            if unseen := sorted(set(range(len(names))) - self._served - set(doubted)):
+                raise InputError(f"tiles {unseen} of sheet {sheet}: were not on the screen; load the page again, or doubt them")
             each = round(min(max(float(seconds), 0.0), 3600.0) / len(names), 3)
             lines = [
                 json.dumps(
@@ -202,12 +217,15 @@ class Triage:
             raise InputError(f"sheet {printable(sheet)}: is not the one on the screen; load the page again")
         if not 0 <= number < len(names):
             raise InputError(f"tile {number}: the sheet has {len(names)}")
-        return _picture(self._desk.workspace, self._records[names[number]])
+        picture = _picture(self._desk.workspace, self._records[names[number]])
+        self._served.add(number)
+        return picture
 
 
 def _append(path: Path, lines: Sequence[str]) -> None:
-    """Add whole lines; a line that a kill cut off is ended first, so that it spoils no other."""
+    """Add whole lines; a line that a kill cut off is ended first, so that it spoils no other. Two at once wait for each other."""
     with open(path, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0, os.SEEK_END)
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -232,13 +250,21 @@ def _locate(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[n
     cv2.rectangle(canvas, tuple(first.tolist()), tuple(np.maximum(second, first + 2).tolist()), _BOX_INK, -1)
 
 
+def _pixels(workspace: Workspace, record: Record) -> Pixels:
+    path = workspace.image_path(record)
+    try:
+        with open(path, "rb") as file:
+            return read_raster(file, record.image.path).pixels
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def _picture(workspace: Workspace, record: Record) -> bytes:
     """Return a square view of a record: its box pink, its mask outlined and faintly filled, with as much around it."""
     import cv2
 
     assert record.mask is not None, "only masks are triaged"
-    with open(workspace.image_path(record), "rb") as file:
-        pixels = read_raster(file, record.image.path).pixels
+    pixels = _pixels(workspace, record)
     mask = mask_of(record.mask).astype(np.uint8)
     low = np.min([target.box[:2] for target in record.targets], axis=0)
     high = np.max([target.box[2:] for target in record.targets], axis=0)

@@ -40,8 +40,9 @@ def serving(application: Any, host: str, port: int) -> Iterator[str]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
-        except OSError as error:
-            raise OptionError(f"{host}:{port}: {error.strerror or error}; name another with --host and --port") from None
+        except (OSError, OverflowError) as error:  # a port beyond 65535
+            said = getattr(error, "strerror", None) or error
+            raise OptionError(f"{host}:{port}: {said}; name another with --host and --port") from None
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from risbench.core.errors import InputError, OptionError
 from risbench.core.record import Category, ImageRef, Placement, Record, Source, Target
-from risbench.export.split import assign_scenes, overlap_matrices, parse_rule, read_frozen, scene_groups, stratum_of, write_frozen
+from risbench.export.split import assign_scenes, overlap_matrices, parse_rule, scene_groups, stratum_of
+from risbench.formats.split_list import read_frozen, write_frozen
 
 
 def record(scene: str, number: int, category: str = "ship", side: float = 20) -> Record:

@@ -198,8 +198,8 @@ def _differs(items: dict[str, Item], record: str) -> bool:
 def test_whoever_accepts_everything_is_named_within_thirty_gold_items_and_nobody_else_is(lab: Lab) -> None:
     workspace = lab()
     rewrite_masks(workspace, 30)
-    crew = people(workspace, "careless", "careful")
-    push(workspace=workspace, policy=Policy(overlap=0.5, gold=1.0, trust_source=True), quiet=True)
+    crew = people(workspace, "careless", "careful", "refuser", "doubter")
+    push(workspace=workspace, policy=Policy(overlap=1.0, gold=1.0, trust_source=True), quiet=True)
     items = items_of(workspace)
     truth = {record.id: mask_of(record.mask) for record in read_records(Workspace.open(workspace).latest()) if record.mask}
     for who in crew:
@@ -215,12 +215,16 @@ def test_whoever_accepts_everything_is_named_within_thirty_gold_items_and_nobody
 
     crew["careless"].work(lambda task: (ACCEPT, {"seconds": 1.0}))
     crew["careful"].work(looks)
+    crew["refuser"].work(lambda task: (REJECT, {"seconds": 1.0}))
+    crew["doubter"].work(lambda task: (UNSURE, {"seconds": 1.0}))
     pull(workspace=workspace, quiet=True)
     found = status(workspace=workspace)
-    assert found["pause"] == ["careless"]
+    assert found["pause"] == ["careless", "refuser"]
+    doubter = found["annotators"]["doubter"]
+    assert (doubter["share_unsure"], doubter["gold"], found["annotators"]["refuser"]["share_rejected"]) == (1.0, 0, 1.0)
     careless, careful = found["annotators"]["careless"], found["annotators"]["careful"]
-    assert careless["wrong_masks_accepted"] >= 5
-    assert (careful["gold_right"], careful["wrong_masks_accepted"]) == (1.0, 0)
+    assert careless["wrong_masks_missed"] >= 5
+    assert (careful["gold_right"], careful["wrong_masks_missed"]) == (1.0, 0)
     assert careless["seconds_each"] == 1.0
     assert careful["seconds_each"] > 6
     assert found["hours_left"] == 0
@@ -231,6 +235,9 @@ def test_whoever_accepts_everything_is_named_within_thirty_gold_items_and_nobody
     printed = cli("review", "status", "-w", workspace)
     assert printed.returncode == 0
     assert "risbench review annotators pause careless" in printed.stdout
+    [row] = [line.split() for line in printed.stdout.splitlines() if line.strip().startswith("careless") and "PAUSE" in line]
+    assert row[-2:] == [str(careless["wrong_masks_missed"]), "PAUSE"]
+    assert row.count(str(careless["wrong_masks_missed"])) < 3
     # gold is no data: nothing of it reaches the records
     consensus(workspace=workspace, quiet=True)
     reviewed = {record.id for record in read_records(workspace / REVIEW) if record.review.status != "unreviewed"}

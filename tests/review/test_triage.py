@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -80,6 +83,50 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
     assert "triaged" not in consensus(workspace=workspace, quiet=True)["status"]
 
 
+def look(url: str, sheet: dict[str, Any]) -> None:
+    """Load every tile of a sheet, as the page does."""
+    for tile in sheet["tiles"]:
+        requests.get(f"{url}tile/{tile['number']}", params={"sheet": sheet["id"]}, timeout=10).raise_for_status()
+
+
+def test_two_at_once_look_at_different_sheets_and_a_doubt_stays(workspace: Path, tmp_path: Path) -> None:
+    desk = Desk(Workspace.open(workspace))
+    desk.save_annotators([*desk.annotators(), Annotator("ben", "b@annotators.risbench.invalid")])
+    words: dict[str, Any] = {"split": tmp_path / "split.csv", "share": 1.0, "workspace": workspace}
+    with triaging("ana", **words) as one, triaging("ben", **words) as two:
+        first, second = (requests.get(found["url"] + "next", timeout=10).json() for found in (one, two))
+        assert first["id"] != second["id"]
+        look(one["url"], first)
+        body = {"sheet": first["id"], "doubted": [2], "seconds": 9}
+        assert requests.post(one["url"] + "done", json=body, timeout=10).status_code == 200
+        met = {second["id"]}
+        while (sheet := requests.get(two["url"] + "next", timeout=10).json())["id"]:
+            met.add(sheet["id"])
+            look(two["url"], sheet)
+            requests.post(two["url"] + "done", json={"sheet": sheet["id"], "doubted": [], "seconds": 9}, timeout=10).raise_for_status()
+        assert first["id"] not in met  # somebody else did it meanwhile
+    [doubted] = [glance for glance in read_glances(desk).values() if glance.doubted]
+    line = json.dumps({**asdict(doubted), "doubted": False, "person": "ben"}, sort_keys=True)
+    with open(desk.root / "triage.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert read_glances(desk)[doubted.record].doubted
+    desk.change_annotator("ben", paused=True)
+    with pytest.raises(InputError, match="annotator ben: is paused"), triaging("ben", **words):
+        pass
+
+
+def test_a_mask_that_nobody_saw_is_not_released_as_triaged(workspace: Path, tmp_path: Path) -> None:
+    with triaging("ana", split=tmp_path / "split.csv", share=1.0, workspace=workspace) as found:
+        sheet = requests.get(found["url"] + "next", timeout=10).json()
+        look(found["url"], sheet)
+        requests.post(found["url"] + "done", json={"sheet": sheet["id"], "doubted": [], "seconds": 9}, timeout=10).raise_for_status()
+    assert consensus(workspace=workspace, quiet=True)["status"]["triaged"] == len(sheet["tiles"])
+    refine_masks(workspace=workspace, engine="box", quiet=True)
+    assert not any(record.review.status == "triaged" for record in read_records(Workspace.open(workspace).latest()))
+    with pytest.raises(InputError, match="nothing to release"):
+        export(workspace=workspace, split=str(tmp_path / "split.csv"), quiet=True)
+
+
 def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(workspace: Path, tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     with triaging("ana", split=split, share=1.0, workspace=workspace) as found:
@@ -87,6 +134,9 @@ def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(works
         assert requests.get(f"{found['url']}tile/0", params={"sheet": sheet["id"]}, timeout=10).content[:2] == b"\xff\xd8"
         assert requests.get(f"{found['url']}tile/0", params={"sheet": "other"}, timeout=10).status_code == 404
         assert requests.get(f"{found['url']}tile/20", params={"sheet": sheet["id"]}, timeout=10).status_code == 404
+        done = {"sheet": sheet["id"], "doubted": [0], "seconds": 30}
+        assert requests.post(found["url"] + "done", json=done, timeout=10).status_code == 409  # 19 tiles were not on the screen
+        look(found["url"], sheet)
         for body, code in (
             ({"sheet": sheet["id"], "doubted": [], "seconds": -1}, 422),
             ({"sheet": "other", "doubted": [], "seconds": 1}, 409),
@@ -100,12 +150,13 @@ def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(works
         path.write_bytes(path.read_bytes()[:-25])
         assert len(read_glances(Desk(Workspace.open(workspace)))) == 19
         other = requests.get(found["url"] + "next", timeout=10).json()
+        look(found["url"], other)
         body = {"sheet": other["id"], "doubted": [], "seconds": 1}
         assert requests.post(found["url"] + "done", json=body, timeout=10).status_code == 200
         assert len(read_glances(Desk(Workspace.open(workspace)))) == 19 + len(other["tiles"])
     for options, error, said in (
         ({"share": 0.0}, OptionError, "--share 0.0: must lie between 0 and 1"),
-        ({"split": tmp_path / "none.csv"}, InputError, "is no frozen split list"),
+        ({"split": tmp_path / "none.csv"}, InputError, "cannot be read"),
         ({"person": "zoe"}, InputError, "annotator zoe: is not known here"),
     ):
         words = {"person": "ana", "split": split, "workspace": workspace, **options}
