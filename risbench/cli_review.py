@@ -119,6 +119,9 @@ def push(
     trust_source: Annotated[
         bool, typer.Option("--trust-source", help="Masks that the source brought are known answers: gold, and not asked about.")
     ] = False,
+    triaged_too: Annotated[
+        bool, typer.Option("--triaged-too", help="Give out what passed on sheets, too, as where it now belongs to validation or test.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go out and how long it would take; send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before work is queued.")] = False,
     json_: JsonOption = False,
@@ -130,7 +133,7 @@ def push(
     from risbench.review.plan import Policy
     from risbench.review.push import push as run
 
-    policy = Policy(count, overlap, overlap_by, gold, qualification, trust_source)  # type: ignore[arg-type]
+    policy = Policy(count, overlap, overlap_by, gold, qualification, trust_source, triaged_too)  # type: ignore[arg-type]
     if dry_run or not json_:  # the hours come before anything is queued
         planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=json_)
         show(planned, json_, print_push)

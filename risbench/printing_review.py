@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from risbench.printing import say, table
@@ -96,30 +97,28 @@ def print_status(result: dict[str, Any]) -> None:
         say(f"triage by {name}: {seen['passed']:,} passed, {seen['doubted']:,} to the editor, {seen['seconds_each']} s each")
     if result["gold_lost"]:
         say(f"{result['gold_lost']:,} gold answers are not scored: the round that held the known answer is gone")
-    columns = {
-        "answered": "answered",
-        "of": "planned",
-        "a day": "answers_a_day",
-        "s each": "seconds_each",
-        "hours left": "hours_left",
+    cards = result["annotators"]
+    pace = {"answered": "answered", "of": "planned", "a day": "answers_a_day", "seconds each": "seconds_each", "hours left": "hours_left"}
+    table("pace", ["annotator", *pace], [[name, *_cells(card, pace.values())] for name, card in cards.items()])
+    marks = {
         "corrected": "share_corrected",
         "rejected": "share_rejected",
         "unsure": "share_unsure",
         "gold": "gold",
         "right": "gold_right",
-        "wrong missed": "wrong_masks_missed",
+        "missed": "wrong_masks_missed",
     }
     rows = [
-        [
-            name,
-            *("-" if card[key] is None else card[key] for key in columns.values()),
-            "PAUSE" if card["pause"] else "paused" if card["paused"] else "",
-        ]
-        for name, card in result["annotators"].items()
+        [name, *_cells(card, marks.values()), "PAUSE" if card["pause"] else "paused" if card["paused"] else ""]
+        for name, card in cards.items()
     ]
-    table("score cards", ["annotator", *columns, ""], rows)
+    table("score cards", ["annotator", *marks, ""], rows)
     for name in result["pause"]:
         say(f"{name} misses too much gold; talk to them, and: risbench review annotators pause {name}")
+
+
+def _cells(card: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
+    return ["-" if card[name] is None else card[name] for name in names]
 
 
 def print_backup(result: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ class Policy:
     `count`: plan this many of the records that are not out yet, of each class its share and in it the riskiest (None: all).
     `overlap`: this share gets a second opinion, drawn by hash or, with `overlap_by` "risk", the riskiest. `gold`: known answers among
     everyone's tasks. `qualification`: gold items that a newcomer meets first. `trust_source`: masks that the source brought are known
-    answers, and are not asked about.
+    answers, and are not asked about. `triaged_too`: masks that passed on a sheet are given out like others.
     """
 
     count: int | None = None
@@ -64,6 +64,7 @@ class Policy:
     gold: float = 0.03
     qualification: int = 0
     trust_source: bool = False
+    triaged_too: bool = False
 
 
 @dataclass

@@ -106,7 +106,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
                 spoilt[name] = mask_digest(wrong)
         elif not record.problems and record.expression is not None and (record.review.status in _UNDECIDED or name in recheck):
             glance = glances.get(name)
-            seen = glance is not None and glance.mask == shown.mask
+            seen = glance is not None and glance.mask == shown.mask and (glance.doubted or not policy.triaged_too)
             if not seen:
                 open_.append(shown)
             elif glance is not None and glance.doubted:

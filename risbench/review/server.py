@@ -37,7 +37,7 @@ _STOP_S: Final = 20.0
 _TRIES: Final = 3
 _PR_SET_PDEATHSIG: Final = 1
 # The labelling page has u and m for verdicts, where the editor has them for what follows.
-_KEYS: Final = {
+KEYS: Final = {
     "region:unselect": {"key": "shift+u", "description": "Unselect region"},
     "tool:auto-detect": {"key": "s", "description": "Ask the assistant for a mask"},
 }
@@ -241,7 +241,7 @@ def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | Non
         "LOCAL_FILES_DOCUMENT_ROOT": str(images.resolve()),
         "COLLECT_ANALYTICS": "False",
         "LATEST_VERSION_CHECK": "False",
-        "EDITOR_KEYMAP": json.dumps(_KEYS),
+        "EDITOR_KEYMAP": json.dumps(KEYS),
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "CORS_ALLOW_ALL_ORIGINS": "False",

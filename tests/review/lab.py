@@ -39,6 +39,11 @@ def choice(name: str, value: str) -> Region:
     return {"id": name, "type": "choices", "from_name": name, "to_name": "image", "value": {"choices": [value]}}
 
 
+def text(name: str, words: str) -> Region:
+    """Return a text as the page submits it."""
+    return {"id": name, "type": "textarea", "from_name": name, "to_name": "image", "value": {"text": [words]}}
+
+
 class Person:
     """An annotator with a session of their own, as the browser has one."""
 

@@ -118,6 +118,20 @@ def test_no_empty_mask_is_ever_a_decision() -> None:
         assert found.why == "masks differ"
 
 
+def test_a_sentence_that_people_judged_differently_needs_the_experts_word() -> None:
+    differ = [answer("a", ROUND), answer("b", ROUND, sentence="wrong")]
+    assert decide(differ).why == "sentences differ"
+    blank = decide(differ, answer("x", ROUND, "fix", sentence=""))
+    assert (blank.status, blank.why) == ("unreviewed", "sentences differ")
+    assert decide(differ, answer("x", ROUND, "fix", sentence="wrong")).sentence == "wrong"
+
+
+def test_who_says_nothing_of_the_sentence_has_no_vote_on_it() -> None:
+    silent = [answer("a", None, "reject", sentence=""), answer("b", None, "reject", sentence="")]
+    assert decide([*silent, answer("c", ROUND, sentence="wrong")]).sentence == "wrong"
+    assert decide(silent).sentence == ""
+
+
 def test_an_expert_who_says_nothing_of_the_sentence_leaves_it_to_the_others() -> None:
     wrong = {"sentence": "wrong", "better": "The red one."}
     differ = [answer("a", ROUND, **wrong), answer("b", disc(60, 40, 20), "fix", **wrong)]

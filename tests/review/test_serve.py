@@ -17,7 +17,7 @@ import requests
 
 from risbench.core.errors import OptionError
 from risbench.review.backup import backup, restore
-from risbench.review.server import running
+from risbench.review.server import KEYS, REQUIREMENTS, running
 from tests.conftest import cli
 
 
@@ -130,3 +130,13 @@ def test_options_that_cannot_be_are_one_line_each(made: Path, lab: Callable[...,
         with pytest.raises(OptionError, match=said) as caught, running(fresh, postgres=url):
             pass
         assert "pa/ss" not in str(caught.value)
+
+
+def test_containers_have_the_same_keys_and_version_as_serve() -> None:
+    root = Path(__file__).parents[2]
+    compose = (root / "annotator_ui" / "compose.yaml").read_text()
+    [line] = [line for line in compose.splitlines() if "EDITOR_KEYMAP" in line]
+    there = json.loads(line.partition("'")[2].rstrip("'"))
+    assert {name: keys["key"] for name, keys in there.items()} == {name: keys["key"] for name, keys in KEYS.items()}
+    [version] = [line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("label-studio==")]
+    assert f"label-studio:{version.partition('==')[2]}" in compose

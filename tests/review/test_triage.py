@@ -69,6 +69,8 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
     # what passed is not given out, what was doubted comes first
     out = push(workspace=workspace, policy=Policy(overlap=0, gold=0), dry_run=True, quiet=True)
     assert out["planned"] == sum(bool(record.mask) and not record.problems for record in records.values()) - 19
+    again = push(workspace=workspace, policy=Policy(overlap=0, gold=0, triaged_too=True), dry_run=True, quiet=True)
+    assert again["planned"] == out["planned"] + 19
     candidates = [Shown(name, "m", 1, DOUBTED if name in doubted else 0.9, record.category.name) for name, record in records.items()]
     assert [item.record for item in plan(b"s", ["ana"], candidates, [], Out(), Policy(count=1, overlap=0, gold=0))] == doubted
     # a release learns from them, and does not measure with them
