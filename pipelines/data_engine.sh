@@ -5,6 +5,10 @@
 # `risbench review serve -w WORKSPACE` runs meanwhile; annotators were added with `risbench review annotators add`.
 set -euo pipefail
 
+if (($# < 2)); then
+    echo "usage: data_engine.sh give WORKSPACE [COUNT], or data_engine.sh learn WORKSPACE" >&2
+    exit 2
+fi
 turn="$1"
 workspace="$2"
 

@@ -73,13 +73,14 @@ def connect(
 def annotators_add(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="What the lab calls them.")],
     workspace: WorkspaceOption = Path(),
+    expert: Annotated[bool, typer.Option("--expert", help="They get no tasks: only what `adjudicate` puts before them.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Make working accounts; each one's address, login and password go into a file of review/accounts."""
     from risbench.printing_review import print_annotators
     from risbench.review.accounts import add_annotators
 
-    show(add_annotators(names, workspace=workspace), json_, print_annotators)
+    show(add_annotators(names, workspace=workspace, expert=expert), json_, print_annotators)
 
 
 @annotators_app.command("pause")
@@ -129,15 +130,18 @@ def push(
     """Give out undecided masks, riskiest first; the same command after any failure leaves exactly the planned tasks on the server."""
     import sys
 
-    from risbench.printing_review import print_push
+    from risbench.core.errors import OptionError
+    from risbench.printing_review import print_plan, print_push
     from risbench.review.plan import Policy
     from risbench.review.push import push as run
 
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise OptionError("nobody can be asked, as stdin is no terminal: add --yes to queue the work, or --dry-run to look")
     policy = Policy(count, overlap, overlap_by, gold, qualification, trust_source, triaged_too)  # type: ignore[arg-type]
     if dry_run or not json_:  # the hours come before anything is queued
         planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=json_)
-        show(planned, json_, print_push)
-        if dry_run or (not yes and sys.stdin.isatty() and not typer.confirm("Queue this?", default=True)):
+        show(planned, json_, print_plan)
+        if dry_run or (not yes and not typer.confirm("Queue this?", default=True)):
             return
     show(run(workspace=workspace, policy=policy, quiet=json_), json_, print_push)
 
@@ -150,10 +154,10 @@ def reassign(
     json_: JsonOption = False,
 ) -> None:
     """Give one person's unanswered tasks to another; run `review push` after it to bring the server there."""
-    from risbench.printing_review import print_push
+    from risbench.printing_review import print_plan
     from risbench.review.push import reassign as run
 
-    show(run(source, target, workspace=workspace), json_, print_push)
+    show(run(source, target, workspace=workspace), json_, print_plan)
 
 
 @review_app.command()

@@ -31,16 +31,20 @@ def print_annotators(result: dict[str, Any]) -> None:
     say(f"annotators: {', '.join(result['annotators']) or 'nobody yet'}")
 
 
-def print_push(result: dict[str, Any]) -> None:
+def print_plan(result: dict[str, Any]) -> None:
     """Print what goes out, to whom, and how long it will take."""
     said = f"{result['planned']:,} tasks planned, {result['new']:,} of them new ({result['hours']} hours of work)"
     say(f"{said}, {result['withdrawn']:,} withdrawn")
     table("tasks by annotator", ["annotator", "tasks"], [[name, count] for name, count in result["by_annotator"].items()])
-    if "sent" in result:
-        say(f"sent {result['sent']:,}, removed {result['removed']:,}, found twice and removed {result['found_twice']:,}")
     for warning in result["warnings"]:
         say(warning)
     say(result["state"])
+
+
+def print_push(result: dict[str, Any]) -> None:
+    """Print what came of a plan that was printed before."""
+    said = f"sent {result['sent']:,}, removed {result['removed']:,}, found twice and removed {result['found_twice']:,}"
+    say(f"{said}; {result['planned']:,} tasks are out")
 
 
 def print_pull(result: dict[str, Any]) -> None:
@@ -142,4 +146,5 @@ def print_assist(result: dict[str, Any]) -> None:
 
 def print_triage(result: dict[str, Any]) -> None:
     """Print where the page is and how much there is."""
-    say(f"{result['masks']:,} masks on {result['sheets']:,} sheets: {result['url']}; Ctrl-C ends it, what was answered is kept")
+    say(f"{result['masks']:,} masks on {result['sheets']:,} sheets: {result['url']}")
+    say("Ctrl-C ends it; what was answered is kept")

@@ -22,8 +22,10 @@ from risbench.review.studio import Studio
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
-def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict[str, Any]:
+def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert: bool = False) -> dict[str, Any]:
     """Make an account for every name that has none, and return where each one's card (address, login, password) lies.
+
+    An `expert` is paused from the start: `push` gives them nothing, `adjudicate` what is left open.
 
     Raises:
         OptionError: a name cannot be used.
@@ -34,6 +36,10 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict
     if wrong is not None:
         raise OptionError(f"annotator {printable(wrong)}: use 1 to 40 letters, digits, dots, hyphens and underscores")
     desk = Desk(Workspace.open(workspace))
+    lower = {name.lower(): name for name in [*names, *(person.name for person in desk.annotators())]}
+    alike = next((name for name in names if lower[name.lower()] != name), None)
+    if alike is not None:
+        raise OptionError(f"annotator {alike}: differs from {lower[alike.lower()]} in capitals alone")
     with desk.workspace.lock("review annotators"):
         studio = Studio.of(desk)
         people = {person.name: person for person in desk.annotators()}
@@ -49,10 +55,19 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".") -> dict
             _sign_up(desk, studio, Annotator(name, email), password)
             address = desk.connection().get("public_url") or studio.url
             write_private(folder / f"{name}.txt", f"address   {address}/user/login\nlogin     {email}\npassword  {password}")
-            people[name] = Annotator(name, email)
+            people[name] = Annotator(name, email, paused=expert)
             desk.save_annotators(people.values())
             added.append(name)
     return {"added": added, "annotators": sorted(people), "cards": str(folder)}
+
+
+def write_card(desk: Desk, person: Annotator, project: int) -> None:
+    """Write the address of a person's project on their card, where there is a card without it."""
+    path = desk.root / "accounts" / f"{person.name}.txt"
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("work ")]
+        base = lines[0].split()[1].removesuffix("/user/login")
+        write_private(path, "\n".join([*lines, f"work      {base}/projects/{project}/data"]))
 
 
 def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = True, recheck: bool = False) -> dict[str, Any]:

@@ -46,7 +46,12 @@ def adjudicate(expert: str, *, take_over: str | None = None, workspace: Path | s
             _withdraw(desk, studio, take_over, quiet)
         others = {item.record for item in desk.queue() if item.kind == "expert" and not item.withdrawn and item.annotator != expert}
         own = {name for name in open_ if any(answer.annotator == expert for answer in answers[name])}
-        skipped = {"answered by this expert before": len(own), "before another expert": len(open_.keys() & others - own)}
+        waits = sum(decision.waits for decision in decisions_of(desk).values())
+        skipped = {
+            "wait for further opinions first": waits,
+            "answered by this expert before": len(own),
+            "before another expert": len(open_.keys() & others - own),
+        }
         open_ = {name: why for name, why in open_.items() if name not in own | others}
         items = _planned(desk, expert, open_, records, answers)
         desk.save_queue(items)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from risbench.core.errors import InputError, TryAgainLater
 from risbench.core.progress import Progress
+from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace
 from risbench.review.desk import Annotator, Desk
 from risbench.review.page import FIELDS, VERIFY, guidelines, page_config, project_title
@@ -158,7 +159,10 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
 
 def _set_aside(desk: Desk, number: int) -> None:
     """Keep a lost project's answers under a name that no new project of that number takes."""
-    folder = desk.root / "answers"
+    folder, unusable = desk.root / "answers", desk.root / "quarantine.jsonl"
+    if unusable.exists():
+        kept = [line for line in unusable.read_text(encoding="utf-8").splitlines(keepends=True) if json.loads(line)["project"] != number]
+        write_durably(unusable, "".join(kept).encode())
     (folder / f"{number}.cursor.json").unlink(missing_ok=True)
     if (folder / f"{number}.jsonl").exists():
         free = next(path for k in range(1, 10_000) if not (path := folder / f"{number}.gone-{k}.jsonl").exists())

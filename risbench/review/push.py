@@ -13,7 +13,9 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import Record
+from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
+from risbench.review.accounts import write_card
 from risbench.review.answers import read_answers
 from risbench.review.consensus import answers_by_record
 from risbench.review.desk import Annotator, Desk
@@ -29,6 +31,8 @@ from risbench.review.triage import read_glances
 
 _UNDECIDED: Final = ("unreviewed", "triaged")
 _ENOUGH_ANSWERS: Final = 30
+# There while a plan is being brought to the server.
+_UNFINISHED: Final = "push.unfinished"
 
 
 def push(
@@ -57,7 +61,10 @@ def push(
         if not working:
             raise InputError(f"{desk.root}: nobody to give work to; add people with `risbench review annotators add NAME ...`")
         records = {record.id: record for record in read_records(desk.workspace.latest())}
-        before = desk.queue()
+        before, unfinished = desk.queue(), desk.root / _UNFINISHED
+        broken_off = unfinished.exists() and bool(policy.count)
+        if broken_off:
+            policy = replace(policy, count=0)  # what it had planned is finished; nothing more is planned on top
         if before and not dry_run:
             pull_all(desk, Studio.of(desk), quiet)  # what was answered since is not asked again
         items, stuck = _planned(desk, records, working, before, policy)
@@ -71,11 +78,15 @@ def push(
             "by_annotator": _by_annotator(items),
             "warnings": _warnings(desk, items, working, policy, stuck),
         }
+        if broken_off:
+            result["warnings"].append("the push before was broken off: its plan is finished, and --count adds nothing; push again for more")
         if dry_run:
             return {**result, "state": "planned only"}
+        write_durably(unfinished, b"")
         desk.save_queue(items)
         answered = {answer.key for answer in read_answers(desk)}
         result.update(_bring(desk, Studio.of(desk), records, items, people, answered, policy, quiet))
+        unfinished.unlink()
     return {**result, "state": "pushed"}
 
 
@@ -186,6 +197,7 @@ def _bring(
             if name not in people:
                 raise InputError(f"annotator {name}: the queue names them and annotators.json does not; restore the desk from a backup")
             project = ensure_project(desk, studio, people[name])
+            write_card(desk, people[name], project)
             wanted = served_order(desk.secret(), [item for item in of[name] if not item.withdrawn], policy.qualification)
             counts = Pusher(desk, studio, project, lambda item: _task(records, item), progress).bring(wanted, answered)
             for key, value in counts.items():
@@ -222,12 +234,14 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
         desk.save_queue(items)
     keys = {item.key for item in before if not item.withdrawn}
     new = [item for item in items if not item.withdrawn and item.key not in keys]
+    withdrawn = sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before)
+    lost = withdrawn - len(new)
     return {
         "planned": sum(not item.withdrawn for item in items),
         "new": len(new),
-        "withdrawn": sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before),
+        "withdrawn": withdrawn,
         "hours": round(projected_hours(new, *_pace(desk)), 2),
         "by_annotator": _by_annotator(items),
-        "warnings": [],
+        "warnings": [f"{lost} second opinions fall away: {target} was asked already"] if lost else [],
         "state": "planned; run `risbench review push` to bring the server there",
     }
