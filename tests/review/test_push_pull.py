@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import requests
 
-from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
 from risbench.core.masks import mask_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
@@ -284,6 +284,42 @@ def test_no_token_shows_up_anywhere(lab: Lab, tmp_path: Path) -> None:
         assert not any(word.encode() in argv for word in secrets), argv
     for name in ("token", "secret", "accounts/ana.txt"):
         assert (workspace / "review" / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_push_that_was_broken_off_is_finished_before_more_is_planned(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    desk = Desk(Workspace.open(workspace))
+    real = desk.connection()["url"]
+    policy = Policy(count=5, overlap=0, gold=0)
+    desk.save_connection(url="http://127.0.0.1:9")
+    with pytest.raises(TryAgainLater):
+        push(workspace=workspace, policy=policy, quiet=True)
+    desk.save_connection(url=real)
+    again = push(workspace=workspace, policy=policy, quiet=True)
+    assert (again["planned"], again["sent"]) == (5, 5)
+    assert any("was broken off" in warning for warning in again["warnings"])
+    more = push(workspace=workspace, policy=policy, quiet=True)
+    assert (more["planned"], more["sent"], more["warnings"]) == (10, 5, [])
+    assert sorted(keys_on_server(workspace, ana)) == sorted(item.key for item in desk.queue())
+
+
+def test_nothing_goes_out_unasked_and_a_card_says_where_the_work_is(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    done = cli("review", "push", "-w", workspace, "--count", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "add --yes" in done.stderr
+    assert not (workspace / "review" / "queue.jsonl").exists()
+    assert cli("review", "push", "-w", workspace, "--count", "2", "--yes").returncode == 0
+    card = (workspace / "review" / "accounts" / "ana.txt").read_text()
+    assert f"work      {ana.base}/projects/{ana.project}/data" in card
+    with pytest.raises(OptionError, match="annotator Ana: differs from ana in capitals alone"):
+        people(workspace, "Ana")
+    eva = cli("review", "annotators", "add", "eva", "--expert", "-w", workspace)
+    assert eva.returncode == 0
+    push(workspace=workspace, policy=Policy(count=2, overlap=1.0, gold=0), quiet=True)
+    assert {item.annotator for item in Desk(Workspace.open(workspace)).queue()} == {"ana"}
 
 
 def test_two_at_once_wait_for_each_other(lab: Lab) -> None:
