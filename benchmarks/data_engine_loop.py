@@ -116,7 +116,7 @@ def hours(seen: int, drawn: int) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--arms", default="risk,random")
     words = parser.parse_args()
     need_data()
