@@ -45,6 +45,8 @@ def print_push(result: dict[str, Any]) -> None:
     """Print what came of a plan that was printed before."""
     said = f"sent {result['sent']:,}, removed {result['removed']:,}, found twice and removed {result['found_twice']:,}"
     say(f"{said}; {result['planned']:,} tasks are out")
+    for warning in result["warnings"]:  # what was pulled meanwhile may have brought more than the plan said
+        say(warning)
 
 
 def print_pull(result: dict[str, Any]) -> None:

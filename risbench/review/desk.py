@@ -11,6 +11,8 @@ journal.jsonl     what was sent, before and after
 answers/          what came back, one file a project
 quarantine.jsonl  answers that cannot be used, and why
 triage.jsonl      the reviewers' glances at sheets
+push.unfinished   there while a plan is being brought to the server
+assist/           the lock of the one assistant
 server/           Label Studio's own data (0700)
 """
 

@@ -104,8 +104,3 @@ def _alike(records: Iterable[Record]) -> set[str]:
                 if len(words & others) >= _ALIKE * max(1, len(words | others)):
                     found |= {name, other}
     return found
-
-
-def order_by_risk(risk: Mapping[str, float]) -> list[str]:
-    """Return record ids, riskiest first; equal risks by id."""
-    return sorted(risk, key=lambda name: (-risk[name], name))
