@@ -1,6 +1,6 @@
 """Measured box noise against the noiseless recipe: the same budget, several seeds, scored on the same rows.
 
-    python benchmarks/adapter_box_noise.py [--steps N] [--seeds N] [--keep FILE]
+    python benchmarks/adapter_box_noise.py [--steps N] [--first N] [--seeds N] [--keep FILE]
 
 NWPU VHR-10 as in adapter_on_real_boxes.py. No prompt is grossly wrong on purpose in either, and no box is prompted again, so that
 the noise is the only difference. `--keep` stores every training's scores, so that the same command goes on after an interruption.
@@ -23,6 +23,7 @@ from risbench.refine.sam_engine import pasam_engine
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path, default=None)
     words = parser.parse_args()
@@ -34,7 +35,8 @@ if __name__ == "__main__":
         found: dict[tuple[str, int], list[float]] = {}
         images: list[str] = []
         kept = json.loads(words.keep.read_text()) if words.keep and words.keep.exists() else {}
-        for seed in range(words.seeds):
+        seeds = range(words.first, words.first + words.seeds)
+        for seed in seeds:
             for noise in ("measured", "none"):
                 name = f"{words.steps} steps, seed {seed}, noise {noise}"
                 if name in kept:
@@ -52,6 +54,6 @@ if __name__ == "__main__":
                 mean, share = np.mean(found[noise, seed]), np.mean(np.array(found[noise, seed]) >= 0.8)
                 line = f"seed {seed}  noise {noise:<9} {words.steps} steps in {seconds:.0f} s"
                 print(f"{line}: mean IoU {mean:.3f}, >= .8 {share:.3f}", flush=True)
-        gain = np.mean([np.subtract(found["measured", seed], found["none", seed]) for seed in range(words.seeds)], axis=0)
+        gain = np.mean([np.subtract(found["measured", seed], found["none", seed]) for seed in seeds], axis=0)
         low, high = bootstrap_interval(gain.tolist(), images)
         print(f"measured against none, {len(gain)} rows, mean of {words.seeds} seeds: {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
