@@ -170,6 +170,15 @@ def pull(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None
 
 
 @review_app.command()
+def reask(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+    """Ask again what came back as an answer that cannot be used, such as `fix` without a mask; the answer is kept here."""
+    from risbench.printing_review import print_reask
+    from risbench.review.pull import reask as run
+
+    show(run(workspace=workspace, quiet=json_), json_, print_reask)
+
+
+@review_app.command()
 def consensus(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
     """Decide what the answers decide, and write the review stage."""
     from risbench.printing_review import print_consensus

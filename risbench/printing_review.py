@@ -62,6 +62,16 @@ def print_pull(result: dict[str, Any]) -> None:
         say(warning)
 
 
+def print_reask(result: dict[str, Any]) -> None:
+    """Print what is asked again, and of whom."""
+    said = ", ".join(f"{code} {count:,}" for code, count in result["reasons"].items())
+    say(f"{result['reasked']:,} answers asked again" + (f" ({said}); they are kept in {result['kept']}" if said else ""))
+    for name, count in result["by_annotator"].items():
+        say(f"{count:,} of {name}: the page hands them out again")
+    for warning in result["warnings"]:
+        say(warning)
+
+
 def print_consensus(result: dict[str, Any]) -> None:
     """Print what was decided and what is open."""
     table("records by status", ["status", "records"], [[name, count] for name, count in result["status"].items()])
@@ -92,7 +102,7 @@ def print_status(result: dict[str, Any]) -> None:
         if result[name]:
             say(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {count:,}" for key, count in result[name].items()))
     if result["quarantined"]:
-        say(f"{result['quarantined']:,} answers on the server cannot be used: review/quarantine.jsonl")
+        say(f"{result['quarantined']:,} answers on the server cannot be used (review/quarantine.jsonl); risbench review reask")
     found = result["agreement"]
     if found["records"]:
         said = ", ".join(f"{key.replace('_', ' ')} {found[key]}" for key in ("iou", "boundary_iou", "pixel_alpha", "verdict_alpha"))
@@ -148,5 +158,6 @@ def print_assist(result: dict[str, Any]) -> None:
 
 def print_triage(result: dict[str, Any]) -> None:
     """Print where the page is and how much there is."""
-    say(f"{result['masks']:,} masks on {result['sheets']:,} sheets: {result['url']}")
+    sheets = f"{result['sheets']:,} sheet" + ("s" if result["sheets"] != 1 else "")
+    say(f"{result['masks']:,} masks on {sheets}: {result['url']}")
     say("Ctrl-C ends it; what was answered is kept")

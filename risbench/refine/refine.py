@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
@@ -121,12 +121,19 @@ def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bo
         for index, refined in refine_parts(work, open_records, min(choice.workers, max(1, len(todo)))):
             by_id = {record.id: record for record in refined}
             result = PartResult([by_id.get(record.id, record) for record in todo[index]])
-            result.notes = {"kept_from_source_or_review": len(todo[index]) - len(refined)} if len(refined) < len(todo[index]) else {}
+            result.notes = _notes(todo[index], by_id)
             run.write_part(index, keys[index], result)
             progress.advance(len(todo[index]))
     total = sum(len(part) for part in parts)
     summary = run.finish(len(parts), rows=total, before=PartResult([]), extra={"round": number})
     return {**summary, "state": "restarted with other options" if discarded else "done"}
+
+
+def _notes(part: Sequence[Record], refined: Mapping[str, Record]) -> dict[str, int]:
+    """Return how many records were left as they are, and how many whose mask passed on a sheet have one that nobody saw."""
+    unseen = sum(old.review.status == "triaged" and refined.get(old.id, old).review.status != "triaged" for old in part)
+    counts = {"kept_from_source_or_review": len(part) - len(refined), "triaged_made_anew": unseen}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _round(workspace: Workspace, plan: dict[str, Any]) -> tuple[int, StageRun]:

@@ -28,7 +28,7 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
     An `expert` is paused from the start: `push` gives them nothing, `adjudicate` what is left open.
 
     Raises:
-        OptionError: a name cannot be used.
+        OptionError: a name cannot be used, or an expert's is that of somebody who gets tasks.
         InputError: the server refuses an account.
         TryAgainLater: the server does not answer.
     """
@@ -43,6 +43,9 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
     with desk.workspace.lock("review annotators"):
         studio = Studio.of(desk)
         people = {person.name: person for person in desk.annotators()}
+        there = [name for name in dict.fromkeys(names) if name in people]
+        if expert and (works := [name for name in there if not people[name].paused]):
+            raise OptionError(f"annotator {works[0]}: gets tasks already; `risbench review annotators pause {works[0]}` ends that")
         folder = desk.root / "accounts"
         folder.mkdir(mode=0o700, exist_ok=True)
         added = []
@@ -58,7 +61,8 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
             people[name] = Annotator(name, email, paused=expert)
             desk.save_annotators(people.values())
             added.append(name)
-    return {"added": added, "annotators": sorted(people), "cards": str(folder)}
+    said = f"{', '.join(there)}: already here, nothing changed" if there else ""
+    return {"added": added, "annotators": sorted(people), "cards": str(folder), "said": said}
 
 
 def write_card(desk: Desk, person: Annotator, project: int) -> None:

@@ -10,6 +10,7 @@ queue.jsonl       every item ever planned
 journal.jsonl     what was sent, before and after
 answers/          what came back, one file a project
 quarantine.jsonl  answers that cannot be used, and why
+reasked.jsonl     what was in answers that could not be used and were asked again
 triage.jsonl      the reviewers' glances at sheets
 push.unfinished   there while a plan is being brought to the server
 assist/           the lock of the one assistant
@@ -22,7 +23,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -128,6 +129,13 @@ class Desk:
     def save_connection(self, **values: Any) -> None:
         """Store where the server is."""
         write_durably(self.root / "connection.json", to_json(self.connection() | values))
+
+    def note(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to one of the desk's diaries, so that it survives us."""
+        with open(self.root / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _json(self, name: str, default: Any) -> Any:
         path = self.root / name

@@ -52,7 +52,7 @@ def guidelines() -> str:
     """Return what annotators are told, as HTML for the help window; without the pictures, which the server does not serve."""
     text = re.sub(r"!\[[^]]*\]\([^)]*\)\n*", "", page_config("guidelines.md"))
     html: str = MarkdownIt().enable("table").render(text)
-    return html
+    return html.replace("<table>", '<table border="1" cellpadding="6" cellspacing="0">')  # the server strips every style
 
 
 def task_of(record: Record, mask: NDArray[np.bool_], key: str) -> dict[str, Any]:

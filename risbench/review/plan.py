@@ -237,15 +237,29 @@ def served_order(secret: bytes, items: Sequence[Item], qualification: int) -> li
     return [*first, *(item for _, item in sorted(merged, key=lambda pair: (pair[0], pair[1].key)))]
 
 
-def moved(secret: bytes, items: Sequence[Item], answered: set[str], source: str, target: str) -> list[Item]:
-    """Return the items with `source`'s unanswered ones withdrawn and given to `target`, who gets nothing that they have seen already."""
-    seen = {item.record for item in items if item.annotator == target and not item.withdrawn}
+def moved(secret: bytes, items: Sequence[Item], answered: set[str], source: str, target: str, others: Sequence[str] = ()) -> list[Item]:
+    """Return the items with `source`'s unanswered ones withdrawn and given to `target`.
+
+    Nobody gets what they have seen already: a second opinion of which the target gave the first goes to who has least to do of `others`.
+    """
+    seen: dict[str, set[str]] = defaultdict(set)
+    load: Counter[str] = Counter()
+    for item in items:
+        if not item.withdrawn:
+            seen[item.annotator].add(item.record)
+            load[item.annotator] += item.key not in answered
     given, kept = [], []
     for item in items:
         open_ = item.annotator == source and not item.withdrawn and item.key not in answered and item.kind != "expert"
         kept.append(replace(item, withdrawn=True) if open_ else item)
-        if open_ and item.record not in seen:
-            given.append(replace(item, annotator=target, key=make_key(secret, target, item.record, item.mask)))
+        if not open_:
+            continue
+        able = [name for name in (target, *others) if item.record not in seen[name]]
+        if able and (item.kind != "gold" or able[0] == target):
+            who = target if able[0] == target else min(able, key=lambda name: (load[name], name))
+            given.append(replace(item, annotator=who, key=make_key(secret, who, item.record, item.mask)))
+            seen[who].add(item.record)
+            load[who] += 1
     keys = {item.key for item in given}
     return [*(item for item in kept if item.key not in keys), *given]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -70,11 +69,7 @@ class Pusher:
 
     def _note(self, what: str, keys: Sequence[str], **more: Any) -> None:
         """Write down what is about to be sent, or what came of it, so that it survives us."""
-        line = json.dumps({"what": what, "project": self._project, "keys": list(keys), **more}, sort_keys=True) + "\n"
-        with open(self._desk.root / "journal.jsonl", "a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self._desk.note("journal.jsonl", {"what": what, "project": self._project, "keys": list(keys), **more})
 
 
 def _surplus(there: Sequence[Task], wanted: set[str]) -> list[Task]:
@@ -200,4 +195,10 @@ def _ensure_images(desk: Desk, studio: Studio, project: int) -> None:
         path = str(root / folder.name)
         if path not in have:
             body = {"project": project, "path": path, "title": folder.name, "use_blob_urls": False}
-            studio.change("POST", "/api/storages/localfiles/", body)
+            try:
+                studio.change("POST", "/api/storages/localfiles/", body)
+            except InputError as error:
+                raise InputError(
+                    f"{error}; the server is to see the workspace's images there: "
+                    f"`risbench review connect {studio.url} --images FOLDER` names the folder as the server has it"
+                ) from None

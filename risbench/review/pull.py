@@ -189,6 +189,37 @@ class _Reader:
         return read(annotation, self.shown.mask(item))
 
 
+def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
+    """Ask again what was answered with something that cannot be used: these answers are kept in `review/reasked.jsonl` and taken off the
+    server, which then hands their tasks to the same people again.
+
+    Raises:
+        TryAgainLater: the server does not answer, or another run holds the workspace; the same command goes on.
+    """
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review reask"):
+        studio = Studio.of(desk)
+        found = pull_all(desk, studio, quiet)  # whoever has mended theirs meanwhile is not asked again
+        rows = quarantine_rows(desk)
+        for row in rows:
+            try:
+                answer = studio.get(f"/api/annotations/{row['annotation']}/")
+            except NotThere:
+                continue
+            desk.note("reasked.jsonl", {**row, "answer": answer})
+            studio.delete_annotation(row["annotation"])
+        if rows:
+            found = pull_all(desk, studio, quiet)
+    return {
+        "reasked": len(rows),
+        "by_annotator": dict(sorted(Counter(row["annotator"] for row in rows).items())),
+        "reasons": dict(sorted(Counter(row["code"] for row in rows).items())),
+        "kept": str(desk.root / "reasked.jsonl") if rows else None,
+        "quarantined": len(quarantine_rows(desk)),
+        "warnings": found["warnings"],
+    }
+
+
 def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
     """Return the annotations that stand on the server and cannot be used.
 

@@ -33,6 +33,8 @@ _UNDECIDED: Final = ("unreviewed", "triaged")
 _ENOUGH_ANSWERS: Final = 30
 # There while a plan is being brought to the server.
 _UNFINISHED: Final = "push.unfinished"
+# Who gets everything in a plan that is only looked at; no name has a space.
+_NOBODY: Final = "nobody yet"
 
 
 def push(
@@ -58,7 +60,9 @@ def push(
     with desk.workspace.lock("review push"):
         people = {person.name: person for person in desk.annotators()}
         working = [name for name, person in people.items() if not person.paused]
-        if not working:
+        if not working and dry_run:
+            working = [_NOBODY]
+        elif not working:
             raise InputError(f"{desk.root}: nobody to give work to; add people with `risbench review annotators add NAME ...`")
         records = {record.id: record for record in read_records(desk.workspace.latest())}
         before, unfinished = desk.queue(), desk.root / _UNFINISHED
@@ -172,7 +176,7 @@ def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy:
         said.append("no second opinions: there is one annotator")
     if rows := quarantine_rows(desk):
         first = f"such as annotation {rows[0]['annotation']}: {rows[0]['reason']}"
-        said.append(f"{len(rows)} answers on the server cannot be used, {first}; delete them there, and they are asked again")
+        said.append(f"{len(rows)} answers on the server cannot be used, {first}; `risbench review reask` asks for them again")
     return said
 
 
@@ -214,6 +218,10 @@ def _task(records: Mapping[str, Record], item: Item) -> dict[str, Any]:
     return task_of(record, shown, item.key)
 
 
+def _opinions(items: Iterable[Item]) -> int:
+    return sum(item.kind in ("task", "second") and not item.withdrawn for item in items)
+
+
 def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[str, Any]:
     """Plan one person's unanswered tasks for another; the next push brings the server there.
 
@@ -230,18 +238,23 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
             raise InputError(f"annotator {target}: is paused; `risbench review annotators pause {target} --resume` first")
         pull_all(desk, Studio.of(desk), quiet=True)  # what was answered since stays with who answered it
         before = desk.queue()
-        items = moved(desk.secret(), before, {answer.key for answer in read_answers(desk)}, source, target)
+        others = [person.name for person in desk.annotators() if not person.paused and person.name not in (source, target)]
+        items = moved(desk.secret(), before, {answer.key for answer in read_answers(desk)}, source, target, others)
         desk.save_queue(items)
     keys = {item.key for item in before if not item.withdrawn}
     new = [item for item in items if not item.withdrawn and item.key not in keys]
     withdrawn = sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before)
-    lost = withdrawn - len(new)
+    elsewhere = sum(item.annotator != target for item in new)
+    lost = _opinions(before) - _opinions(items)
+    warnings = [f"{elsewhere} second opinions go to others: {target} was asked already"] if elsewhere else []
+    if lost:
+        warnings.append(f"{lost} second opinions fall away: everyone was asked already")
     return {
         "planned": sum(not item.withdrawn for item in items),
         "new": len(new),
         "withdrawn": withdrawn,
         "hours": round(projected_hours(new, *_pace(desk)), 2),
         "by_annotator": _by_annotator(items),
-        "warnings": [f"{lost} second opinions fall away: {target} was asked already"] if lost else [],
+        "warnings": warnings,
         "state": "planned; run `risbench review push` to bring the server there",
     }

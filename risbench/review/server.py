@@ -105,7 +105,7 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
     if given is None and not path.exists():
         raise OptionError("set RISBENCH_LABEL_STUDIO_TOKEN to the access token of the server's admin; it is never given as an option")
     with desk.workspace.lock("review connect"):
-        studio = Studio(url, given or path.read_text().strip())
+        studio = Studio(url, given or path.read_text().strip(), remote=True)
         version = studio.get("/api/version").get("release")
         studio.get("/api/projects/", page_size=1)
         if given:

@@ -114,14 +114,14 @@ def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold:
     times = [answer.lead_time_s for answer in done if answer.lead_time_s is not None]
     # a long break makes one time enormous: nobody's pace is that
     seconds = float(np.mean(np.minimum(times, 5 * np.median(times)))) if times else SECONDS["fix"]
-    days = {answer.updated[:10] for answer in done}
+    days = {answer.updated[:10] for answer in done}  # one that has only begun is nobody's pace
     right = sum(item.right for item in gold)
     pause = len(gold) >= _GOLD_FROM and wilson(right, len(gold))[1] < GOLD_WANTED
     return {
         "planned": len(mine),
         "answered": len(done),
         "seconds_each": round(seconds, 1) if times else None,
-        "answers_a_day": round(len(done) / len(days), 1) if days else None,
+        "answers_a_day": round(len(done) / len(days), 1) if len(days) > 1 else None,
         "hours_spent": round(len(times) * seconds / 3600, 3),
         "hours_left": round((len(mine) - len(done)) * seconds / 3600, 2),
         "share_corrected": round(sum(answer.changed for answer in work) / len(work), 3) if work else None,

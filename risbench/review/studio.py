@@ -6,6 +6,7 @@ not there at all (TryAgainLater). Reading is tried again by itself; nothing that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -48,8 +49,9 @@ class Task:
 class Studio:
     """A Label Studio and the token to it. Neither token nor header is ever part of a message."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self.url, self._token, self._session = url.rstrip("/"), token, requests.Session()
+    def __init__(self, url: str, token: str, *, remote: bool = False) -> None:
+        """Know a server; `remote` is true of one that somebody else runs."""
+        self.url, self._token, self._remote, self._session = url.rstrip("/"), token, remote, requests.Session()
         self._session.trust_env = False  # a proxy of the environment would see the token
         self._authorize()
 
@@ -63,7 +65,7 @@ class Studio:
         found, path = desk.connection(), desk.root / "token"
         if "url" not in found or not path.exists():
             raise InputError(f"{desk.root}: no Label Studio is known here; start one with `risbench review serve` and leave it running")
-        return cls(str(found["url"]), path.read_text().strip())
+        return cls(str(found["url"]), path.read_text().strip(), remote=found.get("database") == "remote")
 
     def _authorize(self) -> None:
         if self._token.count(".") != 2:
@@ -109,17 +111,27 @@ class Studio:
             raise self._refused() from None
 
     def _refused(self) -> EnvironmentLacks:
+        if self._remote:
+            return EnvironmentLacks(
+                f"{self.url}: the access token is refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin, "
+                f"and run `risbench review connect {self.url}` again"
+            )
         return EnvironmentLacks(f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder")
+
+    def _to_do(self) -> str:
+        if self._remote:
+            return "is it running, and does this machine reach it? `risbench review connect URL` names another address"
+        return "start it with `risbench review serve` and leave it running"
 
     def _once(self, method: str, path: str, more: dict[str, Any]) -> Any:
         what = f"{method} {path}"
         try:
             answer = self._session.request(method, self.url + path, timeout=(10, _TIMEOUT_S), allow_redirects=False, **more)
         except requests.exceptions.ConnectTimeout:
-            raise TryAgainLater(f"{self.url}: does not answer; is `risbench review serve` running?") from None
+            raise TryAgainLater(f"{self.url}: does not answer; {self._to_do()}") from None
         except requests.ConnectionError as error:
             if "refused" in str(error) or "Name or service" in str(error) or "unreachable" in str(error):
-                raise TryAgainLater(f"{self.url}: nobody is there; start it with `risbench review serve`") from None
+                raise TryAgainLater(f"{self.url}: nobody is there; {self._to_do()}") from None
             raise Unknown(f"{self.url}: {what}: the connection broke; run the same command again") from None
         except requests.RequestException as error:
             raise Unknown(f"{self.url}: {what}: {type(error).__name__}; run the same command again") from None
@@ -172,6 +184,11 @@ class Studio:
         for start in range(0, len(ids), _EXPORTED_AT_ONCE):
             chosen = [str(value) for value in ids[start : start + _EXPORTED_AT_ONCE]]
             yield from self.get(f"/api/projects/{project}/export", exportType="JSON", download_all_tasks="true", **{"ids[]": chosen})
+
+    def delete_annotation(self, number: int) -> None:
+        """Remove an answer, and its task is asked again; one that is gone is no error."""
+        with contextlib.suppress(NotThere):
+            self.change("DELETE", f"/api/annotations/{number}/")
 
     def project(self, number: int) -> dict[str, Any]:
         """Return a project's settings.

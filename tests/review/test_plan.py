@@ -147,6 +147,17 @@ def test_reassigning_moves_what_is_open_and_not_what_was_done_or_seen() -> None:
     assert {item.record for item in live(after)} == {item.record for item in items}
 
 
+def test_a_second_opinion_of_whom_the_target_gave_the_first_goes_to_a_third() -> None:
+    items = plan(SECRET, ["a", "b", "c"], shown(60), [], Desk(), Policy(overlap=1, gold=0))
+    after = live(moved(SECRET, items, set(), "a", "b", ["c"]))
+    assert Counter(item.record for item in after) == Counter(item.record for item in items)
+    assert max(Counter((item.record, item.annotator) for item in after).values()) == 1
+    assert {item.annotator for item in after} == {"b", "c"}
+    alone = live(moved(SECRET, items, set(), "a", "b"))  # with nobody else they fall away
+    assert len(alone) < len(items)
+    assert max(Counter((item.record, item.annotator) for item in alone).values()) == 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60), st.integers(1, 5), st.floats(0, 1), st.floats(0, 0.3), st.sets(st.integers(0, 59)))
 def test_whatever_happens_nobody_sees_a_record_twice_and_nothing_answered_goes(

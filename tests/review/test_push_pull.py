@@ -16,13 +16,15 @@ from risbench.core.masks import mask_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.refine import refine_masks
+from risbench.review.accounts import add_annotators
 from risbench.review.answers import read_answers
 from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
 from risbench.review.projects import renew_project
-from risbench.review.pull import pull
+from risbench.review.pull import pull, reask
 from risbench.review.push import push, reassign
+from risbench.review.server import connect
 from risbench.review.studio import Studio
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
@@ -330,11 +332,73 @@ def test_two_at_once_wait_for_each_other(lab: Lab) -> None:
     assert "in use by pid" in done.stderr
 
 
+def test_an_answer_that_cannot_be_used_is_asked_again_of_the_same_person_and_kept(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    push(workspace=workspace, policy=Policy(count=6, overlap=0, gold=0), quiet=True)
+    ana = crew["ana"]
+    empty, good = ana.next(), None
+    assert empty is not None
+    ana.answer(empty, FIX, mask=[])
+    good = ana.next()
+    assert good is not None
+    ana.answer(good, ACCEPT)
+    assert pull(workspace=workspace, quiet=True)["quarantined"] == 1
+    left = ana.work(lambda task: (ACCEPT, {}))
+    out = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    assert any("`risbench review reask` asks for them again" in warning for warning in out["warnings"])
+    assert ana.next() is None
+    found = reask(workspace=workspace, quiet=True)
+    assert (found["reasked"], found["by_annotator"], found["reasons"], found["quarantined"]) == (1, {"ana": 1}, {"mask_empty": 1}, 0)
+    desk = Desk(Workspace.open(workspace))
+    kept = [json.loads(line) for line in (desk.root / "reasked.jsonl").read_text().splitlines()]
+    assert [row["answer"]["result"][-1]["value"] for row in kept] == [{"choices": [FIX]}]
+    assert len(read_answers(desk)) == left + 1
+    again = ana.next()
+    assert again is not None
+    assert again["data"]["key"] == empty["data"]["key"]
+    ana.answer(again, ACCEPT)
+    assert pull(workspace=workspace, quiet=True)["new"] == 1
+    assert reask(workspace=workspace, quiet=True)["reasked"] == 0
+
+
+def test_a_server_of_somebody_else_is_connected_to_and_says_what_it_lacks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = lab()
+    desk = Desk(Workspace.open(workspace))
+    there, token = desk.connection(), (desk.root / "token").read_text().strip()
+    for name in ("connection.json", "token"):
+        (desk.root / name).unlink()
+    with pytest.raises(OptionError, match="set RISBENCH_LABEL_STUDIO_TOKEN"):
+        connect(there["url"], workspace=workspace)
+    monkeypatch.setenv("RISBENCH_LABEL_STUDIO_TOKEN", "0" * 40)
+    with pytest.raises(EnvironmentLacks, match="refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin"):
+        connect(there["url"], workspace=workspace)
+    assert not (desk.root / "token").exists()
+    monkeypatch.setenv("RISBENCH_LABEL_STUDIO_TOKEN", token)
+    connect(there["url"], workspace=workspace, images="/nowhere/images")
+    monkeypatch.delenv("RISBENCH_LABEL_STUDIO_TOKEN")
+    people(workspace, "ana")
+    few = Policy(count=3, overlap=0, gold=0)
+    with pytest.raises(InputError, match=r"(?s)/nowhere/images.*the server is to see the workspace's images there: .* --images FOLDER"):
+        push(workspace=workspace, policy=few, quiet=True)
+    assert connect(there["url"], workspace=workspace, images=there["images"])["images"] == there["images"]
+    assert push(workspace=workspace, policy=few, quiet=True)["sent"] == 3
+    connect(there["url"], workspace=workspace, images=there["images"])
+    desk.save_connection(url="http://127.0.0.1:9")
+    with pytest.raises(TryAgainLater, match="nobody is there; is it running, and does this machine reach it"):
+        pull(workspace=workspace, quiet=True)
+
+
 def test_nobody_to_work_and_nothing_to_review_are_said(lab: Lab) -> None:
     workspace = lab()
+    looked = push(workspace=workspace, policy=Policy(overlap=0, gold=0), dry_run=True, quiet=True)
+    assert (looked["by_annotator"], looked["state"]) == ({"nobody yet": looked["planned"]}, "planned only")
     with pytest.raises(InputError, match="nobody to give work to; add people with"):
         push(workspace=workspace, quiet=True)
     people(workspace, "ana")
+    assert add_annotators(["ana"], workspace=workspace)["said"] == "ana: already here, nothing changed"
+    with pytest.raises(OptionError, match="annotator ana: gets tasks already; `risbench review annotators pause ana` ends that"):
+        add_annotators(["ana"], workspace=workspace, expert=True)
     for folder in Workspace.open(workspace).rounds():
         (folder / "run.json").unlink()
     with pytest.raises(InputError, match="nothing to review: no undecided record has a mask"):

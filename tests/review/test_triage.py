@@ -123,7 +123,7 @@ def test_a_mask_that_nobody_saw_is_not_released_as_triaged(workspace: Path, tmp_
         look(found["url"], sheet)
         requests.post(found["url"] + "done", json={"sheet": sheet["id"], "doubted": [], "seconds": 9}, timeout=10).raise_for_status()
     assert consensus(workspace=workspace, quiet=True)["status"]["triaged"] == len(sheet["tiles"])
-    refine_masks(workspace=workspace, engine="box", quiet=True)
+    assert refine_masks(workspace=workspace, engine="box", quiet=True)["notes"]["triaged_made_anew"] == len(sheet["tiles"])
     assert not any(record.review.status == "triaged" for record in read_records(Workspace.open(workspace).latest()))
     with pytest.raises(InputError, match="nothing to release"):
         export(workspace=workspace, split=str(tmp_path / "split.csv"), quiet=True)
