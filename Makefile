@@ -42,7 +42,7 @@ $(VENV)/.sam: $(VENV)/.base
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(PIP) -c constraints.txt -e '.[train,review,dev]'
+	$(PIP) -c constraints.txt -e '.[train,review,release,dev]'
 	touch $@
 
 # Label Studio's server fights with our packages over versions: an environment of its own, made as `risbench review serve` makes it

@@ -138,7 +138,9 @@ def export(
         ),
     ] = None,
     workspace: WorkspaceOption = Path(),
-    format: Annotated[str, typer.Option(help="risbench, coco, refer, or several with commas.")] = "risbench",
+    format: Annotated[
+        str, typer.Option(help="risbench, coco, refer, parquet, webdataset, yolo, several with commas, or all.")
+    ] = "risbench",
     name: Annotated[str, typer.Option(help="Name of the release, a folder in 4-export.")] = "release",
     seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,
     include_unreviewed: Annotated[bool, typer.Option("--include-unreviewed", help="Release masks that no person has looked at.")] = False,

@@ -81,6 +81,9 @@ def print_export(result: dict[str, Any]) -> None:
         table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
     if result["left_out"]:
         table("left out", ["reason", "records"], [[code, number] for code, number in result["left_out"].items()])
+    for name, found in result.get("written", {}).items():  # a release of an older version says nothing
+        if "lossy" in found:
+            say(f"{name} holds less: {found['lossy']} (mean IoU {found['mean_iou']}, lowest {found['lowest_iou']})")
     for warning in result["warnings"]:
         say(f"warning: {warning}")
     say(f"{result['state']}: {result['path']}")

@@ -46,9 +46,10 @@ def export(
     """
     opened = Workspace.open(workspace)
     split = split or opened.settings.split_rule
+    formats = [name for value in formats for name in (RELEASE_FORMATS if value == "all" else (value,))]
     unknown = [value for value in formats if value not in RELEASE_FORMATS]
     if unknown or not formats:
-        raise OptionError(f"--format {','.join(formats)}: must be of {', '.join(RELEASE_FORMATS)}")
+        raise OptionError(f"--format {','.join(formats)}: must be all, or of {', '.join(RELEASE_FORMATS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise OptionError(f"--name {name!r}: use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit")
     parse_rule(split, 1, _manifests(opened))  # a rule that cannot be is refused before anything is read
@@ -89,7 +90,7 @@ def _export(
     if state is None:
         _write(folder, workspace, kept, formats, release, {scene: scenes[scene] for scene in sorted(scenes)}, quiet)
         state = "released"
-    return {**release, "state": state, "path": str(folder)}
+    return {**json.loads((folder / "release.json").read_bytes()), "state": state, "path": str(folder)}
 
 
 def _manifests(workspace: Workspace) -> tuple[Path, Path]:
@@ -213,8 +214,11 @@ def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | Non
     if not folder.exists():
         return None
     there = folder / "release.json"
-    if there.exists() and json.loads(there.read_bytes()) == json.loads(json.dumps(release)):
-        return "up to date"
+    if there.exists():
+        found = json.loads(there.read_bytes())
+        found.pop("written", None)
+        if found == json.loads(json.dumps(release)):
+            return "up to date"
     if not replace:
         raise InputError(f"{folder}: a release of this name with other content exists; choose another --name, or --replace it")
     return None
@@ -234,10 +238,10 @@ def _write(
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        with Progress("export", len(records) * len(formats), quiet=quiet) as progress:
-            write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
+        with Progress("export", len(records), quiet=quiet) as progress:
+            written = write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
         (temporary / "split.csv").write_text(write_frozen(scenes), encoding="utf-8")
-        write_description(temporary, release)
+        write_description(temporary, {**release, "written": written})
         write_checksums(temporary)
         os.sync()  # one flush for thousands of small files, before the rename that makes them a release
         if folder.exists():

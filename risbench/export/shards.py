@@ -1,0 +1,109 @@
+"""Release formats that are shards: Parquet for Hugging Face `datasets`, tar for WebDataset."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from risbench.core.record import SPLITS, Split
+from risbench.export.triplet import Triplet
+from risbench.formats.parquet import shard_table
+from risbench.formats.webdataset import add_member, sample
+
+SHARD_BYTES: Final = 400_000_000
+_ROW_GROUP: Final = 64
+# Of a row group the same image is stored once, however many sentences it has: a dictionary as large as it must be.
+_ONE_DICTIONARY: Final = 1 << 30
+
+
+class ParquetShards:
+    """<split>-NNNNN-of-NNNNN.parquet: rows in groups of 64, so that a viewer fetches little."""
+
+    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        folder.mkdir(parents=True)
+        self._splits = {split: _ParquetSplit(folder, split, shard_bytes) for split in SPLITS}
+
+    def add(self, triplet: Triplet) -> None:
+        """Keep the triplet until its row group is full."""
+        assert triplet.record.split is not None, "every record that is released has a split"
+        self._splits[triplet.record.split].add(triplet)
+
+    def close(self) -> dict[str, Any]:
+        """Write what is left and give the shards their names; return how many there are."""
+        return {"shards": {name: split.close() for name, split in self._splits.items()}}
+
+
+class _ParquetSplit:
+    def __init__(self, folder: Path, split: Split, shard_bytes: int) -> None:
+        self._folder, self._split, self._limit = folder, split, shard_bytes
+        self._group: list[Triplet] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._paths: list[Path] = []
+
+    def add(self, triplet: Triplet) -> None:
+        self._group.append(triplet)
+        if len(self._group) == _ROW_GROUP:
+            self._flush()
+
+    def close(self) -> int:
+        if self._group or not self._paths:
+            self._flush()
+        self._end_shard()
+        for index, path in enumerate(self._paths):
+            path.rename(self._folder / f"{self._split}-{index:05d}-of-{len(self._paths):05d}.parquet")
+        return len(self._paths)
+
+    def _flush(self) -> None:
+        group, self._group = self._group, []
+        table = shard_table(
+            [triplet.record for triplet in group],
+            {triplet.record.id: triplet.name for triplet in group},
+            [(triplet.picture.data, triplet.name + triplet.picture.suffix) for triplet in group],
+            [triplet.mask_bits_png for triplet in group],
+        )
+        if self._writer is None:
+            path = self._folder / f".{self._split}-{len(self._paths):05d}"
+            self._paths.append(path)
+            compression = {field.name: "zstd" for field in table.schema if pa.types.is_string(field.type)}  # pictures are compressed
+            self._writer = pq.ParquetWriter(path, table.schema, compression=compression, dictionary_pagesize_limit=_ONE_DICTIONARY)
+        self._writer.write_table(table)
+        if self._paths[-1].stat().st_size >= self._limit:
+            self._end_shard()
+
+    def _end_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class WebDatasetShards:
+    """<split>-NNNNNN.tar, uncompressed, a sample's four files one behind the other."""
+
+    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._limit = folder, shard_bytes
+        self._open: dict[Split, tarfile.TarFile] = {}
+        self._counts: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+
+    def add(self, triplet: Triplet) -> None:
+        """Append the triplet to the shard of its split."""
+        split = triplet.record.split
+        assert split is not None, "every record that is released has a split"
+        if split not in self._open:
+            self._open[split] = tarfile.open(self._folder / f"{split}-{self._counts[split]:06d}.tar", "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (open for many triplets)
+            self._counts[split] += 1
+        archive = self._open[split]
+        for name, data in sample(triplet.record, triplet.name, triplet.picture.data, triplet.picture.suffix, triplet.mask_png):
+            add_member(archive, name, data)
+        if archive.offset >= self._limit:
+            self._open.pop(split).close()
+
+    def close(self) -> dict[str, Any]:
+        """End the open shards; return how many there are."""
+        for archive in self._open.values():
+            archive.close()
+        return {"shards": dict(self._counts)}

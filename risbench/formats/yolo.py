@@ -1,0 +1,60 @@
+"""YOLO's segmentation labels: a class and one closed polygon a line, in shares of the image. No sentence, and no mask is kept exactly.
+
+https://docs.ultralytics.com/datasets/segment/: `<class> <x1> <y1> ... <xn> <yn>`. An object of several parts, or with holes, is one
+polygon here, its parts joined by bridges that are run along twice; the readers' even-odd filling leaves only the bridges' pixels behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.taxonomy import CLASSES
+
+Contour = NDArray[np.int32]
+
+
+def label_line(category: str, mask: NDArray[np.bool_]) -> str:
+    """Return a mask (height, width) as a line of a label file; coordinates are of pixel centres."""
+    height, width = mask.shape
+    points = (mask_polygon(mask) + 0.5) / (width, height)
+    return " ".join([str(CLASSES.index(category)), *(f"{value:.6f}" for value in points.ravel())])
+
+
+def mask_polygon(mask: NDArray[np.bool_]) -> Contour:
+    """Return one closed polygon (n, 2) of pixel indices x, y that runs around all parts and holes of a mask."""
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours: list[Contour] = [contour.reshape(-1, 2).astype(np.int32) for contour in found]
+    # the largest first, then each where it lies nearest to what is joined already
+    contours.sort(key=lambda contour: (-cv2.contourArea(contour), contour[0].tolist()))
+    joined = contours[0]
+    for contour in contours[1:]:
+        joined = _bridged(joined, contour)
+    return joined if len(joined) >= 3 else np.concatenate([joined, np.repeat(joined[-1:], 3 - len(joined), axis=0)])
+
+
+def _bridged(first: Contour, second: Contour) -> Contour:
+    """Return both rings as one, joined at their nearest corners."""
+    apart = ((first[:, None, :].astype(np.int64) - second[None, :, :]) ** 2).sum(axis=2)
+    here, there = divmod(int(apart.argmin()), len(second))
+    return np.concatenate([first[: here + 1], second[there:], second[: there + 1], first[here:]])
+
+
+def read_label_line(line: str, height: int, width: int) -> tuple[str, NDArray[np.bool_]]:
+    """Return class and mask of a label line as YOLO's own loader draws it: cut to whole pixels, filled even-odd."""
+    number, *values = line.split()
+    points = (np.array(values, np.float64).reshape(-1, 2) * (width, height)).astype(np.int32)
+    drawn = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(drawn, [points], 1)
+    return CLASSES[int(number)], drawn.astype(bool)
+
+
+def dataset_yaml(splits: Sequence[str]) -> str:
+    """Return the file that names the folders of the splits and the classes."""
+    lines = ["# masks are approximate here, and the sentences are lost: see release.json for both", "path: ."]
+    lines += [f"{split}: images/{split}" for split in splits]
+    lines += ["names:", *(f"  {index}: {name}" for index, name in enumerate(CLASSES))]
+    return "\n".join(lines) + "\n"
