@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from risbench.printing import say, table
 
@@ -62,12 +62,21 @@ def print_pull(result: dict[str, Any]) -> None:
         say(warning)
 
 
+_LEFT: Final = {
+    "not_theirs": "answers that somebody else gave in a person's project; delete them on the server if they should not be there",
+    "mask_unknown": "the mask that was shown is in no round any more; restore the round",
+}
+
+
 def print_reask(result: dict[str, Any]) -> None:
     """Print what is asked again, and of whom."""
     said = ", ".join(f"{code} {count:,}" for code, count in result["reasons"].items())
     say(f"{result['reasked']:,} answers asked again" + (f" ({said}); they are kept in {result['kept']}" if said else ""))
     for name, count in result["by_annotator"].items():
         say(f"{count:,} of {name}: the page hands them out again")
+    for code, count in result["left"].items():
+        why = _LEFT.get(code, f"{code}; the server does not let go of them, delete their tasks there")
+        say(f"{count:,} left as they are: {why}")
     for warning in result["warnings"]:
         say(warning)
 
@@ -78,7 +87,7 @@ def print_consensus(result: dict[str, Any]) -> None:
     for why, count in result["to_adjudicate"].items():
         say(f"{count:,} for an expert: {why}")
     if result["waiting"]:
-        say(f"{result['waiting']:,} wait for further opinions")
+        say(f"{result['waiting']:,} wait for further opinions; `risbench review push` asks for those that nobody is asked for yet")
     if result["answers_to_unknown_records"]:
         say(f"{result['answers_to_unknown_records']:,} answered records are not in the workspace any more; their answers are kept")
     say(result["state"])
@@ -123,6 +132,8 @@ def print_status(result: dict[str, Any]) -> None:
         "gold": "gold",
         "right": "gold_right",
         "missed": "wrong_masks_missed",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
     }
     rows = [
         [name, *_cells(card, marks.values()), "PAUSE" if card["pause"] else "paused" if card["paused"] else ""]

@@ -24,7 +24,7 @@ from risbench.core.storage import locked
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.review.desk import Desk
-from risbench.review.page import VERIFY, project_title
+from risbench.review.page import VERIFY, is_ours, project_title
 from risbench.review.server import ASSIST_HOST
 from risbench.review.studio import NotThere, Studio
 from risbench.review.web import need_web, serving
@@ -79,7 +79,7 @@ def _projects(desk: Desk, studio: Studio) -> tuple[list[int], list[str]]:
         if person.project is None:
             continue
         try:
-            ours = studio.project(person.project)["title"] == project_title(desk, person, VERIFY)
+            ours = is_ours(studio.project(person.project), project_title(desk, person, VERIFY))
         except NotThere:
             ours = False
         if ours:

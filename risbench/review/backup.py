@@ -49,8 +49,7 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
                 digests = {}
                 with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
                     for name, path in sorted(files.items()):
-                        archive.write(path, name)
-                        digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                        digests[name] = _add(archive, path, name)
                     archive.writestr(_MANIFEST, json.dumps({"format": _FORMAT, "files": digests}, sort_keys=True, indent=1))
                 out.flush()
                 os.fsync(out.fileno())
@@ -60,6 +59,16 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
             temporary.unlink(missing_ok=True)
             raise explain_os_error(error, target) from error
     return {"file": str(target), "files": len(files), "bytes": target.stat().st_size}
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
+    """Add a file and return the sha256 of what was added: somebody may write to the file meanwhile."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file, archive.open(name, "w", force_zip64=True) as out:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            out.write(chunk)
+    return digest.hexdigest()
 
 
 def _files(desk: Desk, scratch: Path) -> dict[str, Path]:

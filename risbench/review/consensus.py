@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +23,7 @@ from risbench.review.agreement import agreement_wanted, mask_agreement
 from risbench.review.answers import Answer, read_answers
 from risbench.review.desk import Desk, pseudonym
 from risbench.review.gold import mask_digest
-from risbench.review.plan import Item
+from risbench.review.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.staple import majority, staple
 from risbench.review.triage import Glance, read_glances
 
@@ -33,7 +33,11 @@ Why = Literal["unsure", "verdicts differ", "masks differ", "sentences differ"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What the answers to one record come to. `why` is set where an expert must decide, else `waits` where opinions are still to come."""
+    """What the answers to one record come to.
+
+    `why` is set where an expert must decide, else `waits` where opinions are still to come. `performance` is STAPLE's word on everyone
+    whose masks it joined: name, sensitivity, specificity.
+    """
 
     status: ReviewStatus = "unreviewed"
     size: tuple[int, int] | None = None
@@ -43,6 +47,7 @@ class Decision:
     better: str = ""
     why: Why | None = None
     waits: bool = False
+    performance: tuple[tuple[str, float, float], ...] = ()
 
 
 def decide(answers: Sequence[Answer], expert: Answer | None = None, opinions_to_come: int = 0) -> Decision:
@@ -84,7 +89,7 @@ def _agreed_mask(ordered: Sequence[Answer], sentence: str, better: str) -> Decis
     if len(ordered) == 1:
         return Decision("corrected" if first.changed else "accepted", first.size, first.counts, None, sentence, better)
     if len({answer.counts for answer in ordered}) == 1:
-        status: ReviewStatus = "corrected" if first.changed else "accepted" if len(ordered) < 3 else "consensus"
+        status: ReviewStatus = "corrected" if any(answer.changed for answer in ordered) else "accepted" if len(ordered) < 3 else "consensus"
         return Decision(status, first.size, first.counts, 1.0, sentence, better)
     masks = [decode_rle(answer.size, answer.counts) for answer in ordered if answer.size and answer.counts]
     agreement = mask_agreement(masks)
@@ -92,13 +97,15 @@ def _agreed_mask(ordered: Sequence[Answer], sentence: str, better: str) -> Decis
     if agreement.iou < agreement_wanted(area):
         return Decision(agreement=round(agreement.iou, 6), why="masks differ")
     most = majority(masks)
-    likely = staple(masks).mask
+    found = staple(masks)
+    likely = found.mask
+    performance = tuple(zip((answer.annotator for answer in ordered), found.sensitivity, found.specificity, strict=True))
     # of two the majority is what both marked; STAPLE may come out empty where performances collapse
     final = likely if likely.any() else most
     if not final.any():
         return Decision(agreement=round(agreement.iou, 6), why="masks differ")
     size, counts = encode_rle(final)
-    return Decision("consensus", size, counts, round(agreement.iou, 6), sentence, better)
+    return Decision("consensus", size, counts, round(agreement.iou, 6), sentence, better, performance=performance)
 
 
 def agreement_of(answers: Sequence[Answer]) -> float | None:
@@ -139,7 +146,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
             "options": {},
             "inputs": {
                 "records": digest_of([record.to_line() for record in records]),
-                "decisions": digest_of({name: repr(decision) for name, decision in sorted(decisions.items())}),
+                "decisions": digest_of({name: repr(replace(decision, performance=())) for name, decision in sorted(decisions.items())}),
                 "votes": digest_of({name: repr(vote) for name, vote in sorted(votes.items())}),
                 "triage": digest_of({name: repr(glance) for name, glance in sorted(glances.items())}),
             },
@@ -197,7 +204,7 @@ def decisions_of(desk: Desk) -> dict[str, Decision]:
     answers, queue = answers_by_record(desk), desk.queue()
     kinds = {item.key: item.kind for item in queue}
     experts = _one_each([answer for answer in read_answers(desk) if kinds.get(answer.key) == "expert"], by="record")
-    to_come = _to_come(queue, {answer.key for group in answers.values() for answer in group})
+    to_come = _to_come(queue, {answer.key for group in answers.values() for answer in group}) + _to_be_asked(desk, queue, answers)
     last = {answer.record: answer for answer in experts}
     return {name: decide(answers.get(name, []), last.get(name), to_come[name]) for name in sorted(answers.keys() | last.keys())}
 
@@ -214,6 +221,19 @@ def answers_by_record(desk: Desk) -> dict[str, list[Answer]]:
 
 def _to_come(items: Iterable[Item], answered: set[str]) -> Counter[str]:
     return Counter(item.record for item in items if item.kind in ("task", "second") and not item.withdrawn and item.key not in answered)
+
+
+def _to_be_asked(desk: Desk, queue: Iterable[Item], answers: Mapping[str, Sequence[Answer]]) -> Counter[str]:
+    """Return how many opinions the next push will ask for: of what somebody was unsure of, while there are people who have not seen it."""
+    able = {person.name for person in desk.annotators() if not person.paused}
+    met: dict[str, set[str]] = defaultdict(set)
+    opinions: Counter[str] = Counter()
+    for item in queue:
+        if not item.withdrawn and item.kind != "expert":
+            met[item.record].add(item.annotator)
+            opinions[item.record] += item.kind != "gold"
+    unsure = [name for name, group in answers.items() if any(answer.verdict == "unsure" for answer in group)]
+    return Counter({name: max(0, min(OPINIONS_IF_UNSURE - opinions[name], len(able - met[name]))) for name in unsure})
 
 
 def _one_each(answers: Sequence[Answer], by: Literal["annotator", "record"] = "annotator") -> list[Answer]:

@@ -11,6 +11,7 @@ journal.jsonl     what was sent, before and after
 answers/          what came back, one file a project
 quarantine.jsonl  answers that cannot be used, and why
 reasked.jsonl     what was in answers that could not be used and were asked again
+deleted.jsonl     what was in answers that are gone from the server, or cannot be read any more
 triage.jsonl      the reviewers' glances at sheets
 push.unfinished   there while a plan is being brought to the server
 assist/           the lock of the one assistant
@@ -19,11 +20,12 @@ server/           Label Studio's own data (0700)
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -132,10 +134,7 @@ class Desk:
 
     def note(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to one of the desk's diaries, so that it survives us."""
-        with open(self.root / name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.root / name, [json.dumps(row, sort_keys=True)])
 
     def _json(self, name: str, default: Any) -> Any:
         path = self.root / name
@@ -145,6 +144,19 @@ class Desk:
             return json.loads(path.read_bytes())
         except ValueError as error:
             raise InputError(f"{path}: is damaged ({error}); restore the desk from a backup") from None
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add whole lines; one that a kill cut off is taken away first, so that it spoils no other. Two at once wait for each other."""
+    with open(path, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        file.write(("\n".join(lines) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def pseudonym(desk: Desk, name: str) -> str:

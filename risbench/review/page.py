@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -28,6 +29,11 @@ FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "
 def project_title(desk: Desk, person: Annotator, page: str) -> str:
     """Return what a person's project is called on the server: it is ours only if it is called so."""
     return f"{FIELDS[page][1]} {pseudonym(desk, person.name)}"
+
+
+def is_ours(found: Mapping[str, Any], title: str) -> bool:
+    """Return whether a project on the server is the one that we made under a title; people may have given it another since."""
+    return title in (found["title"], found.get("description"))
 
 
 def projects_of(desk: Desk, person: Annotator) -> list[tuple[int, str]]:

@@ -14,7 +14,7 @@ from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace
 from risbench.review.desk import Annotator, Desk
-from risbench.review.page import FIELDS, VERIFY, guidelines, page_config, project_title
+from risbench.review.page import FIELDS, VERIFY, guidelines, is_ours, page_config, project_title
 from risbench.review.plan import Item
 from risbench.review.studio import NotThere, Studio, Task, Unknown
 
@@ -110,7 +110,7 @@ def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VE
             found = studio.project(number)
         except NotThere:
             found = {"title": None}
-        if found["title"] != title:
+        if not is_ours(found, title):
             raise InputError(
                 f"{studio.url}: project {number} of annotator {person.name} is gone from the server; what was pulled is kept. "
                 f"Give them a new one with `risbench review annotators renew {person.name}`"
@@ -138,7 +138,7 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
             if number is None:
                 continue
             try:
-                ours = studio.project(number)["title"] == project_title(desk, person, page)
+                ours = is_ours(studio.project(number), project_title(desk, person, page))
             except NotThere:
                 ours = False
             if ours:
@@ -174,6 +174,7 @@ def _make_project(studio: Studio, title: str, config: str) -> int:
         "/api/projects/",
         {
             "title": title,
+            "description": title,
             "label_config": config,
             "expert_instruction": guidelines(),
             "show_instruction": False,
@@ -198,6 +199,8 @@ def _ensure_images(desk: Desk, studio: Studio, project: int) -> None:
             try:
                 studio.change("POST", "/api/storages/localfiles/", body)
             except InputError as error:
+                if not studio.remote:
+                    raise
                 raise InputError(
                     f"{error}; the server is to see the workspace's images there: "
                     f"`risbench review connect {studio.url} --images FOLDER` names the folder as the server has it"

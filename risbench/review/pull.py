@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,12 @@ from risbench.core.workspace import INGEST, Workspace, read_records
 from risbench.review.answers import Answer, answers_in, read_annotation, read_answers, read_expert, write_answers
 from risbench.review.desk import Annotator, Desk
 from risbench.review.gold import mask_digest, spoil
-from risbench.review.page import projects_of
+from risbench.review.page import is_ours, projects_of
 from risbench.review.plan import Item
-from risbench.review.studio import NotThere, Studio, Task
+from risbench.review.studio import NotThere, Studio, Task, Unknown
+
+# Asking again would not help, or take away what is not the person's own.
+_NOT_ASKED_AGAIN: Final = ("not_theirs", "mask_unknown")
 
 
 def pull(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
@@ -47,24 +50,29 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     shown = Shown(desk, items)
     counts: Counter[str] = Counter(dict.fromkeys(("new", "changed", "deleted", "unchanged", "quarantined", "not_ours"), 0))
     gone: list[str] = []
+    read: list[int] = []
     projects = [(person, number, title) for person in desk.annotators() for number, title in projects_of(desk, person)]
     ids = {user["email"]: user["id"] for user in studio.get("/api/users/")} if projects else {}
     with Progress("review pull", len(projects), quiet=quiet) as progress:
         for person, number, title in projects:
             try:
-                found = studio.project(number)["title"]
-                if found == title:
+                found = studio.project(number)
+                if is_ours(found, title):
+                    read.append(number)
                     _pull_project(_Reader(person, ids.get(person.email), items, shown), desk, studio, number, counts)
                 else:
-                    gone.append(
-                        f"{person.name}: project {number} on the server is {printable(found)}, not theirs; their pulled answers are kept"
-                    )
+                    other = printable(found["title"])
+                    gone.append(f"{person.name}: project {number} on the server is {other}, not theirs; their pulled answers are kept")
             except NotThere:
                 gone.append(f"{person.name}: project {number} is gone from the server; their pulled answers are kept")
             progress.advance(1)
     answers = read_answers(desk)
+    if counts["deleted"]:
+        lost = f"{counts['deleted']} answers are gone from the server, or cannot be read any more"
+        gone.append(f"{lost}; what they said is kept in {desk.root / 'deleted.jsonl'}")
     return {
         **counts,
+        "projects": read,
         "answers": len(answers),
         "by_annotator": dict(sorted(Counter(answer.annotator for answer in answers).items())),
         "warnings": gone,
@@ -76,7 +84,7 @@ class Shown:
     """The masks that items showed, looked up in all rounds: an answer may be to a mask of an earlier one."""
 
     def __init__(self, desk: Desk, items: Mapping[str, Item]) -> None:
-        self._workspace, self._items = desk.workspace, items
+        self._desk, self._workspace, self._items = desk, desk.workspace, items
         self._stored: dict[str, list[Mask]] | None = None
 
     def mask(self, item: Item) -> NDArray[np.bool_]:
@@ -112,9 +120,12 @@ class Shown:
             for folder in dict.fromkeys(folders):
                 for record in read_records(folder):
                     if record.mask is not None and record.id in wanted:
-                        known = self._stored.setdefault(record.id, [])
-                        if all(mask.counts != record.mask.counts for mask in known):
-                            known.append(record.mask)
+                        self._stored.setdefault(record.id, []).append(record.mask)
+            for answer in read_answers(self._desk):  # a corrected mask is shown to the next one, whatever review makes of it
+                if answer.record in wanted and answer.size is not None and answer.counts is not None:
+                    mask = Mask(size=answer.size, counts=answer.counts, engine="review", round=0)
+                    self._stored.setdefault(answer.record, []).append(mask)
+            self._stored = {name: list({mask.counts: mask for mask in masks}.values()) for name, masks in self._stored.items()}
         return self._stored
 
 
@@ -126,7 +137,7 @@ def _pull_project(reader: _Reader, desk: Desk, studio: Studio, project: int, cou
     changed = [task for task in tasks.values() if cursor.get(str(task.id), [None, 0]) != [task.updated, task.annotations]]
     fetched = {row["id"]: row for row in studio.with_annotations(project, [task.id for task in changed if task.annotations])}
     fresh = {number: answer for number, answer in known.items() if number in tasks}
-    counts["deleted"] += len(known) - len(fresh)
+    deleted = [answer for number, answer in known.items() if number not in tasks]
     for task in changed:
         before = fresh.pop(task.id, None)
         after = reader.newest(task, fetched.get(task.id))
@@ -134,9 +145,12 @@ def _pull_project(reader: _Reader, desk: Desk, studio: Studio, project: int, cou
             fresh[task.id] = after
             counts["changed" if before else "new"] += 1
         elif before is not None:
-            counts["deleted"] += 1
+            deleted.append(before)
     looked_at = {task.id for task in changed}
     counts["unchanged"] += len(fresh.keys() - looked_at)
+    for answer in deleted:
+        desk.note("deleted.jsonl", {"project": project, **asdict(answer)})
+    counts["deleted"] += len(deleted)
     write_answers(path, fresh.values())
     _quarantine(desk, project, reader, tasks.keys() - looked_at)
     counts["quarantined"] += len(reader.bad)
@@ -166,7 +180,7 @@ class _Reader:
             try:
                 found = self._read(annotation, item)
             except Refusal as reason:
-                where = {"task": task.id, "annotation": annotation["id"], "record": item.record}
+                where = {"task": task.id, "annotation": annotation["id"], "updated": annotation["updated_at"], "record": item.record}
                 self.bad.append({**where, "code": reason.code, "reason": str(reason)})
                 continue
             return Answer(
@@ -193,6 +207,9 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
     """Ask again what was answered with something that cannot be used: these answers are kept in `review/reasked.jsonl` and taken off the
     server, which then hands their tasks to the same people again.
 
+    Left alone and counted: answers that somebody else gave in a person's project, those whose shown mask is lost (asked again it would be
+    no better), and all in projects that are not ours.
+
     Raises:
         TryAgainLater: the server does not answer, or another run holds the workspace; the same command goes on.
     """
@@ -200,14 +217,8 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
     with desk.workspace.lock("review reask"):
         studio = Studio.of(desk)
         found = pull_all(desk, studio, quiet)  # whoever has mended theirs meanwhile is not asked again
-        rows = quarantine_rows(desk)
-        for row in rows:
-            try:
-                answer = studio.get(f"/api/annotations/{row['annotation']}/")
-            except NotThere:
-                continue
-            desk.note("reasked.jsonl", {**row, "answer": answer})
-            studio.delete_annotation(row["annotation"])
+        able = [row for row in quarantine_rows(desk) if row["project"] in found["projects"] and row["code"] not in _NOT_ASKED_AGAIN]
+        rows = [row for row in able if _take_off(desk, studio, row)]
         if rows:
             found = pull_all(desk, studio, quiet)
     return {
@@ -215,9 +226,25 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
         "by_annotator": dict(sorted(Counter(row["annotator"] for row in rows).items())),
         "reasons": dict(sorted(Counter(row["code"] for row in rows).items())),
         "kept": str(desk.root / "reasked.jsonl") if rows else None,
-        "quarantined": len(quarantine_rows(desk)),
+        "left": dict(sorted(Counter(row["code"] for row in quarantine_rows(desk)).items())),
         "warnings": found["warnings"],
     }
+
+
+def _take_off(desk: Desk, studio: Studio, row: Mapping[str, Any]) -> bool:
+    """Keep an unusable answer here and delete it there; return False where it is gone, another's, or mended since it was pulled."""
+    try:
+        answer = studio.get(f"/api/annotations/{row['annotation']}/")
+    except NotThere:
+        return False
+    if (answer["task"], answer["updated_at"]) != (row["task"], row.get("updated")):
+        return False
+    desk.note("reasked.jsonl", {**row, "answer": answer})
+    try:
+        studio.delete_annotation(row["annotation"])
+    except Unknown:  # the server may fail over an answer of odd shape, before or after it is gone
+        return not studio.has_annotation(row["annotation"])
+    return True
 
 
 def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:

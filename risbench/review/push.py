@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +33,8 @@ _UNDECIDED: Final = ("unreviewed", "triaged")
 _ENOUGH_ANSWERS: Final = 30
 # There while a plan is being brought to the server.
 _UNFINISHED: Final = "push.unfinished"
-# Who gets everything in a plan that is only looked at; no name has a space.
-_NOBODY: Final = "nobody yet"
+# Who gets everything in a plan that is only looked at; no name has a space. Two of them, as second opinions need two.
+_NOBODY: Final = ["nobody yet", "nobody else yet"]
 
 
 def push(
@@ -61,7 +61,7 @@ def push(
         people = {person.name: person for person in desk.annotators()}
         working = [name for name, person in people.items() if not person.paused]
         if not working and dry_run:
-            working = [_NOBODY]
+            working = _NOBODY
         elif not working:
             raise InputError(f"{desk.root}: nobody to give work to; add people with `risbench review annotators add NAME ...`")
         records = {record.id: record for record in read_records(desk.workspace.latest())}
@@ -218,8 +218,9 @@ def _task(records: Mapping[str, Record], item: Item) -> dict[str, Any]:
     return task_of(record, shown, item.key)
 
 
-def _opinions(items: Iterable[Item]) -> int:
-    return sum(item.kind in ("task", "second") and not item.withdrawn for item in items)
+def _opinions(items: Iterable[Item]) -> Counter[str]:
+    """Return how many opinions are out on each record."""
+    return Counter(item.record for item in items if item.kind in ("task", "second") and not item.withdrawn)
 
 
 def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[str, Any]:
@@ -245,10 +246,14 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
     new = [item for item in items if not item.withdrawn and item.key not in keys]
     withdrawn = sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before)
     elsewhere = sum(item.annotator != target for item in new)
-    lost = _opinions(before) - _opinions(items)
-    warnings = [f"{elsewhere} second opinions go to others: {target} was asked already"] if elsewhere else []
+    asked, asked_before = _opinions(items), _opinions(before)
+    unasked = len(asked_before.keys() - asked.keys())
+    lost = asked_before.total() - asked.total() - unasked
+    warnings = [f"{elsewhere} tasks go to others: {target} has seen these records"] if elsewhere else []
     if lost:
-        warnings.append(f"{lost} second opinions fall away: everyone was asked already")
+        warnings.append(f"{lost} second opinions fall away: everyone has seen these records")
+    if unasked:
+        warnings.append(f"{unasked} records are asked of nobody now: everyone has seen them, as gold; the next push tries again")
     return {
         "planned": sum(not item.withdrawn for item in items),
         "new": len(new),

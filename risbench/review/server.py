@@ -45,6 +45,7 @@ _ELSEWHERE: Final = {
     "sqlite": "the server's data lie in its SQLite file: start it without --postgres (and $RISBENCH_POSTGRES)",
     "postgres": "the server's data lie in PostgreSQL: start it with --postgres as before",
     "remote": "work is out on a server that `risbench review connect` named",
+    "serve": "work is out on this workspace's own server, `risbench review serve`",
 }
 # An address of the loopback network that nothing else listens at.
 ASSIST_HOST: Final = "127.0.0.77"
@@ -93,14 +94,21 @@ def serve(
 def connect(url: str, *, workspace: Path | str = ".", images: str | None = None, public_url: str | None = None) -> dict[str, Any]:
     """Use a server that somebody else runs; the token is $RISBENCH_LABEL_STUDIO_TOKEN, or the one stored before.
 
+    Of a server that it knows it changes only what is given.
+
     Raises:
-        OptionError: the URL is none, or there is no token.
+        OptionError: the URL is none, there is no token, or the workspace has a server of its own.
         EnvironmentLacks: the server refuses the token.
         TryAgainLater: the server does not answer.
     """
     if not url.startswith(("http://", "https://")):
         raise OptionError(f"{url}: must begin with http:// or https://")
     desk = Desk(Workspace.open(workspace))
+    before = desk.connection()
+    if before.get("database") in ("sqlite", "postgres"):
+        raise OptionError(f"{desk.root}: {_ELSEWHERE['serve']}; to begin anew, move that folder away first")
+    if before.get("url") == url.rstrip("/"):  # what was said of it before still holds
+        images, public_url = images or before.get("images"), public_url or before.get("public_url")
     given, path = os.environ.get("RISBENCH_LABEL_STUDIO_TOKEN"), desk.root / "token"
     if given is None and not path.exists():
         raise OptionError("set RISBENCH_LABEL_STUDIO_TOKEN to the access token of the server's admin; it is never given as an option")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,7 @@ from risbench.core.metrics import mask_iou
 from risbench.core.workspace import Workspace
 from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
 from risbench.review.answers import Answer, read_answers
-from risbench.review.consensus import answers_by_record, decisions_of
+from risbench.review.consensus import Decision, answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.plan import SECONDS, Item
 from risbench.review.pull import Shown, quarantine_rows
@@ -41,7 +41,11 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
     people = {person.name: person for person in desk.annotators()}
     gold, gold_lost = _gold(desk, items, by_key)
     cards = {name: _card(name, items, by_key, gold.get(name, []), people[name].paused) for name in sorted(people)}
-    open_ = Counter(str(decision.why) for decision in decisions_of(desk).values() if decision.why)
+    decisions = decisions_of(desk)
+    for name, (sensitivity, specificity) in _performance(decisions.values()).items():
+        if name in cards:
+            cards[name] |= {"sensitivity": sensitivity, "specificity": specificity}
+    open_ = Counter(str(decision.why) for decision in decisions.values() if decision.why)
     kinds = {item.key: item.kind for item in desk.queue()}
     real = [answer for answer in answers if kinds.get(answer.key) != "gold"]
     return {
@@ -129,10 +133,22 @@ def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold:
         "share_unsure": round(sum(answer.verdict == "unsure" for answer in work) / len(work), 3) if work else None,
         "gold": len(gold),
         "gold_right": round(right / len(gold), 3) if gold else None,
+        "sensitivity": None,
+        "specificity": None,
         "wrong_masks_missed": sum(item.wrong and not item.right for item in gold),
         "paused": paused,
         "pause": pause and not paused,
     }
+
+
+def _performance(decisions: Iterable[Decision]) -> dict[str, tuple[float, float]]:
+    """Return everyone's mean sensitivity and specificity over the masks that STAPLE joined theirs into."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for decision in decisions:
+        for name, sensitivity, specificity in decision.performance:
+            found[name].append((sensitivity, specificity))
+    means = {name: np.mean(sorted(pairs), axis=0) for name, pairs in sorted(found.items())}
+    return {name: (round(float(mean[0]), 4), round(float(mean[1]), 4)) for name, mean in means.items()}
 
 
 def wilson(hits: int, count: int, z: float = _Z) -> tuple[float, float]:

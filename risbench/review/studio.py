@@ -51,7 +51,7 @@ class Studio:
 
     def __init__(self, url: str, token: str, *, remote: bool = False) -> None:
         """Know a server; `remote` is true of one that somebody else runs."""
-        self.url, self._token, self._remote, self._session = url.rstrip("/"), token, remote, requests.Session()
+        self.url, self._token, self.remote, self._session = url.rstrip("/"), token, remote, requests.Session()
         self._session.trust_env = False  # a proxy of the environment would see the token
         self._authorize()
 
@@ -111,7 +111,7 @@ class Studio:
             raise self._refused() from None
 
     def _refused(self) -> EnvironmentLacks:
-        if self._remote:
+        if self.remote:
             return EnvironmentLacks(
                 f"{self.url}: the access token is refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin, "
                 f"and run `risbench review connect {self.url}` again"
@@ -119,7 +119,7 @@ class Studio:
         return EnvironmentLacks(f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder")
 
     def _to_do(self) -> str:
-        if self._remote:
+        if self.remote:
             return "is it running, and does this machine reach it? `risbench review connect URL` names another address"
         return "start it with `risbench review serve` and leave it running"
 
@@ -189,6 +189,14 @@ class Studio:
         """Remove an answer, and its task is asked again; one that is gone is no error."""
         with contextlib.suppress(NotThere):
             self.change("DELETE", f"/api/annotations/{number}/")
+
+    def has_annotation(self, number: int) -> bool:
+        """Return whether an answer is there."""
+        try:
+            self.get(f"/api/annotations/{number}/")
+        except NotThere:
+            return False
+        return True
 
     def project(self, number: int) -> dict[str, Any]:
         """Return a project's settings.

@@ -6,10 +6,8 @@ A triaged mask is not a verified one: its status is kept apart, and only trainin
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
-import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,7 +26,7 @@ from risbench.core.record import Record
 from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.split_list import read_frozen
-from risbench.review.desk import Desk
+from risbench.review.desk import Desk, append_lines
 from risbench.review.gold import known_answer, mask_digest
 from risbench.review.risk import risks
 from risbench.review.web import need_web, serving
@@ -166,7 +164,7 @@ class Triage:
             # somebody else may have looked at it meanwhile
             while self.sheets and all((seen := glances.get(name)) and seen.mask == self._digests[name] for name in self.sheets[0]):
                 self.sheets.pop(0)
-            self._served.clear()
+            self._served = set()
             names = self.sheets[0] if self.sheets else []
         if not names:
             return {"id": "", "left": 0, "tiles": []}
@@ -203,7 +201,7 @@ class Triage:
                 )
                 for k, name in enumerate(names)
             ]
-            _append(self._desk.root / "triage.jsonl", lines)
+            append_lines(self._desk.root / "triage.jsonl", lines)
             self.sheets.pop(0)
 
     def tile(self, sheet: str, number: int) -> bytes:
@@ -212,29 +210,15 @@ class Triage:
         Raises:
             InputError: it is not the sheet on the screen, or has no such tile.
         """
-        names = self.sheets[0] if self.sheets else []
+        with self._lock:
+            names, served = self.sheets[0] if self.sheets else [], self._served
         if not names or sheet != self.sheet_id(names):
             raise InputError(f"sheet {printable(sheet)}: is not the one on the screen; load the page again")
         if not 0 <= number < len(names):
             raise InputError(f"tile {number}: the sheet has {len(names)}")
         picture = _picture(self._desk.workspace, self._records[names[number]])
-        self._served.add(number)
+        served.add(number)  # of this sheet, though another may be on the screen by now
         return picture
-
-
-def _append(path: Path, lines: Sequence[str]) -> None:
-    """Add whole lines; a line that a kill cut off is ended first, so that it spoils no other. Two at once wait for each other."""
-    with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0, os.SEEK_END)
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                cut = path.read_bytes()
-                file.truncate(cut.rfind(b"\n") + 1)
-        file.write(("\n".join(lines) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _locate(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[np.float64], width: int, height: int) -> None:

@@ -58,6 +58,7 @@ def pixels(world: Path, record: Record) -> np.ndarray:
 
 def test_datasets_opens_the_folder_with_its_splits_images_and_masks(world: Path, records: dict[str, Record], tmp_path: Path) -> None:
     import datasets
+
     found = datasets.load_dataset(str(release(world)), cache_dir=str(tmp_path))
     assert {name: set(part["id"]) for name, part in found.items()} == {
         {"val": "validation"}.get(name, name): ids for name, ids in splits_of(world).items()
@@ -91,6 +92,7 @@ def test_parquet_shards_hold_whole_records_and_each_image_of_a_group_once(world:
 
 def test_webdataset_reads_the_shards(world: Path, records: dict[str, Record]) -> None:
     import webdataset
+
     for split, ids in splits_of(world).items():
         paths = sorted(str(path) for path in (release(world) / "webdataset").glob(f"{split}-*.tar"))
         assert len(paths) > (split == "train")

@@ -176,6 +176,48 @@ def test_another_expert_takes_over_and_a_doubted_annotator_is_asked_after(lab: L
     assert crew["eva"].session.get(f"{crew['eva'].base}/api/projects/{project}/next", timeout=60).status_code == 404
 
 
+def test_a_second_opinion_on_a_corrected_mask_is_read_after_the_consensus_has_taken_it_back(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    desk = Desk(Workspace.open(workspace))
+    desk.change_annotator("ben", paused=True)
+    push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
+    drawn = np.zeros((512, 512), bool)
+    drawn[40:90, 40:80] = True
+    crew["ana"].work(lambda task: (FIX, {"mask": [brush(task, encode_brush(drawn))]}))
+    pull(workspace=workspace, quiet=True)
+    assert consensus(workspace=workspace, quiet=True)["status"]["corrected"] == 1
+    desk.change_annotator("ben", paused=False)
+    pause_annotator("ana", workspace=workspace, recheck=True)
+    assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["new"] == 1
+    assert consensus(workspace=workspace, quiet=True)["waiting"] == 1  # and the record has the engine's mask again
+    task = crew["ben"].next()
+    assert task is not None
+    assert np.array_equal(shown_mask(task), drawn)
+    crew["ben"].answer(task, ACCEPT)
+    back = pull(workspace=workspace, quiet=True)
+    assert (back["new"], back["quarantined"]) == (1, 0)
+    assert consensus(workspace=workspace, quiet=True)["status"]["corrected"] == 1
+
+
+def test_unsure_waits_for_the_next_push_while_others_can_be_asked(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben", "eva")
+    Desk(Workspace.open(workspace)).change_annotator("eva", paused=True)
+    push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
+    [asked] = {item.annotator for item in items_of(workspace).values()}
+    crew[asked].work(lambda task: (UNSURE, {}))
+    pull(workspace=workspace, quiet=True)
+    found = consensus(workspace=workspace, quiet=True)
+    assert (found["waiting"], found["to_adjudicate"]) == (1, {})
+    assert adjudicate("eva", workspace=workspace, quiet=True)["tasks"] == 0
+    push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
+    crew[{"ana": "ben", "ben": "ana"}[asked]].work(lambda task: (ACCEPT, {}))
+    pull(workspace=workspace, quiet=True)
+    found = consensus(workspace=workspace, quiet=True)  # nobody is left who has not seen it
+    assert (found["waiting"], found["to_adjudicate"]) == (0, {"unsure": 1})
+
+
 def test_second_opinions_agree_or_an_expert_decides(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "cem", "eva")

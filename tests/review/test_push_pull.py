@@ -13,6 +13,7 @@ import requests
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
 from risbench.core.masks import mask_of
+from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.refine import refine_masks
@@ -22,7 +23,7 @@ from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
 from risbench.review.projects import renew_project
-from risbench.review.pull import pull, reask
+from risbench.review.pull import _take_off, pull, quarantine_rows, reask
 from risbench.review.push import push, reassign
 from risbench.review.server import connect
 from risbench.review.studio import Studio
@@ -134,6 +135,9 @@ def test_changed_and_deleted_answers_are_noticed_and_bad_ones_quarantined(lab: L
     back = pull(workspace=workspace, quiet=True)
     assert (back["changed"], back["quarantined"], back["answers"]) == (1, 2, 1)
     assert back["deleted"] == 4  # two by the person, two whose new word cannot be read
+    assert "4 answers are gone from the server, or cannot be read any more" in back["warnings"][0]
+    said = [json.loads(line)["annotation"] for line in (desk.root / "deleted.jsonl").read_text().splitlines()]
+    assert sorted(said) == sorted(number for _, number in tasks[1:])
     assert [answer.verdict for answer in read_answers(desk)] == [REJECT]
     codes = Counter(json.loads(line)["code"] for line in (desk.root / "quarantine.jsonl").read_text().splitlines())
     assert codes == {"mask_damaged": 1, "mask_wrong_size": 1}
@@ -246,7 +250,9 @@ def test_a_server_that_is_gone_a_wrong_token_a_deleted_project_and_a_changed_pag
     desk.save_connection(url="http://127.0.0.1:9")
     done = cli("review", "pull", "-w", workspace)
     assert done.returncode == 75
-    assert done.stderr.strip() == "risbench: http://127.0.0.1:9: nobody is there; start it with `risbench review serve`"
+    assert (
+        done.stderr.strip() == "risbench: http://127.0.0.1:9: nobody is there; start it with `risbench review serve` and leave it running"
+    )
 
 
 def test_no_token_shows_up_anywhere(lab: Lab, tmp_path: Path) -> None:
@@ -349,7 +355,7 @@ def test_an_answer_that_cannot_be_used_is_asked_again_of_the_same_person_and_kep
     assert any("`risbench review reask` asks for them again" in warning for warning in out["warnings"])
     assert ana.next() is None
     found = reask(workspace=workspace, quiet=True)
-    assert (found["reasked"], found["by_annotator"], found["reasons"], found["quarantined"]) == (1, {"ana": 1}, {"mask_empty": 1}, 0)
+    assert (found["reasked"], found["by_annotator"], found["reasons"], found["left"]) == (1, {"ana": 1}, {"mask_empty": 1}, {})
     desk = Desk(Workspace.open(workspace))
     kept = [json.loads(line) for line in (desk.root / "reasked.jsonl").read_text().splitlines()]
     assert [row["answer"]["result"][-1]["value"] for row in kept] == [{"choices": [FIX]}]
@@ -383,7 +389,11 @@ def test_a_server_of_somebody_else_is_connected_to_and_says_what_it_lacks(lab: L
         push(workspace=workspace, policy=few, quiet=True)
     assert connect(there["url"], workspace=workspace, images=there["images"])["images"] == there["images"]
     assert push(workspace=workspace, policy=few, quiet=True)["sent"] == 3
-    connect(there["url"], workspace=workspace, images=there["images"])
+    assert connect(there["url"], workspace=workspace)["images"] == there["images"]  # said before
+    desk.save_connection(database="sqlite")
+    with pytest.raises(OptionError, match="work is out on this workspace's own server"):
+        connect(there["url"], workspace=workspace)
+    desk.save_connection(database="remote")
     desk.save_connection(url="http://127.0.0.1:9")
     with pytest.raises(TryAgainLater, match="nobody is there; is it running, and does this machine reach it"):
         pull(workspace=workspace, quiet=True)
@@ -392,7 +402,8 @@ def test_a_server_of_somebody_else_is_connected_to_and_says_what_it_lacks(lab: L
 def test_nobody_to_work_and_nothing_to_review_are_said(lab: Lab) -> None:
     workspace = lab()
     looked = push(workspace=workspace, policy=Policy(overlap=0, gold=0), dry_run=True, quiet=True)
-    assert (looked["by_annotator"], looked["state"]) == ({"nobody yet": looked["planned"]}, "planned only")
+    assert sum(looked["by_annotator"].values()) == looked["planned"] > 0
+    assert (sorted(looked["by_annotator"]), looked["state"]) == (["nobody else yet", "nobody yet"], "planned only")
     with pytest.raises(InputError, match="nobody to give work to; add people with"):
         push(workspace=workspace, quiet=True)
     people(workspace, "ana")
@@ -519,6 +530,12 @@ def test_the_work_of_others_and_hostile_answers_stop_nothing(lab: Lab) -> None:
     assert codes["not_theirs"] == 1
     out = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
     assert any("4 answers on the server cannot be used" in warning for warning in out["warnings"])
+    desk = Desk(Workspace.open(workspace))
+    [stale] = [row for row in quarantine_rows(desk) if row["code"] == "not_theirs"]
+    assert not _take_off(desk, Studio.of(desk), {**stale, "updated": "2020-01-01T00:00:00Z"})  # mended since it was pulled
+    found = reask(workspace=workspace, quiet=True)
+    assert (found["reasked"], found["left"]) == (3, {"not_theirs": 1})
+    assert Studio.of(desk).get(f"/api/annotations/{stale['annotation']}/")["id"] == stale["annotation"]
 
 
 def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) -> None:
@@ -532,6 +549,14 @@ def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) ->
         "ana", project=zoe.project
     )  # as after a server's data were lost and numbers began anew
     before = sorted(keys_on_server(other, zoe))
+    number = zoe.answer(zoe.next() or {}, ACCEPT)
+    write_durably(
+        workspace / "review" / "quarantine.jsonl",
+        b'{"annotation": %d, "annotator": "ana", "code": "mask_empty", "project": %d, "reason": "", "record": "", "task": 1}\n'
+        % (number, zoe.project),
+    )
+    assert reask(workspace=workspace, quiet=True)["reasked"] == 0
+    assert Studio.of(Desk(Workspace.open(workspace))).get(f"/api/annotations/{number}/")["id"] == number
     assert "not theirs" in pull(workspace=workspace, quiet=True)["warnings"][0]
     with pytest.raises(InputError, match="is gone from the server; what was pulled is kept"):
         push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
@@ -540,13 +565,23 @@ def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) ->
     assert sorted(keys_on_server(other, zoe)) == before
 
 
+def test_a_project_that_was_given_another_title_is_still_theirs(lab: Lab) -> None:
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    push(workspace=workspace, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
+    ana.work(lambda task: (ACCEPT, {}), most=2)
+    Studio.of(Desk(Workspace.open(workspace))).change("PATCH", f"/api/projects/{ana.project}/", {"title": "For Ana, thanks!"})
+    assert pull(workspace=workspace, quiet=True)["new"] == 2
+    assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["sent"] == 0
+
+
 def test_annotators_find_the_guidelines_in_their_project(lab: Lab) -> None:
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
     push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
     project = ana.session.get(f"{ana.base}/api/projects/{ana.project}/", timeout=30).json()
     assert "<h1>How to verify a mask</h1>" in project["expert_instruction"]
-    assert "<table>" in project["expert_instruction"]
+    assert '<table border="1"' in project["expert_instruction"]
     assert "![" not in project["expert_instruction"]
     assert "ana" not in project["title"]
 
