@@ -197,6 +197,21 @@ def validate(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> 
 
 
 @app.command()
+def verify(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="A release's folder.")],
+    json_: JsonOption = False,
+) -> None:
+    """Check a release, wherever it was copied to: every byte, every file, every count; exit 1 where something is wrong."""
+    from risbench.export.verify import verify as run
+    from risbench.printing import print_verify
+
+    result = run(release, quiet=json_)
+    show_result(result, json_, print_verify)
+    if result["faults"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def stats(
     workspace: WorkspaceOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for the figures; 'stats' in the workspace by default.")] = None,

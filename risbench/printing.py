@@ -116,6 +116,19 @@ def print_audit(result: dict[str, Any]) -> None:
         say(f"worst cases: {result['sheet']}")
 
 
+def print_verify(result: dict[str, Any]) -> None:
+    """Print what is wrong with a release, or that nothing is."""
+    for fault in result["faults"][:50]:
+        say(f"fault: {fault}")
+    if len(result["faults"]) > 50:
+        say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
+    said = f"{result['files']:,} files, {result['bytes'] / 1e6:,.1f} MB"
+    if result["faults"]:
+        say(f"{said}: {len(result['faults']):,} faults")
+    else:
+        say(f"{said}, {result['triplets']:,} triplets as {', '.join(result['formats'])}: all as released")
+
+
 def print_validate(result: dict[str, Any]) -> None:
     """Print what was checked and every fault."""
     for fault in result["faults"][:50]:

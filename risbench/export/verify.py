@@ -1,0 +1,161 @@
+"""`risbench verify RELEASE`: is a release, wherever it was copied to, the one that was made?"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from risbench.core.errors import InputError, RisbenchError, printable
+from risbench.core.masks import mask_of
+from risbench.core.progress import Progress
+from risbench.core.record import SPLITS, Record
+from risbench.core.storage import sha256_of, sha256_of_file
+from risbench.formats.split_list import read_frozen, write_frozen
+
+_LINE = re.compile(r"^([0-9a-f]{64})  ([^\r\n]+)$")
+SUMS: Final = "SHA256SUMS"
+
+
+def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
+    """Check a release and return every fault: files that are changed, missing, or not of it, and content that is not what it says.
+
+    Needs nothing but the folder. Content is looked at where the files are sound: unique ids, masks of the image's size with at least a
+    pixel, scenes in one split only and as split.csv has them, as many triplets in every format as release.json counts.
+
+    Raises:
+        InputError: the folder is no release.
+    """
+    folder = Path(release)
+    if not (folder / "release.json").is_file() or not (folder / SUMS).is_file():
+        raise InputError(f"{folder}: is no release: release.json and {SUMS} are not both there")
+    listed, faults = _listed(folder)
+    there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()}
+    there.pop(SUMS, None)
+    faults += [f"{name}: is missing" for name in listed if name not in there]
+    faults += [f"{name}: is not of this release; {SUMS} does not list it" for name in there if name not in listed]
+    total = 0
+    with Progress("verify", len(listed), quiet=quiet) as progress:
+        for name, digest in listed.items():
+            path = there.get(name)
+            if path is not None:
+                if path.is_symlink() or not path.is_file():
+                    faults.append(f"{name}: is a link or a device; a release holds plain files only")
+                elif sha256_of_file(path) != digest:
+                    faults.append(f"{name}: its content is not what was released (sha256 differs)")
+                else:
+                    total += path.stat().st_size
+            progress.advance(1)
+    described: dict[str, Any] = {}
+    if not faults:
+        described = json.loads((folder / "release.json").read_bytes())
+        faults = _content_faults(folder, described)
+    return {
+        "release": str(folder),
+        "name": described.get("name"),
+        "files": len(listed),
+        "bytes": total,
+        "triplets": described.get("triplets"),
+        "formats": described.get("formats"),
+        "faults": faults,
+    }
+
+
+def _listed(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the sha256 of every listed file, and the lines that are none."""
+    listed: dict[str, str] = {}
+    faults = []
+    lines = (folder / SUMS).read_bytes().decode("utf-8", "replace").split("\n")
+    if lines.pop():
+        faults.append(f"{SUMS}: its last line breaks off")
+    for number, line in enumerate(lines, 1):
+        found = _LINE.match(line)
+        if found is None:
+            faults.append(f"{SUMS}: line {number}: {printable(line, 80)}: must be a sha256, two blanks and a file name")
+        elif found[2] in listed:
+            faults.append(f"{SUMS}: line {number}: {printable(found[2])}: stands there twice")
+        elif found[2].startswith("/") or ".." in found[2].split("/"):
+            faults.append(f"{SUMS}: line {number}: {printable(found[2])}: leads out of the release")
+        else:
+            listed[found[2]] = found[1]
+    return listed, faults
+
+
+def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
+    frozen = read_frozen(folder / "split.csv")
+    faults = []
+    if sha256_of(write_frozen(frozen).encode()) != described["split_sha256"]:
+        faults.append("split.csv: is not the list that release.json names (split_sha256 differs)")
+    count: dict[str, Callable[[], dict[str, int]]] = {
+        "risbench": lambda: _tables(folder, "annotations_{}.parquet", frozen, faults),
+        "parquet": lambda: _tables(folder / "parquet", "{}-*.parquet", frozen, faults),
+        "coco": lambda: {split: len(_json(folder / "coco" / f"instances_{split}.json")["annotations"]) for split in SPLITS},
+        "refer": lambda: _refs(folder / "refer"),
+        "webdataset": lambda: {split: _samples(folder / "webdataset", split) for split in SPLITS},
+    }
+    wanted = {split: described["splits"][split]["triplets"] for split in SPLITS}
+    for name in described["formats"]:
+        try:
+            found = count[name]() if name in count else wanted
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tarfile.TarError, RisbenchError) as error:
+            faults.append(f"{name}: cannot be read ({type(error).__name__}: {printable(str(error), 200)})")
+            continue
+        faults += [
+            f"{name}: {split} holds {found.get(split, 0):,} triplets; release.json counts {wanted[split]:,}"
+            for split in SPLITS
+            if found.get(split, 0) != wanted[split]
+        ]
+    return faults
+
+
+def _tables(folder: Path, pattern: str, frozen: Mapping[str, str], faults: list[str]) -> dict[str, int]:
+    """Return the rows of each split; add what is wrong with a record."""
+    counts: Counter[str] = Counter()
+    seen: set[str] = set()
+    for split in SPLITS:
+        for path in sorted(folder.glob(pattern.format(split))):
+            for batch in pq.ParquetFile(path).iter_batches(256, columns=["id", "scene", "record"]):
+                for row in batch.to_pylist():
+                    counts[split] += 1
+                    place = f"{path.name}: record {row['id']}"
+                    if row["id"] in seen:
+                        faults.append(f"{place}: stands here twice")
+                    seen.add(row["id"])
+                    if frozen.get(row["scene"]) != split:
+                        faults.append(
+                            f"{place}: scene {row['scene']} is of {frozen.get(row['scene'], 'no split')} in split.csv, here of {split}"
+                        )
+                    faults += [f"{place}: {fault}" for fault in _record_faults(Record.model_validate_json(row["record"]), row["id"])]
+    return counts
+
+
+def _record_faults(record: Record, name: str) -> list[str]:
+    if record.id != name:
+        return [f"its record is of {record.id}"]
+    if record.mask is None or record.mask.size != (record.image.height, record.image.width):
+        return [f"mask.size = {record.mask.size if record.mask else None}: must be {(record.image.height, record.image.width)}"]
+    return [] if mask_of(record.mask).any() else ["mask: is empty"]
+
+
+def _refs(folder: Path) -> dict[str, int]:
+    [path] = folder.glob("*/refs.json")
+    return dict(Counter(ref["split"] for ref in _json(path)))
+
+
+def _samples(folder: Path, split: str) -> int:
+    count = 0
+    for path in sorted(folder.glob(f"{split}-*.tar")):
+        with tarfile.open(path) as archive:
+            count += sum(member.name.endswith(".json") for member in archive)
+    return count
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
