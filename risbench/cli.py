@@ -32,7 +32,12 @@ app = typer.Typer(
 def ingest(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder, zip or annotation file.")],
     workspace: WorkspaceOption = Path(),
-    format: Annotated[str | None, typer.Option(help="vrsbench, dota, coco, refer, phrases or geotiff; guessed when left out.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="vrsbench, dota, coco, refer, phrases, geotiff, or of our own releases parquet, webdataset; guessed when left out."
+        ),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="A further folder or zip to look for images in.")] = None,
     fit: Annotated[str, typer.Option(help="How images become 512 x 512: auto, window, pad or keep.")] = "auto",
     multi_target: Annotated[str, typer.Option(help="Sentences that name several objects: aside or keep.")] = "aside",

@@ -5,11 +5,16 @@ https://huggingface.co/docs/hub/datasets-image: an image is a struct of bytes an
 
 from __future__ import annotations
 
+import bisect
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from risbench.core.record import Record
 
@@ -56,3 +61,64 @@ def shard_table(
     columns = [pa.array(values, type=PICTURE) for values in pictures.values()] + rest.columns
     fields = [pa.field(name, PICTURE) for name in pictures] + [*rest.schema]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata={"huggingface": json.dumps(_FEATURES)}))
+
+
+def picture_names(path: Path) -> list[str | None]:
+    """Return the file name of the image of every row; none where the file has no column of images.
+
+    Raises:
+        OSError: it cannot be read.
+        pyarrow.ArrowException: it is no Parquet, or a damaged one.
+    """
+    file = pq.ParquetFile(path)
+    if "image" not in file.schema_arrow.names or file.schema_arrow.field("image").type != PICTURE:
+        return []
+    return [
+        row["image"]["path"] if row["image"] else None for batch in file.iter_batches(columns=["image.path"]) for row in batch.to_pylist()
+    ]
+
+
+def picture(path: Path, row: int) -> bytes:
+    """Return the file content of a row's image.
+
+    Raises:
+        OSError, ValueError: there is none, or it cannot be read.
+        pyarrow.ArrowException: the file is damaged.
+    """
+    file = pq.ParquetFile(path)
+    ends = list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)))
+    group = bisect.bisect_right(ends, row)
+    data = _pictures_of(path, group)[row - (ends[group - 1] if group else 0)].as_py()
+    if data is None:
+        raise ValueError(f"row {row} has no image")
+    return bytes(data)
+
+
+@functools.lru_cache(maxsize=4)
+def _pictures_of(path: Path, group: int) -> pa.ChunkedArray:
+    """Return the images of a row group: read once, as its rows are asked for one after the other."""
+    column = pq.ParquetFile(path).read_row_group(group, columns=["image.bytes"])["image"]
+    return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], type=pa.binary())
+
+
+def table_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table of records, with the file name of their image where it holds images.
+
+    Raises:
+        OSError: it cannot be read.
+        pyarrow.ArrowException: it is no Parquet, a damaged one, or lacks a column.
+    """
+    file = pq.ParquetFile(path)
+    wanted = ["name", "id", "expression", "category", "mask_rle", "record"]
+    if "image" in file.schema_arrow.names:
+        wanted.append("image.path")
+    for batch in file.iter_batches(256, columns=wanted):
+        yield from batch.to_pylist()
+
+
+def is_record_table(path: Path) -> bool:
+    """Return whether a Parquet file holds whole records, as our releases do."""
+    try:
+        return {"id", "record", "expression"} <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False

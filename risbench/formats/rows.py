@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risbench.core.errors import Refusal
-from risbench.core.record import Box, Precision, Quad
+from risbench.core.record import Box, Precision, Quad, Record
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Row:
     `file`, `source_key` and `locator` say where it stands; `image` is the reference as written.
     `mask` is set where the source has pixels. `fields` are the source's own
     attribute values by kind. An empty `dataset` or `category` is not stated by the source. Without `boxes`
-    the box is the extent of `mask`.
+    the box is the extent of `mask`. `record` is set where the row is one of a release of ours, and then it is all that counts.
     """
 
     file: str
@@ -54,6 +54,7 @@ class Row:
     metres_per_pixel: float | None = None
     flagged: bool = False
     split: str | None = None
+    record: Record | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""A source as a tree of entries: a folder, a zip, or a folder with zips in it. Nothing outside it is ever opened.
+"""A source as a tree of entries: a folder, a zip, or a folder with zips, tars and Parquet shards in it. Nothing outside it is ever opened.
 
-Zip entries are read into memory under limits and never extracted, so no entry's name can become a path on disk.
+What lies in an archive is read into memory under limits and never extracted, so no entry's name can become a path on disk.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ import functools
 import io
 import os
 import stat
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
+import pyarrow as pa
+
 from risbench.core.errors import InputError, Refusal, printable
+from risbench.formats.parquet import picture, picture_names
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_ENTRY_BYTES: Final = 1 << 30
@@ -27,12 +31,16 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the source; `path` is relative to the source's root, with a zip's name as a folder."""
+    """One file of the source; `path` is relative to the source's root, with an archive's name as a folder.
+
+    `member` is its name in the archive; `reader` reads it where that is no zip.
+    """
 
     path: str
     size: int
     file: Path
     member: str | None = None
+    reader: Callable[[], bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +69,11 @@ class Entry:
                 return os.fdopen(os.open(self.file, os.O_RDONLY | os.O_NOFOLLOW), "rb")
             except OSError as error:
                 raise Refusal("unreadable", "file", self.path, f"it cannot be opened ({error.strerror})") from error
+        if self.reader is not None:
+            try:
+                return io.BytesIO(self.reader())
+            except (OSError, ValueError, pa.ArrowException) as error:
+                raise Refusal("damaged_archive", "file", self.path, f"it cannot be read ({printable(str(error), 120)})") from error
         try:
             with _archive(self.file).open(self.member) as member:
                 data = member.read(self.size + 1)
@@ -203,7 +216,11 @@ def _list_folder(root: Path, entries: list[Entry], refused: list[tuple[str, Refu
                 refused.append((relative, Refusal("not_a_file", "file", relative, "it is a device, pipe or socket")))
             elif path.suffix.lower() == ".zip":
                 _list_zip(path, relative + "/", entries, refused)
+            elif path.suffix.lower() == ".tar":
+                _list_tar(path, relative + "/", entries, refused)
             else:
+                if path.suffix.lower() == ".parquet":
+                    _list_pictures(path, relative + "/", entries, refused)
                 entries.append(Entry(relative, status.st_size, path))
             if len(entries) > MAX_ENTRIES:
                 raise InputError(f"{root}: more than {MAX_ENTRIES:,} files; split the source")
@@ -246,6 +263,61 @@ def _list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple
             continue
         seen.add(member.filename)
         entries.append(Entry(where, member.file_size, path, member.filename))
+
+
+def _list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+    """List an uncompressed tar's plain files, each to be read at its place."""
+    seen: set[str] = set()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                where = prefix + member.name
+                if member.isdir():
+                    continue
+                try:
+                    check_reference(member.name)
+                except Refusal:
+                    refused.append((where, Refusal("tar_slip", "entry", member.name, "its path leaves the archive")))
+                    continue
+                if not member.isreg():
+                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link or a device")))
+                elif member.name in seen:
+                    refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
+                elif member.size > MAX_ENTRY_BYTES:
+                    refused.append((where, Refusal("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
+                else:
+                    seen.add(member.name)
+                    read = functools.partial(_read_at, path, member.offset_data, member.size)
+                    entries.append(Entry(where, member.size, path, member.name, read))
+                if len(entries) > MAX_ENTRIES:
+                    raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not a readable tar ({error})")))
+
+
+def _read_at(path: Path, offset: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"it breaks off {size - len(data):,} bytes early")
+    return data
+
+
+def _list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+    """List the images in the rows of a Parquet shard; the shard itself is an entry, too."""
+    try:
+        names = picture_names(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not readable Parquet ({error})")))
+        return
+    for row, name in enumerate(names):
+        try:
+            check_reference(name or "")
+        except Refusal as reason:
+            refused.append((f"{prefix}{row}", reason))
+            continue
+        entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
 
 
 def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:

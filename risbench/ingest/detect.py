@@ -11,24 +11,27 @@ from risbench.formats.dota import looks_like_dota, read_dota
 from risbench.formats.geotiff import TIFF_SUFFIXES, read_geotiff_source
 from risbench.formats.phrases import is_phrase_file, read_phrases
 from risbench.formats.refer import is_refs_file, read_refer, refs_files
+from risbench.formats.released import ReleasedRows, sample_files, table_files
 from risbench.formats.rows import Item, Refused
 from risbench.formats.tree import Entry, SourceTree
 from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
 
-Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff"]
+Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "parquet", "webdataset"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _HEAD_BYTES: Final = 1 << 16
-# Before one another: a REFER or phrase folder holds COCO files too, and a VRSBench folder may hold a COCO truth.
-_ORDER: Final[tuple[Format, ...]] = ("refer", "phrases", "vrsbench", "dota", "coco", "geotiff")
+# Before one another: a release of ours holds whole records beside everything else, a REFER or phrase folder COCO files too, and a
+# VRSBench folder may hold a COCO truth.
+_ORDER: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "vrsbench", "dota", "coco", "geotiff")
 _GEO_SUFFIXES: Final = (".geojson", ".csv", ".xml")
 
 
 def files_by_format(tree: SourceTree, only: Entry | None = None) -> dict[Format, list[Entry]]:
     """Return the annotation files of each format that occurs, by name and first bytes."""
     found: dict[Format, list[Entry]] = {}
+    samples, tables = set(sample_files(tree)), set(table_files(tree))
     has_tiff = any(entry.suffix in TIFF_SUFFIXES for entry in tree.entries)
     for entry in tree.entries if only is None else [only]:
-        kind = _kind_of(entry, has_tiff)
+        kind: Format | None = "webdataset" if entry in samples else "parquet" if entry in tables else _kind_of(entry, has_tiff)
         if kind is not None:
             found.setdefault(kind, []).append(entry)
     if has_tiff and "geotiff" not in found and not any(kind in found for kind in ("dota", "coco", "vrsbench", "phrases", "refer")):
@@ -107,12 +110,15 @@ def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field:
     if kind == "geotiff":
         yield from read_geotiff_source(tree, files, class_field)
         return
+    released = ReleasedRows(tree)
     readers: dict[str, Callable[[Entry], Iterator[Item]]] = {
         "vrsbench": read_vrsbench,
         "dota": read_dota,
         "coco": read_coco,
         "phrases": lambda entry: read_phrases(entry, tree),
         "refer": lambda entry: read_refer(entry, tree),
+        "parquet": released.of_table,
+        "webdataset": released.of_sample,
     }
     if kind == "refer":
         files = [entry for entry in files if entry in refs_files(tree)]

@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from risbench.core.errors import InputError, OptionError, Refusal
-from risbench.core.imagery import Raster, encode_png, near_duplicates, perceptual_hash, read_raster, suffix_fits
+from risbench.core.imagery import Raster, encode_png, perceptual_hash, read_raster, suffix_fits
 from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
-from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, to_json, versions, write_durably
+from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, versions, write_durably
 from risbench.core.taxonomy import CLASSES, to_class
-from risbench.core.workspace import INGEST, Settings, Workspace, part_files
+from risbench.core.workspace import INGEST, Settings, Workspace
 from risbench.formats.rows import Item, Row, SetAside
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
 from risbench.ingest.detect import choose_format, read_source
+from risbench.ingest.duplicates import write_duplicates
 from risbench.ingest.fit import FitOption, View, choose_fit, render, shows, view_name, views, workspace_stem
 from risbench.ingest.merge import Candidate
 from risbench.ingest.scene import scene_of
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_line, quarantine_line, triage
+from risbench.ingest.whole import placed_whole
 
 PART_RECORDS: Final = 64
 _TEXT_SUFFIXES: Final = (".json", ".jsonl", ".txt", ".csv", ".xml", ".geojson", ".p", ".pkl", ".pickle")
@@ -163,7 +165,7 @@ def _run(job: _Job, workspace: Workspace, plan: dict[str, Any], rows: Triage, re
             if not run.finished_part(index, key):
                 run.write_part(index, key, _make_part(job, part))
             progress.advance(len(part))
-    extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **_write_duplicates(run.folder)}
+    extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **write_duplicates(run.folder)}
     summary = run.finish(len(parts), rows=rows.seen, before=PartResult([], rows.quarantine, rows.filtered), extra=extra)
     return {**summary, "state": "restarted with other options" if discarded else "done"}
 
@@ -221,6 +223,9 @@ def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], resu
         return
     if not suffix_fits(entry.name, raster.kind):
         _note(result, "image_suffix_differs_from_content")
+    if candidates[0].row.record is not None:
+        _add_whole(job, raster, data, candidates, result)
+        return
     placed: list[tuple[str, Placed]] = []
     for tail, candidate in zip(object_names(candidates), candidates, strict=True):
         row = candidate.row
@@ -243,6 +248,32 @@ def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], resu
         _note(result, "further_windows", max(0, len(inside) - 1))
     for index in sorted(shown):
         _add_view(job, entry, raster, data, made[index], shown[index], result)
+
+
+def _add_whole(job: _Job, raster: Raster, data: bytes, candidates: Sequence[Candidate], result: PartResult) -> None:
+    """Add the records of an image of one of our releases, as they are."""
+    content = data if raster.plain else encode_png(raster.pixels)
+    digest, suffix, written = sha256_of(content), ".jpg" if raster.plain and raster.kind == "JPEG" else ".png", False
+    for candidate in candidates:
+        row = candidate.row
+        assert row.record is not None, "the rows of an image come from one format"
+        try:
+            record = placed_whole(row.record, raster, suffix, digest)
+        except Refusal as reason:
+            result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, repr(row)))
+            continue
+        if job.write and not written:
+            _write_image(job.root / record.image.path, content)
+            written = True
+        result.records.append(record)
+
+
+def _write_image(target: Path, content: bytes) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, target) from error
+    write_durably(target, content)
 
 
 def _add_view(
@@ -281,41 +312,13 @@ def _add_view(
         for repair in {repair.rule for target in record.targets for repair in target.repairs}:
             _note(result, f"repaired_{repair}")
     if records and job.write:
-        target = job.root / path
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain_os_error(error, target) from error
-        write_durably(target, content)
+        _write_image(job.root / path, content)
     result.records.extend(records)
 
 
 def _note(result: PartResult, code: str, count: int = 1) -> None:
     if count:
         result.notes[code] = result.notes.get(code, 0) + count
-
-
-def _write_duplicates(folder: Path) -> dict[str, Any]:
-    """Write duplicates.json: images that are copies or near copies of each other; return what to count of it."""
-    hashes: dict[str, tuple[str, str, str]] = {}
-    for part in part_files(folder):  # run.json, which lists them, is not written yet
-        for line in part.read_text(encoding="utf-8").split("\n")[:-1]:
-            record = Record.model_validate_json(line)
-            hashes[record.image.path] = (record.image.sha256, record.image.perceptual_hash, record.image.scene)
-    paths = sorted(hashes)
-    exact: dict[str, list[str]] = {}
-    for path in paths:
-        exact.setdefault(hashes[path][0], []).append(path)
-    copies = [group for group in exact.values() if len(group) > 1]
-    near = [
-        [paths[i], paths[j]] for i, j in near_duplicates([hashes[path][1] for path in paths]) if hashes[paths[i]][0] != hashes[paths[j]][0]
-    ]
-    write_durably(folder / "duplicates.json", to_json({"exact": copies, "near": near}))
-    return {
-        "images": len(paths),
-        "scenes": len({scene for _, _, scene in hashes.values()}),
-        "duplicate_images": {"exact": sum(len(group) - 1 for group in copies), "near_pairs": len(near)},
-    }
 
 
 def _unused_images(tree: SourceTree, rows: Triage) -> dict[str, Any]:

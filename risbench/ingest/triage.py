@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from risbench.core.errors import Refusal, printable, shortened
+from risbench.core.record import Record
 from risbench.core.storage import sha256_of
 from risbench.core.taxonomy import CLASSES, to_class
 from risbench.formats.phrases import IMAGE_FOLDERS
@@ -15,6 +16,7 @@ from risbench.formats.rows import Item, Refused, Row, SetAside
 from risbench.formats.tree import SourceTree
 from risbench.ingest.merge import Candidate, merge_rows
 from risbench.ingest.sentences import check_text, clean_sentence, find_class, names_several, normalise, says_only_the_class
+from risbench.ingest.whole import check_whole
 
 MultiTarget = Literal["aside", "keep"]
 Uninformative = Literal["filter", "keep"]
@@ -42,6 +44,7 @@ def triage(
     """Sort rows. Every one of them ends in exactly one of the three lists."""
     result = Triage()
     rows: list[tuple[str, Row]] = []
+    ids: set[str] = set()
     for item in items:
         result.seen += 1
         if isinstance(item, Refused):
@@ -50,6 +53,9 @@ def triage(
             result.filtered.append(filter_line(item))
         else:
             try:
+                if item.record is not None:
+                    result.candidates.append((_image_of_whole(item, item.record, tree, ids), Candidate(item)))
+                    continue
                 row = _checked(item, class_map)
                 image = tree.find_image(row.image, folders=_IMAGE_FOLDERS)
             except Refusal as reason:
@@ -67,6 +73,21 @@ def triage(
     if uninformative == "filter":
         _filter_uninformative(result)
     return result
+
+
+def _image_of_whole(row: Row, record: Record, tree: SourceTree, ids: set[str]) -> str:
+    """Return the image's path of a row that is a whole record.
+
+    Raises:
+        Refusal: the record cannot be used, its id was there before, or its image is missing.
+    """
+    check_whole(record)
+    for name, value in (("id", record.id), ("expression", row.sentence or ""), ("image", record.image.path)):
+        check_text(value, name)
+    if record.id in ids:
+        raise Refusal("duplicate_id", "id", record.id, "another row of the source has this id")
+    ids.add(record.id)
+    return tree.find_image(row.image, folders=_IMAGE_FOLDERS).path
 
 
 def quarantine_line(file: str, source_key: str, locator: str, reason: Refusal, raw: str) -> dict[str, Any]:
@@ -158,7 +179,7 @@ def _filter_uninformative(result: Triage) -> None:
 
 def _uninformative(row: Row, alike: int) -> tuple[str, str] | None:
     """Return (rule, detail) where a row of a source with sentences says nothing that finds its object."""
-    if not row.has_sentences:
+    if not row.has_sentences or row.record is not None:
         return None
     if row.flagged and not row.fields.get("relative_position"):
         return "uninformative_flagged", "its producer flagged it as one of many alike"

@@ -1,0 +1,111 @@
+"""Our own releases read back: rows that hold the whole record, checked against what the format says of it by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from risbench.core.errors import Refusal, printable, shortened
+from risbench.core.record import Record
+from risbench.formats.parquet import is_record_table, table_rows
+from risbench.formats.rows import Item, Refused, Row
+from risbench.formats.tree import Entry, SourceTree
+
+MAX_RECORD_BYTES: Final = 8 << 20
+
+
+def table_files(tree: SourceTree) -> list[Entry]:
+    """Return the tables to read: a release's own beside its pictures, or where there is none the shards that hold the pictures."""
+    tables = [entry for entry in tree.entries if entry.suffix == ".parquet" and entry.member is None and is_record_table(entry.file)]
+    beside = [entry for entry in tables if entry.name.startswith("annotations_")]
+    return beside or tables
+
+
+def sample_files(tree: SourceTree) -> list[Entry]:
+    """Return the samples of WebDataset shards: the JSON files in tars."""
+    return [entry for entry in tree.entries if entry.suffix == ".json" and _archive_of(entry).endswith(".tar")]
+
+
+def _archive_of(entry: Entry) -> str:
+    return entry.path.removesuffix(entry.member).rstrip("/") if entry.member else ""
+
+
+class ReleasedRows:
+    """Makes rows of whole records; records of one image all refer to the picture that came first, as copies of it follow."""
+
+    def __init__(self, tree: SourceTree) -> None:
+        self._tree = tree
+        self._first: dict[tuple[str, str], str] = {}
+
+    def of_table(self, entry: Entry) -> Iterator[Item]:
+        """Yield a row per triplet of a table.
+
+        Raises:
+            Refusal: it cannot be read.
+        """
+        folder = entry.path.rpartition("/")[0]
+        try:
+            for number, row in enumerate(table_rows(entry.file)):
+                inside = row.get("image")
+                name = f"{entry.path}/{inside['path']}" if inside else f"{folder}/images/{row['name']}.png".lstrip("/")
+                said = {field: row[field] for field in ("id", "expression", "category", "mask_rle")}
+                yield self._item(entry, f"row {number}", row["record"], name, said)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise Refusal("unreadable", "file", entry.path, f"it is no readable Parquet ({printable(str(error), 120)})") from None
+
+    def of_sample(self, entry: Entry) -> Iterator[Item]:
+        """Yield the row of a WebDataset sample.
+
+        Raises:
+            Refusal: a file of it cannot be read.
+        """
+        stem = entry.path.removesuffix(".json")
+        image = next((stem + suffix for suffix in (".png", ".jpg", ".jpeg") if stem + suffix in self._tree.by_path), stem + ".png")
+        text = self._tree.by_path.get(stem + ".txt")
+        said = {"expression": text.read(MAX_RECORD_BYTES).decode("utf-8", "replace")} if text else {}
+        yield self._item(entry, entry.name, entry.read(MAX_RECORD_BYTES).decode("utf-8", "replace"), image, said)
+
+    def _item(self, entry: Entry, locator: str, line: str | None, image: str, said: dict[str, Any]) -> Item:
+        try:
+            record = _record(line, said)
+        except Refusal as reason:
+            return Refused(entry.path, locator, locator, reason, shortened(line))
+        return Row(
+            file=entry.path,
+            source_key=record.id,
+            locator=locator,
+            dataset=record.source.dataset,
+            image=self._first.setdefault((record.image.path, record.image.sha256), image),
+            category=record.category.name,
+            boxes=(),
+            sentence=record.expression.text if record.expression else None,
+            split=record.split,
+            record=record,
+        )
+
+
+def _record(line: str | None, said: dict[str, Any]) -> Record:
+    """Return the record of a row.
+
+    Raises:
+        Refusal: it is none, or not the one that the row's other fields speak of.
+    """
+    try:
+        record = Record.model_validate_json(line or "")
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(piece) for piece in first["loc"]) or "record"
+        raise Refusal("broken_record", field, first["input"], first["msg"]) from None
+    own: dict[str, Callable[[], Any]] = {
+        "id": lambda: record.id,
+        "expression": lambda: record.expression.text if record.expression else None,
+        "category": lambda: record.category.name,
+        "mask_rle": lambda: record.mask.counts if record.mask else None,
+    }
+    other = next((field for field, value in said.items() if value != own[field]()), None)
+    if other is not None:
+        raise Refusal("release_disagrees", other, said[other], f"the row's record says {printable(own[other](), 80)}")
+    return record
