@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, TryAgainLater, missing_extra
+from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater, missing_extra
 from risbench.core.imagery import read_raster
 from risbench.core.record import Box, Record
 from risbench.core.storage import locked
@@ -35,11 +35,13 @@ _TITLE: Final = "risbench assist"
 _POINT_SIDE_PX: Final = 64.0
 # Pictures at hand: as many as people work at once; SAM's embedding of one takes 4 MB.
 _PICTURES: Final = 16
+# How often it is looked whether a push has made further projects.
+_LOOK_AGAIN_S: Final = 20.0
 
 
 @contextlib.contextmanager
 def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int = 0) -> Iterator[dict[str, Any]]:
-    """Hold the backend for the time of a `with`, connected to every annotator's project.
+    """Hold the backend for the time of a `with`, connected to every annotator's project, those that come meanwhile included.
 
     Raises:
         EnvironmentLacks: the review or sam extra is not installed, or the server refuses the backend.
@@ -61,15 +63,33 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
         projects, warnings = _projects(desk, studio)
         secret, helper = secrets.token_urlsafe(24), Helper(desk)
         with serving(application(helper, secret), host, port) as url:
+            connected: list[int] = []
+            end = threading.Event()
+            follower = threading.Thread(target=_follow, args=(desk, studio, connected, url, secret, end), daemon=True)
             try:
                 for project in projects:
                     _connect(studio, project, url, secret)
+                    connected.append(project)
+                follower.start()
                 yield {"url": url, "model": helper.name, "projects": projects, "warnings": warnings}
             finally:
-                for project in projects:
+                end.set()
+                if follower.is_alive():
+                    follower.join()
+                for project in connected:
                     # the server or the project is gone already: the next run takes back what is left
                     with contextlib.suppress(TryAgainLater, InputError):
                         _disconnect(studio, project)
+
+
+def _follow(desk: Desk, studio: Studio, connected: list[int], url: str, secret: str, end: threading.Event) -> None:
+    """Connect the projects that a push makes while the assistant runs; a server that does not answer is asked again."""
+    while not end.wait(_LOOK_AGAIN_S):
+        with contextlib.suppress(TryAgainLater, InputError, EnvironmentLacks):
+            for project in _projects(desk, studio)[0]:
+                if project not in connected:
+                    _connect(studio, project, url, secret)
+                    connected.append(project)
 
 
 def _projects(desk: Desk, studio: Studio) -> tuple[list[int], list[str]]:

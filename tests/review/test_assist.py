@@ -40,6 +40,22 @@ def drawn(name: str, **value: float) -> dict[str, Any]:
     return {"id": "x", "type": kind, "from_name": name, "to_name": "image", "original_width": 512, "original_height": 512, "value": value}
 
 
+def test_projects_that_come_while_it_runs_are_connected_too(lab: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("risbench.review.assist._LOOK_AGAIN_S", 0.2)
+    workspace = lab()
+    people(workspace, "ana")
+    push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)
+    with assisting(workspace) as found:
+        ben = people(workspace, "ben")["ben"]
+        push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)
+        assert ben.project not in found["projects"]
+        until = time.monotonic() + 60
+        while not ben.session.get(f"{ben.base}/api/ml/", params={"project": ben.project}, timeout=30).json():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    assert ben.session.get(f"{ben.base}/api/ml/", params={"project": ben.project}, timeout=30).json() == []
+
+
 def test_boxes_and_points_come_back_as_masks_within_a_second(lab: Callable[..., Path]) -> None:
     workspace = lab()
     with pytest.raises(InputError, match="nobody has a project yet"), assisting(workspace):
