@@ -17,6 +17,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import REVIEWED, SPLITS, Record, Split
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
+from risbench.export.card import counts_of
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
 from risbench.export.split import SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups
 from risbench.formats.split_list import write_frozen
@@ -187,6 +188,7 @@ def _describe(
         "triplets": len(records),
         "splits": splits,
         "overlap": overlap_matrices(records, by_id, near),
+        **counts_of(records),
         "left_out": dict(sorted(left_out.items())),
         "unreviewed": unreviewed,
         "warnings": warnings,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from risbench.core.progress import Progress
-from risbench.core.record import SPLITS, Record
+from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file, to_json
+from risbench.export.card import card, description
+from risbench.export.croissant import croissant
 from risbench.export.layouts import CocoLayout, ReferLayout, RisbenchLayout, YoloLayout
 from risbench.export.shards import ParquetShards, WebDatasetShards
 from risbench.export.triplet import Writer, triplets
@@ -50,41 +52,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def write_description(folder: Path, release: Mapping[str, Any]) -> None:
-    """Write release.json and the README.md that says what this is, how it was split, and what was not reviewed."""
+    """Write release.json, the card README.md and croissant.json."""
     (folder / "release.json").write_bytes(to_json(release))
-    splits = release["splits"]
-    lines = [
-        *_front_matter(release),
-        f"# {release['name']}",
-        "",
-        f"Referring segmentation triplets (image, sentence, mask) made with risbench {release['versions']['risbench']}.",
-        "",
-        "| split | triplets | scenes | images |",
-        "| --- | ---: | ---: | ---: |",
-        *(f"| {name} | {row['triplets']} | {row['scenes']} | {row['images']} |" for name, row in splits.items()),
-        "",
-        f"Split rule: `{release['split_rule']}`, seed {release['seed']}. Scenes shared by two splits: "
-        f"{_shared(release['overlap']['scenes'])}; near-duplicate images across splits: {_shared(release['overlap']['near_duplicates'])}.",
-        "",
-    ]
-    if release["unreviewed"]:
-        lines += [f"**{release['unreviewed']} of the {release['triplets']} masks have not been reviewed by a person.**", ""]
-    lines += ["Licences of what the records were made from:", ""]
-    lines += [f"* {licence}: {count} records" for licence, count in release["licences"].items()]
-    lines += [f"* warning: {warning}" for warning in release["warnings"]]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _front_matter(release: Mapping[str, Any]) -> list[str]:
-    """Return the YAML by which Hugging Face finds the Parquet shards of each split."""
-    if "parquet" not in release["formats"]:
-        return []
-    named = {"train": "train", "val": "validation", "test": "test"}
-    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    for split in SPLITS:
-        lines += [f"  - split: {named[split]}", f"    path: parquet/{split}-*.parquet"]
-    return [*lines, "---", ""]
-
-
-def _shared(matrix: Mapping[str, Mapping[str, int]]) -> int:
-    return sum(matrix[a][b] for index, a in enumerate(SPLITS) for b in SPLITS[index + 1 :])
+    (folder / "README.md").write_text(card(release), encoding="utf-8")
+    (folder / "croissant.json").write_bytes(to_json(croissant(release, description(release))))

@@ -107,6 +107,39 @@ def test_webdataset_reads_the_shards(world: Path, records: dict[str, Record]) ->
         assert seen == ids
 
 
+def test_croissant_is_valid_and_its_records_are_the_triplets(world: Path, records: dict[str, Record]) -> None:
+    import mlcroissant
+
+    found = mlcroissant.Dataset(jsonld=str(release(world) / "croissant.json"))
+    issues = found.metadata.ctx.issues
+    assert not issues.errors
+    assert len(issues.warnings) <= 2  # nobody knows yet how it is cited and when it is published
+    for split, ids in splits_of(world).items():
+        rows = {row[f"{split}/id"].decode(): row for row in found.records(split)}
+        assert rows.keys() == ids
+        for name, row in rows.items():
+            mask = records[name].mask
+            assert mask is not None
+            assert np.array_equal(np.asarray(row[f"{split}/mask"]) > 0, mask_of(mask))
+
+
+def test_the_card_counts_what_is_in_it_and_its_front_matter_is_yaml(world: Path, records: dict[str, Record]) -> None:
+    import yaml
+
+    text = (release(world) / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["size_categories"] == ["n<1K"]
+    assert [row["split"] for row in front["configs"][0]["data_files"]] == ["train", "validation", "test"]
+    described = json.loads((release(world) / "release.json").read_text())
+    for name in ("by_class", "by_size", "review"):
+        assert sum(sum(row.values()) for row in described[name].values()) == len(records)
+    assert described["masks"] == {"oriented-box": len(records)}
+    kept = splits_of(world)
+    ships = sum(records[name].category.name == "ship" for name in kept["train"])
+    assert f"| ship | {ships} |" in text
+    assert f"| unreviewed | {len(kept['train'])} | {len(kept['val'])} | {len(kept['test'])} | nobody looked at it |" in text
+
+
 def test_yolo_labels_are_the_masks_as_nearly_as_it_says(world: Path, records: dict[str, Record]) -> None:
     folder, found = release(world) / "yolo", json.loads((release(world) / "release.json").read_text())["written"]["yolo"]
     ious, lines = [], 0
@@ -152,7 +185,7 @@ def test_the_same_records_make_the_same_bytes(world: Path, tmp_path: Path) -> No
     export(workspace=world, formats=["all"], include_unreviewed=True, name="two")
     one, two = (tree_bytes(world / "4-export" / name) for name in ("one", "two"))
     differing = {path for path in one if one[path] != two.get(path)}
-    assert differing <= {"release.json", "README.md", "SHA256SUMS"}  # which hold the name
+    assert differing <= {"release.json", "README.md", "croissant.json", "SHA256SUMS"}  # which hold the name
     assert one.keys() == two.keys()
     with Image.open(
         io.BytesIO(pq.read_table(next((world / "4-export" / "one" / "parquet").iterdir()))["mask"][0].as_py()["bytes"])

@@ -1,0 +1,134 @@
+"""The data set card: README.md with Hugging Face's front matter, and what a reader has to know before trusting a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
+from risbench.export.split import size_of
+
+_HUB_NAMES: Final = {"train": "train", "val": "validation", "test": "test"}
+_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_HOW: Final = {
+    "accepted": "a person looked at it and kept it",
+    "corrected": "a person drew it anew or mended it",
+    "consensus": "several people's masks, joined by STAPLE",
+    "adjudicated": "an expert decided between several",
+    "triaged": "let pass on a sheet of twenty; never in validation or test",
+    "unreviewed": "nobody looked at it",
+}
+_OPENED: Final = {
+    "risbench": "`images/`, `masks/`, `output_phrase_<split>.txt`: as RISBench was released; `annotations_<split>.parquet`: all it lost",
+    "parquet": "`parquet/`: `datasets.load_dataset(FOLDER)`",
+    "webdataset": '`webdataset/`: `webdataset.WebDataset("webdataset/train-*.tar")`',
+    "coco": "`coco/`: pycocotools, with `expression` on every annotation",
+    "refer": "`refer/`: the REFER loaders of LAVT, RMSIN and their descendants",
+    "yolo": "`yolo/dataset.yaml`: ultralytics; without sentences, masks as polygons",
+}
+
+
+def counts_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Return what release.json counts: triplets by class, size, attribute and review status of each split; masks by engine; agreement."""
+    agreements = sorted(record.review.agreement for record in records if record.review.agreement is not None)
+    return {
+        "by_class": _by_split((record.category.name, record) for record in records),
+        "by_size": _by_split((size_of(_area(record)), record) for record in records),
+        "by_attribute": _by_split(
+            (kind, record) for record in records for kind in Attributes.model_fields if getattr(record.attributes, kind) is not None
+        ),
+        "review": _by_split((record.review.status, record) for record in records),
+        "masks": {name: sum(row.values()) for name, row in _by_split((_engine(record), record) for record in records).items()},
+        "agreement": {"triplets": len(agreements), "mean_iou": round(float(np.mean(agreements)), 4) if agreements else None},
+    }
+
+
+def _area(record: Record) -> float:
+    return sum((box[2] - box[0]) * (box[3] - box[1]) for box in (target.box for target in record.targets))
+
+
+def _engine(record: Record) -> str:
+    return record.mask.engine if record.mask else "none"
+
+
+def _by_split(pairs: Iterable[tuple[str, Record]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, record in pairs:
+        assert record.split is not None, "every record that is released has a split"
+        row = found.setdefault(name, dict.fromkeys(SPLITS, 0))
+        row[record.split] += 1
+    return dict(sorted(found.items()))
+
+
+def description(release: Mapping[str, Any]) -> str:
+    """Return the data set in one sentence."""
+    reviewed = release["triplets"] - release["unreviewed"]
+    return (
+        f"{release['triplets']:,} triplets of overhead image, referring sentence and pixel mask, split by whole scenes; "
+        f"{reviewed:,} of the masks were reviewed by people."
+    )
+
+
+def card(release: Mapping[str, Any]) -> str:
+    """Return README.md."""
+    lines = [*_front_matter(release), f"# {release['name']}", "", description(release), ""]
+    if release["unreviewed"]:
+        lines += [f"**{release['unreviewed']:,} of the {release['triplets']:,} masks have not been reviewed by a person.**", ""]
+    lines += ["## What is in it", "", *(f"* {_OPENED[name]}" for name in release["formats"])]
+    lines += ["* `release.json`, `split.csv`, `croissant.json`, `SHA256SUMS`: `risbench verify FOLDER` checks all of it", ""]
+    lines += ["## Splits", "", "| split | triplets | scenes | images |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {name} | {row['triplets']:,} | {row['scenes']:,} | {row['images']:,} |" for name, row in release["splits"].items()]
+    lines += [
+        "",
+        f"Rule: `{release['split_rule']}`, seed {release['seed']}. Scenes shared by two splits: {_shared(release['overlap']['scenes'])}; "
+        f"near-duplicate images across splits: {_shared(release['overlap']['near_duplicates'])}.",
+        "",
+    ]
+    lines += _mask_section(release)
+    for title, name in (("By class", "by_class"), ("By size of the box (COCO's bounds)", "by_size"), ("By attribute", "by_attribute")):
+        lines += [f"## {title}", "", *_table(release[name]), ""]
+    lines += ["## Licences", "", "Each triplet keeps that of its source (column `licence`); none is claimed for all:", ""]
+    lines += [f"* {licence}: {count:,} triplets" for licence, count in release["licences"].items()]
+    lines.append("")
+    if release["left_out"]:
+        lines += ["## Left out", "", *(f"* {code}: {count:,} records" for code, count in release["left_out"].items()), ""]
+    lines += [f"* warning: {warning}" for warning in release["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+def _mask_section(release: Mapping[str, Any]) -> list[str]:
+    made = ", ".join(f"{name} {count:,}" for name, count in release["masks"].items())
+    lines = ["## How the masks were made, and who looked at them", "", f"Made by: {made}. `review` stands for people.", ""]
+    lines += [f"| status | {' | '.join(SPLITS)} | meaning |", "| --- | ---: | ---: | ---: | --- |"]
+    for status, row in release["review"].items():
+        lines.append(f"| {status} | {' | '.join(f'{row[split]:,}' for split in SPLITS)} | {_HOW.get(status, '')} |")
+    agreement = release["agreement"]
+    if agreement["triplets"]:
+        lines += ["", f"Of {agreement['triplets']:,} there are several masks by people: their mean IoU is {agreement['mean_iou']}."]
+    reviewed = sum(sum(row.values()) for status, row in release["review"].items() if status in REVIEWED)
+    if not reviewed:
+        lines += ["", "No reviewer's agreement is known."]
+    return [*lines, ""]
+
+
+def _table(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
+    lines = [f"| | {' | '.join(SPLITS)} |", "| --- | ---: | ---: | ---: |"]
+    return [*lines, *(f"| {name} | {' | '.join(f'{row[split]:,}' for split in SPLITS)} |" for name, row in rows.items())]
+
+
+def _front_matter(release: Mapping[str, Any]) -> list[str]:
+    """Return the YAML that Hugging Face reads: what it is, how large, and where the Parquet shards of each split are."""
+    size = next((name for limit, name in _SIZES if release["triplets"] < limit), "n>1M")
+    lines = ["---", f"pretty_name: {release['name']}", "license: other", "language:", "- en", "task_categories:", "- image-segmentation"]
+    lines += ["size_categories:", f"- {size}", "tags:", "- remote-sensing", "- referring-image-segmentation", "- croissant"]
+    if "parquet" in release["formats"]:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split in SPLITS:
+            lines += [f"  - split: {_HUB_NAMES[split]}", f"    path: parquet/{split}-*.parquet"]
+    return [*lines, "---", ""]
+
+
+def _shared(matrix: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(matrix[a][b] for index, a in enumerate(SPLITS) for b in SPLITS[index + 1 :])
