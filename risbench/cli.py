@@ -144,7 +144,7 @@ def export(
     ] = None,
     workspace: WorkspaceOption = Path(),
     format: Annotated[
-        str, typer.Option(help="risbench, coco, refer, parquet, webdataset, yolo, several with commas, or all.")
+        str, typer.Option(help="risbench, coco, refer, parquet, webdataset, yolo, geo, several with commas, or all.")
     ] = "risbench",
     name: Annotated[str, typer.Option(help="Name of the release, a folder in 4-export.")] = "release",
     seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,

@@ -26,6 +26,7 @@ _OPENED: Final = {
     "webdataset": '`webdataset/`: `webdataset.WebDataset("webdataset/train-*.tar")`',
     "coco": "`coco/`: pycocotools, with `expression` on every annotation",
     "refer": "`refer/`: the REFER loaders of LAVT, RMSIN and their descendants",
+    "geo": "`geo/`: GeoPackage, GeoJSON and GeoTIFF, of the triplets whose image lies somewhere on the ground",
     "yolo": "`yolo/dataset.yaml`: ultralytics; without sentences, masks as polygons",
 }
 

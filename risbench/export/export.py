@@ -18,6 +18,7 @@ from risbench.core.record import REVIEWED, SPLITS, Record, Split
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
 from risbench.export.card import counts_of
+from risbench.export.geo import is_georeferenced
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
 from risbench.export.split import SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups
 from risbench.formats.split_list import write_frozen
@@ -47,8 +48,7 @@ def export(
     """
     opened = Workspace.open(workspace)
     split = split or opened.settings.split_rule
-    formats = [name for value in formats for name in (RELEASE_FORMATS if value == "all" else (value,))]
-    unknown = [value for value in formats if value not in RELEASE_FORMATS]
+    unknown = [value for value in formats if value not in (*RELEASE_FORMATS, "all")]
     if unknown or not formats:
         raise OptionError(f"--format {','.join(formats)}: must be all, or of {', '.join(RELEASE_FORMATS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
@@ -56,7 +56,7 @@ def export(
     parse_rule(split, 1, _manifests(opened))  # a rule that cannot be is refused before anything is read
     with opened.lock("export"):
         return _export(
-            opened, split, sorted(set(formats)), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, quiet
+            opened, split, list(formats), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, quiet
         )
 
 
@@ -69,6 +69,7 @@ def _export(
         reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "the workspace has no record"
         hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
+    formats = _formats_for(records, formats)
     rule = parse_rule(split, len(records), _manifests(workspace))
     near = _near_pairs(records)
     scenes = _assign(records, rule, near, seed)
@@ -92,6 +93,20 @@ def _export(
         _write(folder, workspace, kept, formats, release, {scene: scenes[scene] for scene in sorted(scenes)}, quiet)
         state = "released"
     return {**json.loads((folder / "release.json").read_bytes()), "state": state, "path": str(folder)}
+
+
+def _formats_for(records: Sequence[Record], asked: Sequence[str]) -> list[str]:
+    """Return the formats that were asked for; "all" is without maps where no record lies anywhere on the ground.
+
+    Raises:
+        InputError: maps were asked for by name, and there can be none.
+    """
+    able = any(is_georeferenced(record) for record in records)
+    if "all" in asked:
+        return sorted(name for name in RELEASE_FORMATS if able or name != "geo")
+    if "geo" in asked and not able:
+        raise InputError(f"--format geo: none of the {len(records):,} records has a CRS and a transform; leave geo out")
+    return sorted(set(asked))
 
 
 def _manifests(workspace: Workspace) -> tuple[Path, Path]:

@@ -11,11 +11,12 @@ from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file, to_json
 from risbench.export.card import card, description
 from risbench.export.croissant import croissant
+from risbench.export.geo import GeoLayout
 from risbench.export.layouts import CocoLayout, ReferLayout, RisbenchLayout, YoloLayout
 from risbench.export.shards import ParquetShards, WebDatasetShards
 from risbench.export.triplet import Writer, triplets
 
-RELEASE_FORMATS: Final = ("risbench", "coco", "refer", "parquet", "webdataset", "yolo")
+RELEASE_FORMATS: Final = ("risbench", "coco", "refer", "parquet", "webdataset", "yolo", "geo")
 
 
 def write_formats(
@@ -32,6 +33,7 @@ def write_formats(
         "parquet": lambda: ParquetShards(folder / "parquet"),
         "webdataset": lambda: WebDatasetShards(folder / "webdataset"),
         "yolo": lambda: YoloLayout(folder / "yolo", records),
+        "geo": lambda: GeoLayout(folder / "geo", records),
     }
     writers = {name: make[name]() for name in formats}
     for triplet in triplets(records, root):

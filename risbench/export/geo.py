@@ -1,0 +1,133 @@
+"""Release formats for maps: GeoPackage, GeoJSON and GeoTIFF, of the triplets whose image lies somewhere on the ground."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine as Map
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from rasterio.warp import transform_geom
+
+from risbench.core.errors import missing_extra
+from risbench.core.imagery import read_raster
+from risbench.core.record import SPLITS, Record, Split
+from risbench.export.triplet import Triplet
+
+# GeoJSON knows no other (RFC 7946).
+_LONGITUDE_LATITUDE: Final = "EPSG:4326"
+_FIELDS: Final = ("id", "expression", "category", "image", "scene", "review_status", "licence", "record")
+# A GeoPackage holds the time at which it was changed; the same records are to give the same bytes.
+_NO_CLOCK: Final = {"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"}
+
+
+def is_georeferenced(record: Record) -> bool:
+    """Return whether it is known where on the ground the image's pixels lie."""
+    return record.image.crs is not None and record.image.transform is not None
+
+
+class GeoLayout:
+    """<split>.gpkg, <split>.geojson (longitude and latitude) and images/<name>.tif with CRS and transform.
+
+    The GeoPackage has the images' own CRS where they share one, else longitude and latitude. A triplet that lies nowhere on the ground is
+    left out and counted.
+
+    Raises:
+        EnvironmentLacks: pyogrio is not installed.
+    """
+
+    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
+        if util.find_spec("pyogrio") is None:
+            raise missing_extra("pyogrio", "release")
+        (folder / "images").mkdir(parents=True)
+        systems = {record.image.crs for record in records if is_georeferenced(record)}
+        self._folder, self._crs = folder, systems.pop() if len(systems) == 1 else _LONGITUDE_LATITUDE
+        self._features: dict[Split, list[tuple[Record, dict[str, Any], str]]] = {split: [] for split in SPLITS}
+        self._written: dict[str, str] = {}
+        self._left_out = 0
+
+    def add(self, triplet: Triplet) -> None:
+        """Write the image, and keep the outline of the mask."""
+        record = triplet.record
+        if not is_georeferenced(record):
+            self._left_out += 1
+            return
+        assert record.split is not None, "every record that is released has a split"
+        name = self._written.setdefault(record.image.path, f"{triplet.name}.tif")
+        if not (self._folder / "images" / name).exists():
+            _write_geotiff(self._folder / "images" / name, record, triplet)
+        self._features[record.split].append((record, outline(triplet.mask, record), name))
+
+    def close(self) -> dict[str, Any]:
+        """Write the outlines; return how many triplets were left out."""
+        for split, features in self._features.items():
+            _write_geojson(self._folder / f"{split}.geojson", features)
+            _write_geopackage(self._folder / f"{split}.gpkg", features, self._crs)
+        return {"crs": self._crs, "without_georeference": self._left_out}
+
+
+def outline(mask: NDArray[np.bool_], record: Record) -> dict[str, Any]:
+    """Return a mask's outline along the pixels' edges as a GeoJSON MultiPolygon in the image's CRS."""
+    assert record.image.transform is not None, "asked of georeferenced images only"
+    parts = [geometry["coordinates"] for geometry, _ in shapes(mask.astype(np.uint8), mask=mask, transform=Map(*record.image.transform))]
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _write_geotiff(path: Path, record: Record, triplet: Triplet) -> None:
+    assert record.image.transform is not None, "asked of georeferenced images only"
+    with open(triplet.picture.file, "rb") as file:
+        pixels = read_raster(file, triplet.picture.path).pixels
+    size = {"width": record.image.width, "height": record.image.height, "count": 3, "dtype": "uint8"}
+    with rasterio.open(
+        path, "w", driver="GTiff", compress="deflate", crs=record.image.crs, transform=Map(*record.image.transform), **size
+    ) as target:
+        target.write(np.moveaxis(pixels, 2, 0))
+
+
+def _properties(record: Record, image: str) -> dict[str, str | None]:
+    text = record.expression.text if record.expression else None
+    values = (
+        record.id,
+        text,
+        record.category.name,
+        image,
+        record.image.scene,
+        record.review.status,
+        record.source.licence,
+        record.to_line(),
+    )
+    return dict(zip(_FIELDS, values, strict=True))
+
+
+def _write_geojson(path: Path, features: list[tuple[Record, dict[str, Any], str]]) -> None:
+    rows = []
+    for record, geometry, image in features:
+        there = transform_geom(record.image.crs, _LONGITUDE_LATITUDE, geometry, precision=9)
+        rows.append({"type": "Feature", "id": record.id, "geometry": there, "properties": _properties(record, f"images/{image}")})
+    text = json.dumps({"type": "FeatureCollection", "features": rows}, ensure_ascii=False, separators=(",", ":"))
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_geopackage(path: Path, features: list[tuple[Record, dict[str, Any], str]], crs: str | None) -> None:
+    import pyogrio
+
+    pyogrio.set_gdal_config_options(_NO_CLOCK)
+    there = [geometry if record.image.crs == crs else transform_geom(record.image.crs, crs, geometry) for record, geometry, _ in features]
+    rows = [_properties(record, f"images/{image}") for record, _, image in features]
+    pyogrio.raw.write(
+        path,
+        geometry=np.array([shapely.to_wkb(shapely.geometry.shape(geometry)) for geometry in there], dtype=object),
+        field_data=[np.array([row[name] for row in rows], dtype=object) for name in _FIELDS],
+        fields=list(_FIELDS),
+        geometry_type="MultiPolygon",
+        crs=crs,
+        driver="GPKG",
+        layer=path.stem,
+    )
