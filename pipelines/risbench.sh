@@ -4,6 +4,10 @@
 # VRSBENCH_FOLDER holds VRSBench's own files as downloaded: Annotations_*.zip, Images_*.zip, VRSBench_train.json, VRSBench_EVAL_referring.json.
 set -euo pipefail
 
+if (($# < 1)); then
+    echo "usage: risbench.sh VRSBENCH_FOLDER [WORKSPACE]" >&2
+    exit 2
+fi
 source="$1"
 workspace="${2:-risbench-workspace}"
 
@@ -17,7 +21,10 @@ risbench refine-masks -w "$workspace"
 risbench stats -w "$workspace"
 
 # RISBench's sizes, whole scenes only. Unreviewed masks are left out until people have looked at them; the release says so.
-risbench export -w "$workspace" --split 26300,10013,16159 --include-unreviewed --format risbench,coco,refer
+risbench export -w "$workspace" --split 26300,10013,16159 --include-unreviewed --format all
+
+# Every byte and count of the release, as whoever downloads it can check.
+risbench verify "$workspace/4-export/release"
 
 # Every record, image and count is what it says it is (exit 1 if not).
 risbench validate -w "$workspace"

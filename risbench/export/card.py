@@ -17,7 +17,7 @@ _HOW: Final = {
     "corrected": "a person drew it anew or mended it",
     "consensus": "several people's masks, joined by STAPLE",
     "adjudicated": "an expert decided between several",
-    "triaged": "let pass on a sheet of twenty; never in validation or test",
+    "triaged": "somebody let it pass on a sheet of twenty",
     "unreviewed": "nobody looked at it",
 }
 _OPENED: Final = {
@@ -107,7 +107,8 @@ def _mask_section(release: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {status} | {' | '.join(f'{row[split]:,}' for split in SPLITS)} | {_HOW.get(status, '')} |")
     agreement = release["agreement"]
     if agreement["triplets"]:
-        lines += ["", f"Of {agreement['triplets']:,} there are several masks by people: their mean IoU is {agreement['mean_iou']}."]
+        said = f"{agreement['triplets']:,} had several reviewers; the masks they kept or drew have a mean IoU of {agreement['mean_iou']}"
+        lines += ["", f"{said} (1 where all kept the same)."]
     reviewed = sum(sum(row.values()) for status, row in release["review"].items() if status in REVIEWED)
     if not reviewed:
         lines += ["", "No reviewer's agreement is known."]

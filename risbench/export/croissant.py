@@ -61,6 +61,7 @@ _COLUMNS: Final = {
 def croissant(release: Mapping[str, Any], description: str) -> dict[str, Any]:
     """Return the metadata of a release."""
     reviewed = release["triplets"] - release["unreviewed"]
+    tools = [f"risbench {release['versions']['risbench']}: {name}" for name in release["masks"] if name not in ("review", "source")]
     engines = ", ".join(f"{name} ({count})" for name, count in release["masks"].items())
     statuses = ", ".join(f"{name} {sum(row.values())}" for name, row in release["review"].items())
     files = _files(release)
@@ -73,11 +74,11 @@ def croissant(release: Mapping[str, Any], description: str) -> dict[str, Any]:
         "version": "1.0.0",
         "license": [f"{licence} ({count} triplets)" for licence, count in release["licences"].items()],
         "keywords": ["remote sensing", "referring image segmentation"],
-        "rai:dataCollection": "Boxes and sentences come from the data sets named per triplet; masks were made from the boxes.",
-        "rai:dataCollectionType": ["Secondary data analysis", "Manual human curator", "Software collection"],
+        "rai:dataCollection": "Boxes and sentences come from the data sets named per triplet.",
+        "rai:dataCollectionType": ["Secondary data analysis", *(["Manual human curator"] if reviewed else []), "Software collection"],
         "rai:dataAnnotationProtocol": f"Masks by {engines}. Reviewed by people: {reviewed} of {release['triplets']} ({statuses}).",
-        "rai:dataAnnotationPlatform": ["Label Studio, driven by risbench"],
-        "rai:machineAnnotationTools": [f"risbench {release['versions']['risbench']}: {name}" for name in release["masks"]],
+        **({"rai:dataAnnotationPlatform": ["Label Studio, driven by risbench"]} if reviewed else {}),
+        **({"rai:machineAnnotationTools": tools} if tools else {}),
         "rai:dataLimitations": _limitations(release),
         "rai:dataBiases": "Classes and sizes are as uneven as their sources; counts by class, size and split are in release.json.",
         "rai:dataUseCases": ["Training and evaluation of referring image segmentation on overhead images."],

@@ -90,7 +90,7 @@ def _export(
     folder = workspace.stage(EXPORT) / name
     state = _existing(folder, release, replace)
     if state is None:
-        _write(folder, workspace, kept, formats, release, {scene: scenes[scene] for scene in sorted(scenes)}, quiet)
+        _write(folder, workspace, kept, formats, release, quiet)
         state = "released"
     return {**json.loads((folder / "release.json").read_bytes()), "state": state, "path": str(folder)}
 
@@ -198,7 +198,7 @@ def _describe(
         "dataset": workspace.settings.name,
         "formats": formats,
         "split_rule": rule.text,
-        "split_sha256": sha256_of(write_frozen({record.image.scene: record.split for record in records if record.split}).encode()),
+        "split_sha256": sha256_of(_split_list(records).encode()),
         "seed": seed,
         "triplets": len(records),
         "splits": splits,
@@ -214,6 +214,11 @@ def _describe(
         },
         "versions": versions("pyarrow"),
     }
+
+
+def _split_list(records: Sequence[Record]) -> str:
+    """Return split.csv: the scenes of what is released."""
+    return write_frozen({record.image.scene: record.split for record in records if record.split})
 
 
 def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | None:
@@ -247,7 +252,6 @@ def _write(
     records: Sequence[Record],
     formats: list[str],
     release: dict[str, Any],
-    scenes: dict[str, Split],
     quiet: bool,
 ) -> None:
     temporary, aside = folder.with_name(f".tmp-{folder.name}"), folder.with_name(f".old-{folder.name}")
@@ -257,7 +261,7 @@ def _write(
         temporary.mkdir(parents=True)
         with Progress("export", len(records), quiet=quiet) as progress:
             written = write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
-        (temporary / "split.csv").write_text(write_frozen(scenes), encoding="utf-8")
+        (temporary / "split.csv").write_text(_split_list(records), encoding="utf-8")
         write_description(temporary, {**release, "written": written})
         write_checksums(temporary)
         os.sync()  # one flush for thousands of small files, before the rename that makes them a release
@@ -270,4 +274,5 @@ def _write(
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: is gone; run ingest again") from None
     except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # so that the room it took is there again; the old release stands
         raise explain_os_error(error, folder) from error

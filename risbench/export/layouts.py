@@ -145,7 +145,8 @@ class YoloLayout:
             (self._folder / "labels" / split / f"{stem}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (self._folder / "dataset.yaml").write_text(dataset_yaml(SPLITS), encoding="utf-8")
         lost = {"mean_iou": round(sum(self._ious) / len(self._ious), 4), "lowest_iou": round(min(self._ious), 4)}
-        return {"lossy": "no sentences; masks as polygons", "objects": sum(map(len, self._labels.values())), **lost}
+        lossy = "no sentences; masks as polygons; objects without a sentence are not labelled"
+        return {"lossy": lossy, "objects": sum(map(len, self._labels.values())), **lost}
 
 
 def _compact(value: Any) -> bytes:

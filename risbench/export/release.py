@@ -45,8 +45,17 @@ def write_formats(
 
 def write_checksums(folder: Path) -> None:
     """Write SHA256SUMS over every file below `folder`, as sha256sum -c reads it."""
+    digests: dict[tuple[int, int], str] = {}
+
+    def digest(path: Path) -> str:
+        status = path.stat()  # an image has a name for every sentence, and one content
+        place = (status.st_dev, status.st_ino)
+        if place not in digests:
+            digests[place] = sha256_of_file(path)
+        return digests[place]
+
     lines = [
-        f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{digest(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "SHA256SUMS"
     ]

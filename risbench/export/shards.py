@@ -16,12 +16,13 @@ from risbench.formats.webdataset import add_member, sample
 
 SHARD_BYTES: Final = 400_000_000
 _ROW_GROUP: Final = 64
+_GROUP_BYTES: Final = 64_000_000
 # Of a row group the same image is stored once, however many sentences it has: a dictionary as large as it must be.
 _ONE_DICTIONARY: Final = 1 << 30
 
 
 class ParquetShards:
-    """<split>-NNNNN-of-NNNNN.parquet: rows in groups of 64, so that a viewer fetches little."""
+    """<split>-NNNNN-of-NNNNN.parquet: rows in groups of at most 64, so that a viewer fetches little."""
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         folder.mkdir(parents=True)
@@ -41,12 +42,14 @@ class _ParquetSplit:
     def __init__(self, folder: Path, split: Split, shard_bytes: int) -> None:
         self._folder, self._split, self._limit = folder, split, shard_bytes
         self._group: list[Triplet] = []
+        self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
         self._paths: list[Path] = []
 
     def add(self, triplet: Triplet) -> None:
         self._group.append(triplet)
-        if len(self._group) == _ROW_GROUP:
+        self._bytes += len(triplet.picture.data)
+        if len(self._group) == _ROW_GROUP or self._bytes >= _GROUP_BYTES:
             self._flush()
 
     def close(self) -> int:
@@ -58,7 +61,7 @@ class _ParquetSplit:
         return len(self._paths)
 
     def _flush(self) -> None:
-        group, self._group = self._group, []
+        group, self._group, self._bytes = self._group, [], 0
         table = shard_table(
             [triplet.record for triplet in group],
             {triplet.record.id: triplet.name for triplet in group},

@@ -52,7 +52,7 @@ def parse_rule(text: str, available: int, manifests: Sequence[Path] = ()) -> Spl
         return _sized_rule(text, available)
     for path in (Path(text), *(folder / f"{text}.csv" for folder in manifests)):
         if path.is_file():
-            return SplitRule(text, None, read_frozen(path))
+            return SplitRule(path.name if path == Path(text) else text, None, read_frozen(path))  # where it lies is nobody's business
     raise OptionError(
         f"--split {printable(text)}: no such rule or file; write scene, three fractions (.7,.1,.2), three counts, or a CSV of scene,split"
     )

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.core.errors import InputError
 from risbench.core.imagery import encode_png, read_raster
 from risbench.core.masks import mask_of
 from risbench.core.record import Record
@@ -84,13 +85,20 @@ class Writer(Protocol):
 
 
 def triplets(records: Sequence[Record], root: Path) -> Iterator[Triplet]:
-    """Yield the records with their images, of which only the last is kept: an image's records stand together."""
+    """Yield the records with their images, of which only the last is kept: an image's records stand together.
+
+    Raises:
+        InputError: an image is not the one that was ingested.
+        FileNotFoundError: it is gone.
+    """
     names = referent_names(records)
     picture: Picture | None = None
     for record in records:
         if picture is None or picture.path != record.image.path:
             file = root / record.image.path
             picture = Picture(record.image.path, file.read_bytes(), file)
+            if sha256_of(picture.data) != record.image.sha256:
+                raise InputError(f"{file}: is not the image that was ingested (sha256 differs); `risbench validate` says what else is not")
         yield Triplet(record, names[record.id], picture)
 
 
@@ -102,7 +110,10 @@ def referent_names(records: Sequence[Record]) -> dict[str, str]:
 
 
 def image_names(records: Sequence[Record]) -> dict[str, str]:
-    """Return one file name per image path, with its folders in front where two share one."""
+    """Return one file name per image path, each with a stem of its own: with its folders in front where two share one."""
     paths = sorted({record.image.path for record in records})
-    counts = Counter(Path(path).name for path in paths)
-    return {path: Path(path).name if counts[Path(path).name] == 1 else "__".join(Path(path).parts[1:]) for path in paths}
+    counts = Counter(Path(path).stem.casefold() for path in paths)
+    names = {path: Path(path).name if counts[Path(path).stem.casefold()] == 1 else "__".join(Path(path).parts[1:]) for path in paths}
+    again = Counter(Path(name).stem.casefold() for name in names.values())
+    alike = {path for path, name in names.items() if again[Path(name).stem.casefold()] > 1}
+    return {path: f"{sha256_of(path.encode())[:8]}-{name}" if path in alike else name for path, name in names.items()}

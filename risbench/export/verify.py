@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from risbench.core.errors import InputError, RisbenchError, printable
+from risbench.core.imagery import MAX_PIXELS
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS, Record
@@ -55,8 +56,11 @@ def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
             progress.advance(1)
     described: dict[str, Any] = {}
     if not faults:
-        described = json.loads((folder / "release.json").read_bytes())
-        faults = _content_faults(folder, described)
+        try:
+            described = json.loads((folder / "release.json").read_bytes())
+            faults = _content_faults(folder, described)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            faults = [f"release.json: is not of this version of risbench, or damaged ({type(error).__name__}: {printable(str(error), 80)})"]
     return {
         "release": str(folder),
         "name": described.get("name"),
@@ -100,6 +104,10 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
         "refer": lambda: _refs(folder / "refer"),
         "webdataset": lambda: {split: _samples(folder / "webdataset", split) for split in SPLITS},
     }
+    if "yolo" in described["formats"]:
+        lines = sum(path.read_bytes().count(b"\n") for path in (folder / "yolo" / "labels").rglob("*.txt"))
+        if lines != (objects := described["written"]["yolo"]["objects"]):
+            faults.append(f"yolo: holds {lines:,} objects; release.json counts {objects:,}")
     wanted = {split: described["splits"][split]["triplets"] for split in SPLITS}
     for name in described["formats"]:
         try:
@@ -139,6 +147,8 @@ def _tables(folder: Path, pattern: str, frozen: Mapping[str, str], faults: list[
 def _record_faults(record: Record, name: str) -> list[str]:
     if record.id != name:
         return [f"its record is of {record.id}"]
+    if record.image.width * record.image.height > MAX_PIXELS:
+        return [f"image: {record.image.width} x {record.image.height} px; at most {MAX_PIXELS:,} pixels are looked at"]
     if record.mask is None or record.mask.size != (record.image.height, record.image.width):
         return [f"mask.size = {record.mask.size if record.mask else None}: must be {(record.image.height, record.image.width)}"]
     return [] if mask_of(record.mask).any() else ["mask: is empty"]

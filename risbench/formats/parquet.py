@@ -5,11 +5,10 @@ https://huggingface.co/docs/hub/datasets-image: an image is a struct of bytes an
 
 from __future__ import annotations
 
-import bisect
 import functools
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,10 @@ import pyarrow.parquet as pq
 from risbench.core.record import Record
 
 PICTURE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# Of a table of records: what is read back, and how many rows at a time (a few bytes of Parquet can stand for very many).
+_COLUMNS: Final = {"name", "id", "expression", "category", "mask_rle", "record"}
+_ROWS: Final = 64
+_PICTURES: Final = 8
 _FEATURES: Final = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}}
 
 
@@ -73,32 +76,48 @@ def picture_names(path: Path) -> list[str | None]:
     file = pq.ParquetFile(path)
     if "image" not in file.schema_arrow.names or file.schema_arrow.field("image").type != PICTURE:
         return []
-    return [
-        row["image"]["path"] if row["image"] else None for batch in file.iter_batches(columns=["image.path"]) for row in batch.to_pylist()
-    ]
+    batches = file.iter_batches(_ROWS, columns=["image.path"])
+    return [row["image"]["path"] if row["image"] else None for batch in batches for row in batch.to_pylist()]
 
 
 def picture(path: Path, row: int) -> bytes:
-    """Return the file content of a row's image.
+    """Return the file content of a row's image; asked for in their order, rows are read once.
 
     Raises:
         OSError, ValueError: there is none, or it cannot be read.
         pyarrow.ArrowException: the file is damaged.
     """
-    file = pq.ParquetFile(path)
-    ends = list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)))
-    group = bisect.bisect_right(ends, row)
-    data = _pictures_of(path, group)[row - (ends[group - 1] if group else 0)].as_py()
-    if data is None:
-        raise ValueError(f"row {row} has no image")
-    return bytes(data)
+    status = path.stat()
+    return _reader(path, status.st_mtime_ns, status.st_size).picture(row)
 
 
 @functools.lru_cache(maxsize=4)
-def _pictures_of(path: Path, group: int) -> pa.ChunkedArray:
-    """Return the images of a row group: read once, as its rows are asked for one after the other."""
-    column = pq.ParquetFile(path).read_row_group(group, columns=["image.bytes"])["image"]
-    return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], type=pa.binary())
+def _reader(path: Path, changed: int, size: int) -> _PictureReader:
+    return _PictureReader(path)
+
+
+class _PictureReader:
+    """Reads the images of a file a few at a time: how large a group of rows is, is up to who wrote the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._lock = pq.ParquetFile(path), threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._batches = self._file.iter_batches(_PICTURES, columns=["image.bytes"])
+        self._first, self._held = 0, None
+
+    def picture(self, row: int) -> bytes:
+        with self._lock:
+            if row < self._first:
+                self._begin()
+            while self._held is None or row >= self._first + len(self._held):
+                self._first += len(self._held) if self._held is not None else 0
+                self._held = next(self._batches).column("image").field("bytes")
+            data = self._held[row - self._first].as_py()
+        if data is None:
+            raise ValueError(f"row {row} has no image")
+        return bytes(data)
 
 
 def table_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -109,16 +128,16 @@ def table_rows(path: Path) -> Iterator[dict[str, Any]]:
         pyarrow.ArrowException: it is no Parquet, a damaged one, or lacks a column.
     """
     file = pq.ParquetFile(path)
-    wanted = ["name", "id", "expression", "category", "mask_rle", "record"]
+    wanted = sorted(_COLUMNS)
     if "image" in file.schema_arrow.names:
         wanted.append("image.path")
-    for batch in file.iter_batches(256, columns=wanted):
+    for batch in file.iter_batches(_ROWS, columns=wanted):
         yield from batch.to_pylist()
 
 
 def is_record_table(path: Path) -> bool:
     """Return whether a Parquet file holds whole records, as our releases do."""
     try:
-        return {"id", "record", "expression"} <= set(pq.read_schema(path).names)
+        return set(pq.read_schema(path).names) >= _COLUMNS
     except (OSError, pa.ArrowException):
         return False

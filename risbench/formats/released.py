@@ -25,12 +25,20 @@ def table_files(tree: SourceTree) -> list[Entry]:
 
 
 def sample_files(tree: SourceTree) -> list[Entry]:
-    """Return the samples of WebDataset shards: the JSON files in tars."""
-    return [entry for entry in tree.entries if entry.suffix == ".json" and _archive_of(entry).endswith(".tar")]
+    """Return the samples of WebDataset shards: the JSON files of tars in which one is a record."""
+    packed: dict[str, list[Entry]] = {}
+    for entry in tree.entries:
+        if entry.suffix == ".json" and entry.file.suffix.lower() == ".tar" and entry.member is not None:
+            packed.setdefault(str(entry.file), []).append(entry)
+    return [entry for members in packed.values() if any(map(_is_record, members)) for entry in members]
 
 
-def _archive_of(entry: Entry) -> str:
-    return entry.path.removesuffix(entry.member).rstrip("/") if entry.member else ""
+def _is_record(entry: Entry) -> bool:
+    try:
+        with entry.open() as file:
+            return b'"schema_version"' in file.read(200)
+    except Refusal:
+        return False
 
 
 class ReleasedRows:

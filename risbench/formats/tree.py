@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.formats.parquet import picture, picture_names
+from risbench.formats.parquet import is_record_table, picture, picture_names
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_ENTRY_BYTES: Final = 1 << 30
@@ -130,6 +130,8 @@ class SourceTree:
                 _list_folder(place, entries, refused)
             elif zipfile.is_zipfile(place):
                 _list_zip(place, prefix, entries, refused)
+            elif place.suffix.lower() == ".tar":
+                _list_tar(place, "" if place == root else prefix, entries, refused)
             elif place.suffix.lower() == ".zip":
                 raise InputError(f"{place}: is not a readable zip; download or pack it again")
             else:
@@ -257,7 +259,7 @@ def _list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple
         if member.is_dir():
             continue
         where = prefix + member.filename
-        reason = _member_refusal(member, where, seen)
+        reason = _member_refusal(member, where, seen) or _packed_twice(member)
         if reason is not None:
             refused.append((where, reason))
             continue
@@ -279,8 +281,8 @@ def _list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple
                 except Refusal:
                     refused.append((where, Refusal("tar_slip", "entry", member.name, "its path leaves the archive")))
                     continue
-                if not member.isreg():
-                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link or a device")))
+                if not member.isreg() or member.issparse():
+                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link, a device or sparse")))
                 elif member.name in seen:
                     refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
                 elif member.size > MAX_ENTRY_BYTES:
@@ -289,8 +291,11 @@ def _list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple
                     seen.add(member.name)
                     read = functools.partial(_read_at, path, member.offset_data, member.size)
                     entries.append(Entry(where, member.size, path, member.name, read))
-                if len(entries) > MAX_ENTRIES:
+                if len(entries) + len(refused) > MAX_ENTRIES:
                     raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
+            # over a header that is damaged, or where the file is cut off between two members, tarfile simply stops
+            if _read_at(path, archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.TarError(f"the header at byte {archive.offset:,} is damaged")
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not a readable tar ({error})")))
 
@@ -305,7 +310,9 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
 
 
 def _list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
-    """List the images in the rows of a Parquet shard; the shard itself is an entry, too."""
+    """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
+    if not is_record_table(path):
+        return
     try:
         names = picture_names(path)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -318,6 +325,12 @@ def _list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[
             refused.append((f"{prefix}{row}", reason))
             continue
         entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
+
+
+def _packed_twice(member: zipfile.ZipInfo) -> Refusal | None:
+    if member.filename.lower().endswith((".tar", ".parquet")):
+        return Refusal("archive_in_archive", "entry", member.filename, "it is not read inside a zip; unpack the zip first")
+    return None
 
 
 def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:

@@ -7,6 +7,7 @@ polygon here, its parts joined by bridges that are run along twice; the readers'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from risbench.core.taxonomy import CLASSES
 
 Contour = NDArray[np.int32]
+# Of a mask in very many pieces the largest are kept, and of a very long ring some corners are looked at to find where to join it.
+_MOST_PARTS: Final = 256
+_CORNERS: Final = 1000
 
 
 def label_line(category: str, mask: NDArray[np.bool_]) -> str:
@@ -31,15 +35,17 @@ def mask_polygon(mask: NDArray[np.bool_]) -> Contour:
     # the largest first, then each where it lies nearest to what is joined already
     contours.sort(key=lambda contour: (-cv2.contourArea(contour), contour[0].tolist()))
     joined = contours[0]
-    for contour in contours[1:]:
+    for contour in contours[1:_MOST_PARTS]:
         joined = _bridged(joined, contour)
     return joined if len(joined) >= 3 else np.concatenate([joined, np.repeat(joined[-1:], 3 - len(joined), axis=0)])
 
 
 def _bridged(first: Contour, second: Contour) -> Contour:
     """Return both rings as one, joined at their nearest corners."""
-    apart = ((first[:, None, :].astype(np.int64) - second[None, :, :]) ** 2).sum(axis=2)
-    here, there = divmod(int(apart.argmin()), len(second))
+    near, far = (ring[:: 1 + len(ring) // _CORNERS] for ring in (first, second))
+    apart = ((near[:, None, :].astype(np.int64) - far[None, :, :]) ** 2).sum(axis=2)
+    here, there = divmod(int(apart.argmin()), len(far))
+    here, there = here * (1 + len(first) // _CORNERS), there * (1 + len(second) // _CORNERS)
     return np.concatenate([first[: here + 1], second[there:], second[: there + 1], first[here:]])
 
 
@@ -54,7 +60,8 @@ def read_label_line(line: str, height: int, width: int) -> tuple[str, NDArray[np
 
 def dataset_yaml(splits: Sequence[str]) -> str:
     """Return the file that names the folders of the splits and the classes."""
-    lines = ["# masks are approximate here, and the sentences are lost: see release.json for both", "path: ."]
+    # without `path`, readers take the folder of this file
+    lines = ["# masks are approximate here, sentences are lost, and objects without a sentence are not labelled"]
     lines += [f"{split}: images/{split}" for split in splits]
     lines += ["names:", *(f"  {index}: {name}" for index, name in enumerate(CLASSES))]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from risbench.core.geometry import IDENTITY, window_starts
 from risbench.core.imagery import Pixels
 from risbench.core.record import Affine, Box, Fit
+from risbench.core.storage import digest_of
 from risbench.ingest.scene import is_window_name
 
 FitOption = Literal["auto", "window", "pad", "keep"]
@@ -117,7 +119,23 @@ def view_name(stem: str, view: View) -> str:
     return stem + view.suffix
 
 
-def workspace_stem(path: str, clashes: bool) -> str:
-    """Return the stem an image gets in the workspace: its own, or with its folders where two share it."""
-    pure = PurePosixPath(path)
-    return "__".join((*pure.parent.parts, pure.stem)) if clashes else pure.stem
+def image_stems(images: Iterable[str]) -> dict[str, str]:
+    """Return each image's stem in the workspace, by its path in the source; no two are alike, in any case of letters.
+
+    Images that share one get their folders in front, and those of one folder (a.jpg and a.png) their suffix behind.
+    """
+    paths = sorted(set(images))
+    stems = {path: PurePosixPath(path).stem for path in paths}
+    for longer in (_with_folders, _with_suffix):
+        counts = Counter(stem.casefold() for stem in stems.values())
+        stems = {path: stem if counts[stem.casefold()] == 1 else longer(PurePosixPath(path)) for path, stem in stems.items()}
+    # File systems stop at 255 bytes a name, and windows add to it.
+    return {path: stem if len(stem.encode()) <= 180 else f"{stem[:40]}-{digest_of(path)[:16]}" for path, stem in stems.items()}
+
+
+def _with_folders(path: PurePosixPath) -> str:
+    return "__".join((*path.parent.parts, path.stem))
+
+
+def _with_suffix(path: PurePosixPath) -> str:
+    return _with_folders(path) + path.suffix.replace(".", "-")

@@ -15,7 +15,7 @@ from risbench.core.errors import InputError, OptionError, Refusal
 from risbench.core.imagery import Raster, encode_png, perceptual_hash, read_raster, suffix_fits
 from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
-from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, versions, write_durably
+from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, sha256_of_file, versions, write_durably
 from risbench.core.taxonomy import CLASSES, to_class
 from risbench.core.workspace import INGEST, Settings, Workspace
 from risbench.formats.rows import Item, Row, SetAside
@@ -23,7 +23,7 @@ from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
 from risbench.ingest.detect import choose_format, read_source
 from risbench.ingest.duplicates import write_duplicates
-from risbench.ingest.fit import FitOption, View, choose_fit, render, shows, view_name, views, workspace_stem
+from risbench.ingest.fit import FitOption, View, choose_fit, image_stems, render, shows, view_name, views
 from risbench.ingest.merge import Candidate
 from risbench.ingest.scene import scene_of
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_line, quarantine_line, triage
@@ -120,7 +120,7 @@ def ingest(
         fit=fit,
         bands=tuple(bands) if bands else None,
         class_map=class_map,
-        stems=_stems(sorted_rows),
+        stems=image_stems(image for image, _ in sorted_rows.candidates),
         write=not dry_run,
     )
     if dry_run:
@@ -136,7 +136,7 @@ def _single_file(source: Path, tree: SourceTree) -> Entry | None:
     Raises:
         InputError: it is a link that leaves its folder.
     """
-    if source.is_dir() or zipfile.is_zipfile(source):
+    if source.is_dir() or source.suffix.lower() == ".tar" or zipfile.is_zipfile(source):
         return None
     entry = tree.by_path.get(source.name)
     if entry is None:
@@ -323,6 +323,8 @@ def _note(result: PartResult, code: str, count: int = 1) -> None:
 
 def _unused_images(tree: SourceTree, rows: Triage) -> dict[str, Any]:
     used = {image for image, _ in rows.candidates} | {candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask}
+    if any(candidate.row.record for _, candidate in rows.candidates):
+        return {"count": 0, "first": []}  # a release holds the same images once more in every format
     left = [entry.path for entry in tree.entries if entry.suffix in IMAGE_SUFFIXES and entry.path not in used]
     return {"count": len(left), "first": left[:20]}
 
@@ -337,7 +339,8 @@ def _inputs(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str,
     """Return what the output depends on: the annotation files by content, the images by name and size."""
     images = sorted({image for image, _ in rows.candidates})
     masks = sorted({candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask and candidate.row.mask.path})
-    texts = [entry for entry in tree.entries if entry in files or entry.suffix in _TEXT_SUFFIXES]
+    named = {entry.path for entry in files}
+    texts = [entry for entry in tree.entries if entry.path in named or entry.suffix in _TEXT_SUFFIXES]
     return {
         "annotations": digest_of([[entry.path, _content_hash(entry)] for entry in texts]),
         "annotation_files": len(files),
@@ -350,18 +353,11 @@ def _inputs(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str,
 def _content_hash(entry: Entry) -> str:
     """Return the sha256 of a file, or why it cannot be read: that, too, decides what becomes of its rows."""
     try:
-        return sha256_of(entry.read())
+        return sha256_of(entry.read()) if entry.member is not None else sha256_of_file(entry.file)
     except Refusal as reason:
         return reason.code
-
-
-def _stems(rows: Triage) -> dict[str, str]:
-    """Return each image's stem in the workspace; images that share one in any case get their folders in front."""
-    paths = sorted({image for image, _ in rows.candidates})
-    counts = Counter(workspace_stem(path, False).casefold() for path in paths)
-    stems = {path: workspace_stem(path, counts[workspace_stem(path, False).casefold()] > 1) for path in paths}
-    # File systems stop at 255 bytes a name, and windows add to it.
-    return {path: stem if len(stem.encode()) <= 180 else f"{stem[:40]}-{digest_of(path)[:16]}" for path, stem in stems.items()}
+    except OSError as error:
+        return str(error.errno)
 
 
 def _dataset_name(kind: str, rows: Sequence[Row]) -> str:

@@ -33,6 +33,14 @@ class Triage:
     seen: int = 0
 
 
+@dataclass
+class Known:
+    """Of whole records: the ids that there were, and what image lies at which place."""
+
+    ids: set[str] = field(default_factory=set)
+    images: dict[str, str] = field(default_factory=dict)
+
+
 def triage(
     items: Iterable[Item],
     tree: SourceTree,
@@ -44,7 +52,7 @@ def triage(
     """Sort rows. Every one of them ends in exactly one of the three lists."""
     result = Triage()
     rows: list[tuple[str, Row]] = []
-    ids: set[str] = set()
+    known = Known()
     for item in items:
         result.seen += 1
         if isinstance(item, Refused):
@@ -54,7 +62,7 @@ def triage(
         else:
             try:
                 if item.record is not None:
-                    result.candidates.append((_image_of_whole(item, item.record, tree, ids), Candidate(item)))
+                    result.candidates.append((_image_of_whole(item, item.record, tree, known), Candidate(item)))
                     continue
                 row = _checked(item, class_map)
                 image = tree.find_image(row.image, folders=_IMAGE_FOLDERS)
@@ -75,18 +83,19 @@ def triage(
     return result
 
 
-def _image_of_whole(row: Row, record: Record, tree: SourceTree, ids: set[str]) -> str:
+def _image_of_whole(row: Row, record: Record, tree: SourceTree, known: Known) -> str:
     """Return the image's path of a row that is a whole record.
 
     Raises:
-        Refusal: the record cannot be used, its id was there before, or its image is missing.
+        Refusal: the record cannot be used, its id or its image's place was taken before, or its image is missing.
     """
     check_whole(record)
-    for name, value in (("id", record.id), ("expression", row.sentence or ""), ("image", record.image.path)):
-        check_text(value, name)
-    if record.id in ids:
+    if record.id in known.ids:
         raise Refusal("duplicate_id", "id", record.id, "another row of the source has this id")
-    ids.add(record.id)
+    place = record.image.path.rpartition(".")[0].casefold()
+    if known.images.setdefault(place, record.image.sha256) != record.image.sha256:
+        raise Refusal("image_place_taken", "image.path", record.image.path, "another image is to lie there; read the sources one by one")
+    known.ids.add(record.id)
     return tree.find_image(row.image, folders=_IMAGE_FOLDERS).path
 
 

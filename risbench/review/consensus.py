@@ -139,7 +139,9 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
         source = _source(desk.workspace)
         records = _undecided(desk.workspace, list(read_records(source)))
         decisions = decisions_of(desk)
-        reviewers = {person.name: pseudonym(desk, person.name) for person in desk.annotators()}
+        names = {person.name for person in desk.annotators()} | {answer.annotator for answer in read_answers(desk)}
+        names |= {glance.person for glance in read_glances(desk).values()}  # also of people who are not on the list any more
+        reviewers = {name: pseudonym(desk, name) for name in names}
         votes, glances = _votes(desk, reviewers), read_glances(desk)
         plan = {
             "command": "review consensus",
@@ -255,7 +257,7 @@ def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str
     return {
         name: (
             dict(sorted(Counter(answer.verdict for answer in group).items())),
-            tuple(sorted({reviewers.get(answer.annotator, answer.annotator) for answer in group})),
+            tuple(sorted({reviewers[answer.annotator] for answer in group})),
         )
         for name, group in given.items()
     }
@@ -265,7 +267,7 @@ def _glanced(record: Record, glance: Glance | None, reviewers: Mapping[str, str]
     """Return a record that nobody answered: triaged where somebody let this very mask pass, else as it was before."""
     passed = glance is not None and not glance.doubted and record.mask is not None and glance.mask == mask_digest(mask_of(record.mask))
     if passed and glance is not None and record.review.status in ("unreviewed", "triaged"):
-        review = Review(status="triaged", reviewers=(reviewers.get(glance.person, glance.person),))
+        review = Review(status="triaged", reviewers=(reviewers[glance.person],))
         return record.model_copy(update={"review": review})
     return record.model_copy(update={"review": Review()}) if record.review.status == "triaged" else record
 

@@ -184,6 +184,32 @@ def test_a_failed_release_does_not_appear(workspace: Path, monkeypatch: pytest.M
     assert export(workspace=workspace, include_unreviewed=True)["state"] == "released"
 
 
+def test_a_disk_that_fills_up_within_a_shard_leaves_the_old_release_and_nothing_else(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = release(workspace)
+    before = tree_bytes(workspace / "4-export")
+
+    def full(self: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("risbench.export.shards._ParquetSplit._flush", full)
+    from risbench.core.errors import EnvironmentLacks
+
+    with pytest.raises(EnvironmentLacks, match="disk is full"):
+        export(workspace=workspace, include_unreviewed=True, formats=["all"], replace=True)
+    assert tree_bytes(workspace / "4-export") == before
+    assert old.is_dir()
+
+
+def test_an_image_that_is_not_what_was_ingested_is_not_released(workspace: Path) -> None:
+    image = next((workspace / "images").rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b"x")
+    with pytest.raises(InputError, match="is not the image that was ingested"):
+        release(workspace)
+    assert not (workspace / "4-export" / "release").exists()
+
+
 def test_a_releases_own_split_list_makes_the_same_split_again(workspace: Path) -> None:
     first = release(workspace)
     frozen = export(workspace=workspace, include_unreviewed=True, split=str(first / "split.csv"), name="again")

@@ -113,6 +113,12 @@ def _changed(world: Path, folder: Path, **changes: object) -> Path:
         ({"image": {"bytes": b"no image", "path": "x.png"}}, "not_an_image"),
         ({"image": {"bytes": None, "path": "x.png"}}, "damaged_archive"),
         ({"expression": "bell \a", "record__expression__text": "bell \a"}, "control_character"),
+        ({"record__source__licence": "free\n# as in beer"}, "control_character"),
+        ({"record__targets": []}, "no_target"),
+        ({"id": "x", "record__id": "x"}, "unsafe_id"),
+        ({"record__image__perceptual_hash": "0" * 16}, "image_differs"),
+        ({"mask_rle": "ooSle_11", "record__mask__counts": "ooSle_11", "record__mask__size": [40000, 40000],
+          "record__image__width": 40000, "record__image__height": 40000}, "image_too_large"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_is_quarantined_and_the_rest_goes_on(
@@ -145,17 +151,41 @@ def test_hostile_archives_are_refused_and_open_nothing_outside(world: Path, tmp_
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-        add_member(archive, "a.json", b"{}")
-    (folder / "cut.tar").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        add_member(archive, "a.json", b'{"schema_version": 1}')
+    with tarfile.open(whole) as archive:
+        places = [member.offset for member in archive]
+    data = bytearray(whole.read_bytes())
+    (folder / "cut.tar").write_bytes(data[: places[5] + 700])
+    (folder / "border.tar").write_bytes(data[: places[5]])
+    data[places[5] + 3] ^= 1
+    (folder / "flipped.tar").write_bytes(data)
     (folder / "no.parquet").write_bytes(b"PAR1 this is none PAR1")
+    with tarfile.open(folder / "theirs.tar", "w") as archive:  # an archive of somebody's own makes nothing of the source
+        add_member(archive, "P0001.json", b'{"objects": []}')
     done = ingest(folder, workspace=tmp_path / "w")
     codes = done["quarantined_by_code"]
     assert codes["tar_slip"] == 2
     assert codes["tar_link"] == 1
     assert codes["broken_record"] == 1
-    assert codes["damaged_archive"] >= 1
+    assert codes["damaged_archive"] == 3
     with tarfile.open(whole) as archive:
-        assert done["counts"]["out"] == sum(name.endswith(".json") for name in archive.getnames())
+        ours = sum(name.endswith(".json") for name in archive.getnames())
+    assert done["counts"]["out"] == ours
+    assert codes["duplicate_id"] == 3  # the first samples of the three damaged ones were there before
+
+
+def test_two_pictures_of_one_place_are_not_mixed_up(world: Path, tmp_path: Path) -> None:
+    folder = _changed(world, tmp_path / "source", id="world/a/1", record__id="world/a/1", record__image__sha256="0" * 64)
+    [path] = (release(world) / "parquet").glob("val-*.parquet")
+    shutil.copy(path, folder / "whole.parquet")
+    codes = ingest(folder, workspace=tmp_path / "w")["quarantined_by_code"]
+    assert codes["image_place_taken"] >= 1
+
+
+def test_one_shard_alone_is_a_source(world: Path, tmp_path: Path) -> None:
+    for kind, pattern in (("parquet", "val-*.parquet"), ("webdataset", "val-*.tar")):
+        path = next((release(world) / kind).glob(pattern))
+        assert ingest(path, workspace=tmp_path / kind)["counts"]["quarantined"] == 0
 
 
 def test_the_command_says_what_it_read(world: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from risbench.core.errors import InputError
+from risbench.core.record import Review
+from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
 from risbench.export.release import write_checksums
 from risbench.export.verify import verify
@@ -20,6 +22,7 @@ from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.scenes.source import write_source
 from tests.conftest import cli
+from tests.export.test_export import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,22 @@ def test_a_release_is_whole_wherever_it_was_copied_to(release: Path) -> None:
     done = cli("verify", release)
     assert done.returncode == 0
     assert "all as released" in done.stdout
+
+
+def test_scenes_of_which_nothing_is_released_are_not_in_the_list(made: Path, tmp_path: Path) -> None:
+    workspace = Path(shutil.copytree(made.parents[1], tmp_path / "w"))
+    stage = Workspace.open(workspace).latest()
+    records = list(read_records(stage))
+    scenes = sorted({record.image.scene for record in records})
+    seen = Review(status="accepted", votes={"accept": 1}, reviewers=("a-1",))
+    statuses = {scene: seen if index % 2 else Review(status="triaged", reviewers=("a-1",)) for index, scene in enumerate(scenes)}
+    rewrite(stage, [record.model_copy(update={"review": statuses[record.image.scene]}).to_line() for record in records])
+    frozen = tmp_path / "frozen.csv"
+    frozen.write_text("scene,split\n" + "".join(f"{scene},{'train' if index < 4 else 'test'}\n" for index, scene in enumerate(scenes)))
+    done = export(workspace=workspace, split=str(frozen), name="reviewed")
+    assert done["left_out"]["triaged_outside_train"] > 0
+    assert done["split_rule"] == "frozen.csv"
+    assert verify(done["path"])["faults"] == []
 
 
 def test_any_flipped_byte_is_found(release: Path) -> None:
@@ -108,6 +127,8 @@ def _split_moved(release: Path) -> None:
         (_rows(_emptied), "mask: is empty"),
         (_rows(lambda rows: [{**rows[0], "record": "{"}, *rows[1:]]), "risbench: cannot be read"),
         (_split_moved, "split_sha256 differs"),
+        (lambda release: (release / "release.json").write_text("{}"), "release.json: is not of this version"),
+        (lambda release: next((release / "yolo" / "labels" / "train").iterdir()).write_text(""), "yolo: holds"),
         (lambda release: (release / "coco" / "instances_val.json").write_text('{"annotations": []}'), "coco: val holds 0 triplets"),
         (lambda release: next((release / "webdataset").glob("test-*.tar")).write_bytes(b"x" * 2048), "webdataset: cannot be read"),
     ],

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import encode_png
 from risbench.core.taxonomy import CLASSES, to_class
+from risbench.core.workspace import read_records
 from risbench.export.validate import validate
 from risbench.ingest import ingest
 from tests.conftest import eval_row, lines, picture, records, tree_bytes
@@ -196,3 +198,23 @@ def test_quarantine_keeps_place_field_value_bound_and_a_hash(make_source: Callab
     assert (line["code"], line["field"], line["value"]) == ("unmapped_class", "category", "spaceship")
     assert "--map-class" in line["bound"]
     assert len(line["raw_sha256"]) == 64
+
+
+def test_images_that_differ_only_in_their_suffix_stay_two(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, grey in (("a.jpg", 60), ("a.png", 200)):
+        Image.fromarray(np.full((512, 512, 3), grey, np.uint8)).save(source / name)
+    images = [{"id": index, "file_name": name, "width": 512, "height": 512} for index, name in enumerate(("a.jpg", "a.png"))]
+    annotations = [
+        {"id": 7 + index, "image_id": index, "category_id": 1, "bbox": [100, 100, 50, 40], "expression": f"The ship number {index}."}
+        for index in range(2)
+    ]
+    (source / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ship"}]})
+    )
+    ingest(source, workspace=tmp_path / "w")
+    found = list(read_records(tmp_path / "w" / "1-ingest"))
+    assert len({record.id for record in found}) == 2
+    greys = [int(np.asarray(Image.open(tmp_path / "w" / record.image.path)).mean()) for record in found]
+    assert sorted(round(grey, -1) for grey in greys) == [60, 200]

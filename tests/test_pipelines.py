@@ -1,0 +1,41 @@
+"""The commented scripts of a data build, run as they stand on a small source of VRSBench's shape."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from risbench.export.verify import verify
+from risbench.scenes.source import write_source
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "pipelines" / script), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.slow
+def test_the_papers_recipe_ends_with_a_release_that_is_whole(tmp_path: Path) -> None:
+    write_source(tmp_path / "source", seed=2, scenes=6)
+    done = run("risbench.sh", tmp_path / "source", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    release = tmp_path / "w" / "4-export" / "release"
+    found = verify(release)
+    assert found["faults"] == []
+    assert set(found["formats"]) == {"risbench", "coco", "refer", "parquet", "webdataset", "yolo"}
+    assert json.loads((release / "release.json").read_text())["overlap"]["scenes"]["train"]["test"] == 0
+
+
+def test_a_pipeline_without_its_words_says_what_it_wants() -> None:
+    for script in ("risbench.sh", "data_engine.sh"):
+        done = run(script)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: ")
