@@ -221,7 +221,9 @@ def _add_gold(planner: Planner, gold: Sequence[Shown], spoilt: Mapping[str, str]
         )
         # every other one is spoilt, so that whoever accepts everything is found out after a few
         wrong = sum(item.kind == "gold" and item.wrong for item in mine) * 2 <= has
-        for shown in order[: max(0, wanted)]:
+        for _ in range(min(max(0, wanted), len(order))):
+            shown = next((shown for shown in order if shown.record in spoilt), order[0]) if wrong else order[0]
+            order.remove(shown)
             bad = wrong and shown.record in spoilt
             planner.add(shown, who, "gold", wrong=bad, mask=spoilt[shown.record] if bad else "")
             wrong = not bad

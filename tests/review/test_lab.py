@@ -315,7 +315,7 @@ def test_whoever_accepts_everything_is_named_within_thirty_gold_items_and_nobody
     for who in crew:
         gold = [item for item in items.values() if item.annotator == who and item.kind == "gold"]
         assert 10 <= len(gold) <= 30
-        assert abs(sum(item.wrong for item in gold) - len(gold) / 2) <= len(gold) / 4
+        assert abs(sum(item.wrong for item in gold) - len(gold) / 2) <= 1
 
     def looks(task: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         right = truth[items[task["data"]["key"]].record]
@@ -333,7 +333,7 @@ def test_whoever_accepts_everything_is_named_within_thirty_gold_items_and_nobody
     doubter = found["annotators"]["doubter"]
     assert (doubter["share_unsure"], doubter["gold"], found["annotators"]["refuser"]["share_rejected"]) == (1.0, 0, 1.0)
     careless, careful = found["annotators"]["careless"], found["annotators"]["careful"]
-    assert careless["wrong_masks_missed"] >= 5
+    assert careless["wrong_masks_missed"] == sum(item.wrong for item in items.values() if item.annotator == "careless") >= 4
     assert (careful["gold_right"], careful["wrong_masks_missed"]) == (1.0, 0)
     assert careless["seconds_each"] == 1.0
     assert careful["seconds_each"] > 6
