@@ -46,9 +46,11 @@ def print_ingest(result: dict[str, Any]) -> None:
     _reconciliation(result)
     if "images" in result:
         copies = result["duplicate_images"]
+        shared = copies.get("overlapping_pairs_of_different_scenes", "unknown")  # the stage of an older version says nothing
         say(
             f"{result['images']:,} images of {result['scenes']:,} scenes; {copies['exact']} exact copies, {copies['near_pairs']} near pairs"
         )
+        say(f"pairs of images of different scenes that show the same ground: {shared}")
     unused = result.get("images_without_rows", {"count": 0, "first": []})
     if unused["count"]:
         say(f"{unused['count']:,} images of the source have no row and were left: {', '.join(unused['first'][:3])} ...")
@@ -76,9 +78,7 @@ def print_export(result: dict[str, Any]) -> None:
         ["split", "triplets", "wanted", "scenes", "images"],
         [[name, row["triplets"], row["wanted"], row["scenes"], row["images"]] for name, row in splits.items()],
     )
-    for title, key in (("shared scenes", "scenes"), ("near-duplicate image pairs", "near_duplicates")):
-        matrix = result["overlap"][key]
-        table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
+    _print_overlap(result)
     if result["left_out"]:
         table("left out", ["reason", "records"], [[code, number] for code, number in result["left_out"].items()])
     for name, found in result.get("written", {}).items():  # a release of an older version says nothing
@@ -87,6 +87,26 @@ def print_export(result: dict[str, Any]) -> None:
     for warning in result["warnings"]:
         say(f"warning: {warning}")
     say(f"{result['state']}: {result['path']}")
+
+
+def _print_overlap(result: Mapping[str, Any]) -> None:
+    for title, key in (
+        ("shared scenes", "scenes"),
+        ("near-duplicate image pairs", "near_duplicates"),
+        ("pairs of images of different scenes that show the same ground", "overlapping"),
+    ):
+        if key in result["overlap"]:  # a release of an older version has less
+            matrix = result["overlap"][key]
+            table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
+    if "leaked" not in result:
+        return
+    for of in (result, result["beside"]):
+        if of:
+            rule = of.get("rule", result["split_rule"])
+            of_test, of_val = (f"{of['leaked'][split]:,} of {of['splits'][split]['triplets']:,}" for split in ("test", "val"))
+            say(f"split {rule}: triplets on ground that train shows: {of_test} in test, {of_val} in val")
+    worst = max(result["evenness"].values(), key=lambda row: float(row["largest_difference"]))
+    say(f"largest difference of a share: {100 * worst['largest_difference']:.2f} points ({worst['of']}, {worst['in']})")
 
 
 def print_audit(result: dict[str, Any]) -> None:

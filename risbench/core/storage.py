@@ -193,6 +193,10 @@ class StageRun:
         write_durably(self._progress_file(index), to_json(progress))
         write_durably(self._part_file(index), lines)
 
+    def beside(self, index: int, suffix: str) -> Path:
+        """Return where a part may keep what is needed until the stage ends; it goes with the progress files."""
+        return self.folder / PROGRESS / f"part-{index:05d}{suffix}"
+
     def finish(self, parts: int, *, rows: int, before: PartResult, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Write quarantine.jsonl and filtered.jsonl, then run.json, and return its content.
 
@@ -240,7 +244,7 @@ class StageRun:
         return self.folder / f"part-{index:05d}.jsonl"
 
     def _progress_file(self, index: int) -> Path:
-        return self.folder / PROGRESS / f"part-{index:05d}.json"
+        return self.beside(index, ".json")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
-from risbench.export.split import size_of
+from risbench.export.strata import size_of
 from risbench.formats.coco import plain_id
 from risbench.formats.truth import Annotation, Truth, mask_in_record
 

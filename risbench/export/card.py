@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
-from risbench.export.split import size_of
+from risbench.export.split import shared_by_two
+from risbench.export.strata import area_of, size_of
 
 _HUB_NAMES: Final = {"train": "train", "val": "validation", "test": "test"}
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -36,7 +37,7 @@ def counts_of(records: Sequence[Record]) -> dict[str, Any]:
     agreements = sorted(record.review.agreement for record in records if record.review.agreement is not None)
     return {
         "by_class": _by_split((record.category.name, record) for record in records),
-        "by_size": _by_split((size_of(_area(record)), record) for record in records),
+        "by_size": _by_split((size_of(area_of(record)), record) for record in records),
         "by_attribute": _by_split(
             (kind, record) for record in records for kind in Attributes.model_fields if getattr(record.attributes, kind) is not None
         ),
@@ -44,10 +45,6 @@ def counts_of(records: Sequence[Record]) -> dict[str, Any]:
         "masks": {name: sum(row.values()) for name, row in _by_split((_engine(record), record) for record in records).items()},
         "agreement": {"triplets": len(agreements), "mean_iou": round(float(np.mean(agreements)), 4) if agreements else None},
     }
-
-
-def _area(record: Record) -> float:
-    return sum((box[2] - box[0]) * (box[3] - box[1]) for box in (target.box for target in record.targets))
 
 
 def _engine(record: Record) -> str:
@@ -79,14 +76,7 @@ def card(release: Mapping[str, Any]) -> str:
         lines += [f"**{release['unreviewed']:,} of the {release['triplets']:,} masks have not been reviewed by a person.**", ""]
     lines += ["## What is in it", "", *(f"* {_OPENED[name]}" for name in release["formats"])]
     lines += ["* `release.json`, `split.csv`, `croissant.json`, `SHA256SUMS`: `risbench verify FOLDER` checks all of it", ""]
-    lines += ["## Splits", "", "| split | triplets | scenes | images |", "| --- | ---: | ---: | ---: |"]
-    lines += [f"| {name} | {row['triplets']:,} | {row['scenes']:,} | {row['images']:,} |" for name, row in release["splits"].items()]
-    lines += [
-        "",
-        f"Rule: `{release['split_rule']}`, seed {release['seed']}. Scenes shared by two splits: {_shared(release['overlap']['scenes'])}; "
-        f"near-duplicate images across splits: {_shared(release['overlap']['near_duplicates'])}.",
-        "",
-    ]
+    lines += _split_section(release)
     lines += _mask_section(release)
     for title, name in (("By class", "by_class"), ("By size of the box (COCO's bounds)", "by_size"), ("By attribute", "by_attribute")):
         lines += [f"## {title}", "", *_table(release[name]), ""]
@@ -97,6 +87,33 @@ def card(release: Mapping[str, Any]) -> str:
         lines += ["## Left out", "", *(f"* {code}: {count:,} records" for code, count in release["left_out"].items()), ""]
     lines += [f"* warning: {warning}" for warning in release["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _split_section(release: Mapping[str, Any]) -> list[str]:
+    lines = ["## Splits", "", "| split | triplets | asked | scenes | images |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, row in release["splits"].items():
+        asked = f"{row['wanted']:,}" if isinstance(row["wanted"], int) else row["wanted"]
+        lines.append(f"| {name} | {row['triplets']:,} | {asked} | {row['scenes']:,} | {row['images']:,} |")
+    lines += ["", f"Rule: `{release['split_rule']}`, seed {release['seed']}; `split.csv` makes the same split again.", ""]
+    beside = release["beside"]
+    columns = [(f"this release (`{release['split_rule']}`)", release), *([(f"`--split {beside['rule']}`", beside)] if beside else [])]
+    lines += [f"| what two splits share | {' | '.join(title for title, _ in columns)} |", "| --- |" + " ---: |" * len(columns)]
+    for title, name in (
+        ("scenes", "scenes"),
+        ("pairs of images that are copies or near copies", "near_duplicates"),
+        ("pairs of images of different scenes that show the same ground", "overlapping"),
+    ):
+        cells = [f"{shared_by_two(of['overlap'][name]):,}" for _, of in columns]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    for split in ("val", "test"):
+        cells = [f"{of['leaked'][split]:,} of {of['splits'][split]['triplets']:,}" for _, of in columns]
+        lines.append(f"| triplets of {split} on ground that train shows | {' | '.join(cells)} |")
+    if beside and beside["rule"] == "official":
+        lines += ["", "`official` is what the sources' own lists say, of the triplets that they name."]
+    lines += ["", "Largest difference between a value's share in a split and in all triplets:", ""]
+    for kind, row in release["evenness"].items():
+        lines.append(f"* {kind}: {100 * row['largest_difference']:.2f} points ({row['of']}, {row['in']})")
+    return [*lines, ""]
 
 
 def _mask_section(release: Mapping[str, Any]) -> list[str]:
@@ -130,7 +147,3 @@ def _front_matter(release: Mapping[str, Any]) -> list[str]:
         for split in SPLITS:
             lines += [f"  - split: {_HUB_NAMES[split]}", f"    path: parquet/{split}-*.parquet"]
     return [*lines, "---", ""]
-
-
-def _shared(matrix: Mapping[str, Mapping[str, int]]) -> int:
-    return sum(matrix[a][b] for index, a in enumerate(SPLITS) for b in SPLITS[index + 1 :])

@@ -7,21 +7,21 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from risbench.core.errors import InputError, OptionError
-from risbench.core.imagery import near_duplicates
 from risbench.core.progress import Progress
-from risbench.core.record import REVIEWED, SPLITS, Record, Split
+from risbench.core.record import REVIEWED, Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
+from risbench.export.assign import ShownTwice, assign, described, split_list
 from risbench.export.card import counts_of
 from risbench.export.geo import is_georeferenced
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
-from risbench.export.split import SplitRule, assign_scenes, overlap_matrices, parse_rule, scene_groups
-from risbench.formats.split_list import write_frozen
+from risbench.export.split import OFFICIAL, parse_rule
+from risbench.formats.split_list import write_split_list
 
 
 def export(
@@ -70,27 +70,32 @@ def _export(
         hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
     formats = _formats_for(records, formats)
-    rule = parse_rule(split, len(records), _manifests(workspace))
-    near = _near_pairs(records)
-    scenes = _assign(records, rule, near, seed)
-    unlisted = sum(record.image.scene not in scenes for record in records)
-    if unlisted:
-        left_out["scene_not_in_frozen_split"] = unlisted
-    kept = [record.model_copy(update={"split": scenes[record.image.scene]}) for record in records if record.image.scene in scenes]
+    rule, twice = parse_rule(split, len(records), _manifests(workspace)), ShownTwice.read(workspace)
+    made = assign(records, rule, twice, seed)
+    left_out.update(made.left_out)
+    kept = [record.model_copy(update={"split": made.splits[record.id]}) for record in records if record.id in made.splits]
     # validation and test are verified one by one: a mask that passed on a sheet of twenty is good enough to learn from only
     glanced = 0 if include_unreviewed else sum(record.review.status == "triaged" and record.split != "train" for record in kept)
     if glanced:
         left_out["triaged_outside_train"] = glanced
         kept = [record for record in kept if record.review.status != "triaged" or record.split == "train"]
     if not kept:
-        raise InputError(
-            f"--split {split}: none of the workspace's {len({record.image.scene for record in records}):,} scenes is in the list"
-        )
-    release = _describe(workspace, source, kept, rule, near, formats, name, seed, left_out)
+        scenes = len({record.image.scene for record in records})
+        lacking = "no source says in which split its records are" if split == OFFICIAL else f"none of the {scenes:,} scenes is in the list"
+        raise InputError(f"--split {split}: {lacking}; try --split scene")
+    split_csv = write_split_list(split_list(kept, rule))
+    release = {
+        **_describe(workspace, source, kept, formats, name, left_out),
+        **described(kept, rule, made, twice, seed),
+        "split_rule": rule.text,
+        "split_sha256": sha256_of(split_csv.encode()),
+        "seed": seed,
+    }
+    release["warnings"] = [*rule.warnings, *made.warnings, *twice.warnings, *release["warnings"], *_empty(release["splits"])]
     folder = workspace.stage(EXPORT) / name
     state = _existing(folder, release, replace)
     if state is None:
-        _write(folder, workspace, kept, formats, release, quiet)
+        _write(folder, workspace, kept, formats, release, split_csv, quiet)
         state = "released"
     return {**json.loads((folder / "release.json").read_bytes()), "state": state, "path": str(folder)}
 
@@ -142,71 +147,20 @@ def _reason_to_leave_out(record: Record, include_unreviewed: bool) -> str | None
     return None
 
 
-def _near_pairs(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return pairs of image paths that are copies or near copies of each other."""
-    images = {record.image.path: record.image for record in records}
-    paths = sorted(images)
-    pairs = {(paths[i], paths[j]) for i, j in near_duplicates([images[path].perceptual_hash for path in paths])}
-    first: dict[str, str] = {}
-    for path in paths:
-        same = first.setdefault(images[path].sha256, path)
-        if same != path:
-            pairs.add((same, path))
-    return sorted(pairs)
-
-
-def _assign(records: Sequence[Record], rule: SplitRule, near: Sequence[tuple[str, str]], seed: int) -> dict[str, Split]:
-    scene_of = {record.image.path: record.image.scene for record in records}
-    if rule.frozen is not None:
-        return {scene: rule.frozen[scene] for scene in sorted(set(scene_of.values())) if scene in rule.frozen}
-    assert rule.targets is not None, "a rule has sizes or a frozen list"
-    groups = scene_groups(scene_of.values(), [(scene_of[a], scene_of[b]) for a, b in near])
-    return assign_scenes(records, groups, rule.targets, seed)
-
-
 def _describe(
-    workspace: Workspace,
-    source: Path,
-    records: Sequence[Record],
-    rule: SplitRule,
-    near: Sequence[tuple[str, str]],
-    formats: list[str],
-    name: str,
-    seed: int,
-    left_out: Counter[str],
+    workspace: Workspace, source: Path, records: Sequence[Record], formats: list[str], name: str, left_out: Counter[str]
 ) -> dict[str, Any]:
-    splits: dict[str, dict[str, Any]] = {}
-    for index, split in enumerate(SPLITS):
-        members = [record for record in records if record.split == split]
-        splits[split] = {
-            "triplets": len(members),
-            "wanted": rule.targets[index] if rule.targets else "frozen",
-            "scenes": len({record.image.scene for record in members}),
-            "images": len({record.image.path for record in members}),
-        }
-    by_id = {record.id: record.split for record in records if record.split is not None}
     unreviewed = sum(record.review.status not in REVIEWED for record in records)
-    warnings = [*rule.warnings]
-    if unreviewed:
-        warnings.append(f"{unreviewed:,} of {len(records):,} masks have not been reviewed by a person")
-    empty = [split for split in SPLITS if not splits[split]["triplets"]]
-    if empty:
-        warnings.append(f"no triplet in {', '.join(empty)}: there are too few scenes for the sizes asked")
     return {
         "name": name,
         "command": "export",
         "dataset": workspace.settings.name,
         "formats": formats,
-        "split_rule": rule.text,
-        "split_sha256": sha256_of(_split_list(records).encode()),
-        "seed": seed,
         "triplets": len(records),
-        "splits": splits,
-        "overlap": overlap_matrices(records, by_id, near),
         **counts_of(records),
         "left_out": dict(sorted(left_out.items())),
         "unreviewed": unreviewed,
-        "warnings": warnings,
+        "warnings": [f"{unreviewed:,} of {len(records):,} masks have not been reviewed by a person"] if unreviewed else [],
         "licences": dict(sorted(Counter(record.source.licence or "not stated by the source" for record in records).items())),
         "source": {
             "stage": source.relative_to(workspace.root).as_posix(),
@@ -216,9 +170,10 @@ def _describe(
     }
 
 
-def _split_list(records: Sequence[Record]) -> str:
-    """Return split.csv: the scenes of what is released."""
-    return write_frozen({record.image.scene: record.split for record in records if record.split})
+def _empty(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the warning that a split has nothing, where one was to have something."""
+    empty = [split for split, row in splits.items() if not row["triplets"] and row["wanted"] != 0]
+    return [f"no triplet in {', '.join(empty)}: there are too few scenes for the sizes asked"] if empty else []
 
 
 def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | None:
@@ -252,6 +207,7 @@ def _write(
     records: Sequence[Record],
     formats: list[str],
     release: dict[str, Any],
+    split_csv: str,
     quiet: bool,
 ) -> None:
     temporary, aside = folder.with_name(f".tmp-{folder.name}"), folder.with_name(f".old-{folder.name}")
@@ -261,7 +217,7 @@ def _write(
         temporary.mkdir(parents=True)
         with Progress("export", len(records), quiet=quiet) as progress:
             written = write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
-        (temporary / "split.csv").write_text(_split_list(records), encoding="utf-8")
+        (temporary / "split.csv").write_text(split_csv, encoding="utf-8")
         write_description(temporary, {**release, "written": written})
         write_checksums(temporary)
         os.sync()  # one flush for thousands of small files, before the rename that makes them a release

@@ -1,46 +1,39 @@
-"""Splits by scene: whole scenes and their near-duplicates stay together; strata of class and size are kept even.
-
-The assignment is greedy, in the manner of iterative stratification (Sechidis et al. 2011): groups in order of size go
-where their strata are missed most. It depends on record ids, scenes and the seed only, never on order.
-"""
+"""Rules of splitting, scenes that belong together, and what two splits share."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final
 
 from risbench.core.errors import OptionError, printable
 from risbench.core.record import SPLITS, Record, Split
-from risbench.formats.split_list import read_frozen
+from risbench.formats.split_list import SplitList, read_split_list
 
 # RISBench's own proportions: 26,300 / 10,013 / 16,159 of 52,472.
 DEFAULT_FRACTIONS: Final = (26300 / 52472, 10013 / 52472, 16159 / 52472)
+OFFICIAL: Final = "official"
 _NUMBERS = re.compile(r"^[\d.,\s]+$")
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """A parsed --split: either `targets` in triplets, or `frozen` scene to split; `warnings` are for the user."""
+    """A parsed --split: `targets` in triplets, a `frozen` list, or, with neither, the lists of the sources; `warnings` are for the user."""
 
     text: str
     targets: tuple[int, int, int] | None
-    frozen: Mapping[str, Split] | None
+    frozen: SplitList | None
     warnings: tuple[str, ...] = ()
 
 
 def parse_rule(text: str, available: int, manifests: Sequence[Path] = ()) -> SplitRule:
     """Return the rule that `text` means for `available` triplets.
 
-    `scene` is the default rule; three numbers are fractions (sum up to 1) or counts; anything else is a frozen
-    list: a CSV file with columns scene and split, or its name in one of `manifests`.
+    `scene` is the default rule; three numbers are fractions (sum up to 1) or counts; `official` is what the sources' own lists
+    say; anything else is a frozen list: a CSV file with the columns scene and split, or id and split, or its name in one of `manifests`.
 
     Raises:
         OptionError: the numbers cannot be sizes, or no such list exists.
@@ -48,13 +41,16 @@ def parse_rule(text: str, available: int, manifests: Sequence[Path] = ()) -> Spl
     """
     if text == "scene":
         return SplitRule(text, _apportion(DEFAULT_FRACTIONS, available), None)
+    if text == OFFICIAL:
+        return SplitRule(text, None, None)
     if _NUMBERS.match(text):
         return _sized_rule(text, available)
     for path in (Path(text), *(folder / f"{text}.csv" for folder in manifests)):
         if path.is_file():
-            return SplitRule(path.name if path == Path(text) else text, None, read_frozen(path))  # where it lies is nobody's business
+            return SplitRule(path.name if path == Path(text) else text, None, read_split_list(path))  # where it lies is nobody's business
     raise OptionError(
-        f"--split {printable(text)}: no such rule or file; write scene, three fractions (.7,.1,.2), three counts, or a CSV of scene,split"
+        f"--split {printable(text)}: no such rule or file; "
+        "write scene, official, three fractions (.7,.1,.2), three counts, or a CSV of scene,split"
     )
 
 
@@ -110,81 +106,47 @@ def scene_groups(scenes: Iterable[str], linked: Iterable[tuple[str, str]]) -> di
     return {scene: root(scene) for scene in parent}
 
 
-def assign_scenes(records: Sequence[Record], groups: Mapping[str, str], targets: tuple[int, int, int], seed: int) -> dict[str, Split]:
-    """Return scene to split with sizes as near to `targets` (triplets) as whole groups allow, strata even."""
-    strata = [stratum_of(record) for record in records]
-    columns = {name: index for index, name in enumerate(sorted(set(strata)))}
-    contents: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(columns)))
-    for record, stratum in zip(records, strata, strict=True):
-        contents[groups[record.image.scene]][columns[stratum]] += 1
-    share = np.array(targets, dtype=np.float64) / max(1, sum(targets))
-    wanted = share[:, None] * sum(contents.values(), np.zeros(len(columns)))[None, :]
-    have = np.zeros_like(wanted)
-    weight = 1 / np.maximum(wanted.sum(axis=0), 1)
-    order = sorted(contents, key=lambda group: (-contents[group].sum(), _drawn(seed, group)))
-    chosen: dict[str, int] = {}
-    for group in order:
-        count = contents[group]
-        room = np.array(targets) - have.sum(axis=1) - count.sum()
-        need = ((wanted - have) * weight * (count > 0)).sum(axis=1)
-        # A split that still has room for the whole group comes first, then the one whose strata miss it most.
-        best = max(range(3), key=lambda index: (targets[index] > 0, room[index] >= 0, need[index], room[index], -index))
-        chosen[group] = best
-        have[best] += count
-    _settle(chosen, contents, targets, seed)
-    return {scene: SPLITS[chosen[groups[scene]]] for scene in groups if groups[scene] in chosen}
+Pairs = Sequence[tuple[str, str]]
 
 
-def _settle(chosen: dict[str, int], contents: Mapping[str, NDArray[np.float64]], targets: tuple[int, int, int], seed: int) -> None:
-    """Move or swap small groups until no single move brings the three sizes nearer to their targets."""
-    sizes = {group: int(counts.sum()) for group, counts in contents.items()}
-    totals = [sum(sizes[group] for group, split in chosen.items() if split == index) for index in range(3)]
-    for _ in range(3 * len(chosen)):
-        gaps = [totals[index] - targets[index] for index in range(3)]
-        over, under = int(np.argmax(gaps)), int(np.argmin(gaps))
-        if gaps[over] <= 0 or over == under:
-            return
-        reach = min(gaps[over], -gaps[under])
-        movable = [group for group, split in chosen.items() if split == over and 0 < sizes[group] <= 2 * reach - 1 and targets[under] > 0]
-        if not movable:
-            return
-        group = min(movable, key=lambda group: (abs(sizes[group] - reach), _drawn(seed, group)))
-        chosen[group] = under
-        totals[over] -= sizes[group]
-        totals[under] += sizes[group]
+def overlap_matrices(records: Sequence[Record], splits: Mapping[str, Split], near: Pairs, overlapping: Pairs) -> dict[str, Any]:
+    """Return what any two splits share, as a matrix each (the diagonal is within one split).
 
-
-def _drawn(seed: int, group: str) -> str:
-    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
-
-
-def size_of(area_px: float) -> str:
-    """Return COCO's size name of an area in pixels: small below 32 x 32, large from 96 x 96."""
-    return "small" if area_px < 32**2 else "medium" if area_px < 96**2 else "large"
-
-
-def stratum_of(record: Record) -> str:
-    """Return class and size of the record's boxes."""
-    area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (target.box for target in record.targets))
-    return f"{record.category.name}/{size_of(area)}"
-
-
-def overlap_matrices(
-    records: Sequence[Record], splits: Mapping[str, Split], near: Sequence[tuple[str, str]]
-) -> dict[str, dict[str, dict[str, int]]]:
-    """Return for scenes and for near-duplicate images how many are shared by each two splits; the diagonal is within one."""
+    `scenes` counts scenes; `near_duplicates` pairs of images that are copies or near copies, `overlapping` pairs of different scenes
+    that show the same ground, both given by image paths. `splits` is by record id.
+    """
     scenes: dict[str, set[str]] = {split: set() for split in SPLITS}
-    image_split: dict[str, str] = {}
+    of_image: dict[str, set[Split]] = defaultdict(set)
     for record in records:
         split = splits[record.id]
         scenes[split].add(record.image.scene)
-        image_split[record.image.path] = split
-    pairs: Counter[tuple[str, str]] = Counter()
-    for a, b in near:
-        if a in image_split and b in image_split:
-            first, second = sorted((image_split[a], image_split[b]), key=lambda split: [*SPLITS].index(split))  # type: ignore[arg-type]
-            pairs[first, second] += 1
+        of_image[record.image.path].add(split)
     return {
         "scenes": {a: {b: len(scenes[a] & scenes[b]) for b in SPLITS} for a in SPLITS},
-        "near_duplicates": {a: {b: pairs[a, b] if a == b else pairs[a, b] + pairs[b, a] for b in SPLITS} for a in SPLITS},
+        "near_duplicates": _pair_matrix(of_image, near),
+        "overlapping": _pair_matrix(of_image, overlapping),
     }
+
+
+def _pair_matrix(of_image: Mapping[str, set[Split]], pairs: Pairs) -> dict[str, dict[str, int]]:
+    """Count pairs of images; an image whose sentences lie in two splits is counted in both."""
+    matrix: dict[str, dict[str, int]] = {str(a): {str(b): 0 for b in SPLITS} for a in SPLITS}
+    for a, b in pairs:
+        kinds = {tuple(sorted((one, other), key=SPLITS.index)) for one in of_image.get(a, ()) for other in of_image.get(b, ())}
+        for one, other in kinds:
+            matrix[one][other] += 1
+            if one != other:
+                matrix[other][one] += 1
+    return matrix
+
+
+def shared_by_two(matrix: Mapping[str, Mapping[str, int]]) -> int:
+    """Return how many of a matrix lie in two different splits."""
+    return sum(matrix[a][b] for index, a in enumerate(SPLITS) for b in SPLITS[index + 1 :])
+
+
+def leaked(records: Sequence[Record], splits: Mapping[str, Split], groups: Mapping[str, str]) -> dict[str, int]:
+    """Return how many triplets of val and test show ground that a triplet of train shows too: their scene, a copy, or a window beside."""
+    trained = {groups[record.image.scene] for record in records if splits[record.id] == "train"}
+    found = Counter(splits[record.id] for record in records if groups[record.image.scene] in trained)
+    return {"val": found["val"], "test": found["test"]}

@@ -19,7 +19,7 @@ from risbench.core.masks import mask_of
 from risbench.core.record import Attributes, Record
 from risbench.core.taxonomy import CLASSES
 from risbench.core.workspace import Workspace, read_records
-from risbench.export.split import size_of
+from risbench.export.strata import area_of, size_of
 
 # Table I, Fig. 3 and the text of arXiv 2410.08613.
 _PAPER_MEAN_WORDS: Final = 14.31
@@ -151,7 +151,7 @@ def _classes_by_size(folder: Path, records: Sequence[Record]) -> str:
 def _area(record: Record) -> float:
     if record.mask is not None:
         return float(mask_of(record.mask).sum())
-    return float(sum((box[2] - box[0]) * (box[3] - box[1]) for box in (target.box for target in record.targets)))
+    return area_of(record)
 
 
 def _word_cloud(folder: Path, words: Counter[str]) -> str:

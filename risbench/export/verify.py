@@ -19,7 +19,7 @@ from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file
-from risbench.formats.split_list import read_frozen, write_frozen
+from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 
 _LINE = re.compile(r"^([0-9a-f]{64})  ([^\r\n]+)$")
 SUMS: Final = "SHA256SUMS"
@@ -93,9 +93,9 @@ def _listed(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
-    frozen = read_frozen(folder / "split.csv")
+    frozen = read_split_list(folder / "split.csv")
     faults = []
-    if sha256_of(write_frozen(frozen).encode()) != described["split_sha256"]:
+    if sha256_of(write_split_list(frozen).encode()) != described["split_sha256"]:
         faults.append("split.csv: is not the list that release.json names (split_sha256 differs)")
     count: dict[str, Callable[[], dict[str, int]]] = {
         "risbench": lambda: _tables(folder, "annotations_{}.parquet", frozen, faults),
@@ -123,7 +123,7 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _tables(folder: Path, pattern: str, frozen: Mapping[str, str], faults: list[str]) -> dict[str, int]:
+def _tables(folder: Path, pattern: str, frozen: SplitList, faults: list[str]) -> dict[str, int]:
     """Return the rows of each split; add what is wrong with a record."""
     counts: Counter[str] = Counter()
     seen: set[str] = set()
@@ -136,10 +136,9 @@ def _tables(folder: Path, pattern: str, frozen: Mapping[str, str], faults: list[
                     if row["id"] in seen:
                         faults.append(f"{place}: stands here twice")
                     seen.add(row["id"])
-                    if frozen.get(row["scene"]) != split:
-                        faults.append(
-                            f"{place}: scene {row['scene']} is of {frozen.get(row['scene'], 'no split')} in split.csv, here of {split}"
-                        )
+                    named = frozen.splits.get(row[frozen.by])
+                    if named != split:
+                        faults.append(f"{place}: {frozen.by} {row[frozen.by]} is of {named or 'no split'} in split.csv, here of {split}")
                     faults += [f"{place}: {fault}" for fault in _record_faults(Record.model_validate_json(row["record"]), row["id"])]
     return counts
 

@@ -15,7 +15,7 @@ from risbench.core.masks import decode_rle
 from risbench.core.record import Record
 from risbench.core.taxonomy import CLASSES
 from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, text
+from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, stated_split, text
 from risbench.formats.tree import Entry
 
 DATASET: Final = "COCO"
@@ -108,6 +108,7 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
         has_sentences=isinstance(sentence, str),
         object_id=key,
         mask=mask,
+        split=stated_split(file),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
-from risbench.formats.rows import GivenBox, Item, Refused, Row, number
+from risbench.formats.rows import GivenBox, Item, Refused, Row, number, stated_split
 from risbench.formats.tree import Entry
 
 DATASET: Final = "DOTA"
@@ -71,4 +71,5 @@ def _row(line: str, entry: Entry, key: str, locator: str, metres_per_pixel: floa
         has_sentences=False,
         licence=LICENCE,
         metres_per_pixel=metres_per_pixel,
+        split=stated_split(entry.path),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from risbench.core.errors import Refusal
 from risbench.core.record import Box, Precision, Quad, Record
+
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|dev|test|eval)(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,11 @@ def text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise Refusal("missing_field" if value is None else "not_a_string", name, value, "it must be a string")
     return value
+
+
+def stated_split(path: str) -> str | None:
+    """Return the split that a file's name, else the nearest of its folders, is of: train, val, test ... None where none says."""
+    for part in reversed(path.casefold().split("/")):
+        if (words := _SPLIT_WORD.findall(part)) != []:
+            return str(words[-1])
+    return None

@@ -1,4 +1,4 @@
-"""Frozen split lists: a CSV with the columns scene and split, as every release holds one (split.csv)."""
+"""Frozen split lists: a CSV of scene,split, or of id,split where records of a scene part ways; every release holds one (split.csv)."""
 
 from __future__ import annotations
 
@@ -6,39 +6,61 @@ import csv
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from risbench.core.errors import InputError, printable
-from risbench.core.record import SPLITS, Split
+from risbench.core.record import SPLITS, Record, Split
+
+By = Literal["scene", "id"]
 
 
-def read_frozen(path: Path) -> dict[str, Split]:
-    """Return scene to split from a CSV with columns scene and split.
+@dataclass(frozen=True)
+class SplitList:
+    """Splits by scene or by record id."""
+
+    by: By
+    splits: Mapping[str, Split]
+
+    def of(self, record: Record) -> Split | None:
+        """Return the record's split, None where the list does not name it."""
+        return self.splits.get(record.image.scene if self.by == "scene" else record.id)
+
+
+def read_split_list(path: Path) -> SplitList:
+    """Return a list from a CSV with the columns scene and split, or id and split.
 
     Raises:
-        InputError: a column is missing, a split is none of the three, or a scene stands in two.
+        InputError: a column is missing, a split is none of the three, or a scene or record is named twice.
     """
-    frozen: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
+    lines: dict[str, int] = {}
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no text file (byte {error.start} is not UTF-8); it must be a CSV of scene,split") from None
     table = csv.DictReader(io.StringIO(content, newline=""))
-    if not {"scene", "split"} <= set(table.fieldnames or ()):
-        raise InputError(f"{path}: needs the columns scene and split; it has {printable(', '.join(table.fieldnames or ()) or 'none')}")
+    columns = set(table.fieldnames or ())
+    if "split" not in columns or not columns & {"scene", "id"}:
+        has = printable(", ".join(table.fieldnames or ()) or "none")
+        raise InputError(f"{path}: needs the columns scene and split, or id and split; it has {has}")
+    by: By = "id" if "id" in columns else "scene"
     for number, row in enumerate(table, 2):
         name = next((split for split in SPLITS if split == row["split"]), None)
         if name is None:
             raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
-        if frozen.get(row["scene"], name) != name:
-            raise InputError(f"{path}: line {number}: scene {printable(row['scene'])} stands in {frozen[row['scene']]} and in {name}")
-        frozen[row["scene"]] = name
-    return frozen
+        key = row[by]
+        if key in lines:
+            before = f"in line {lines[key]} ({splits[key]}) and again here ({name})"
+            raise InputError(f"{path}: line {number}: {by} {printable(key)} stands {before}; name each once")
+        splits[key], lines[key] = name, number
+    return SplitList(by, splits)
 
 
-def write_frozen(scenes: Mapping[str, Split]) -> str:
+def write_split_list(made: SplitList) -> str:
     """Return the CSV of a split, to be frozen and used again."""
-    return "scene,split\n" + "".join(f"{_quoted(scene)},{scenes[scene]}\n" for scene in sorted(scenes))
+    return f"{made.by},split\n" + "".join(f"{_quoted(key)},{made.splits[key]}\n" for key in sorted(made.splits))
 
 
 def _quoted(scene: str) -> str:

@@ -16,7 +16,7 @@ from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
 from risbench.formats.lenient_json import load_json, parse_json
-from risbench.formats.rows import GivenBox, Item, Refused, Row, SetAside, numbers, text
+from risbench.formats.rows import GivenBox, Item, Refused, Row, SetAside, numbers, stated_split, text
 from risbench.formats.tree import Entry
 
 DATASET: Final = "VRSBench"
@@ -140,6 +140,7 @@ def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Ite
         boxes=tuple(boxes),
         sentence=text(row, "question"),
         sentence_origin="eval:question",
+        split=_stated_split(entry),
         fields=fields,
         licence=LICENCE if dataset in (None, "RSBench", DATASET) else None,
     )
@@ -200,6 +201,7 @@ def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> It
         boxes=boxes,
         sentence=sentence,
         sentence_origin="train:conversation",
+        split=_stated_split(entry),
         licence=LICENCE,
     )
 
@@ -257,11 +259,18 @@ def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> I
         boxes=(box,),
         sentence=sentence or "",
         sentence_origin="annotation:referring_sentence",
+        split=_stated_split(entry),
         object_id=object_id,
         fields=fields,
         licence=LICENCE,
         flagged=bool(row.get("flag")),
     )
+
+
+def _stated_split(entry: Entry) -> str | None:
+    """Return the producer's part: train, or eval, whose images and annotations it calls val."""
+    split = stated_split(entry.path)
+    return "eval" if split == "val" else split
 
 
 def corner_box(value: Any, object_id: str | None = None) -> GivenBox:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from risbench.core.errors import InputError, OptionError, Refusal
 from risbench.core.imagery import Raster, encode_png, perceptual_hash, read_raster, suffix_fits
+from risbench.core.overlap import Corners, at_source_scale, corners_of
 from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
-from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, sha256_of_file, versions, write_durably
-from risbench.core.taxonomy import CLASSES, to_class
+from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, versions, write_durably
 from risbench.core.workspace import INGEST, Settings, Workspace
-from risbench.formats.rows import Item, Row, SetAside
+from risbench.formats.rows import Item, SetAside
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
 from risbench.ingest.detect import choose_format, read_source
-from risbench.ingest.duplicates import write_duplicates
+from risbench.ingest.duplicates import write_corners, write_duplicates
 from risbench.ingest.fit import FitOption, View, choose_fit, image_stems, render, shows, view_name, views
 from risbench.ingest.merge import Candidate
+from risbench.ingest.plan import check_options, dataset_name, inputs_of, read_class_map, slug_of
 from risbench.ingest.scene import scene_of
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_line, quarantine_line, triage
 from risbench.ingest.whole import placed_whole
 
 PART_RECORDS: Final = 64
-_TEXT_SUFFIXES: Final = (".json", ".jsonl", ".txt", ".csv", ".xml", ".geojson", ".p", ".pkl", ".pickle")
+
+
+@dataclass
+class _Part(PartResult):
+    """One part, and the corners of its images."""
+
+    corners: dict[str, Corners] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def ingest(
         EnvironmentLacks: the disk is full.
         TryAgainLater: another run holds the workspace.
     """
-    _check_options(fit, multi_target, uninformative, limit)
-    class_map = _class_map(map_class)
+    check_options(fit, multi_target, uninformative, limit)
+    class_map = read_class_map(map_class)
     tree = SourceTree.open(source, images)
     only = _single_file(Path(source), tree)
     if Path(source).resolve() == Path(workspace).resolve():
@@ -93,8 +99,9 @@ def ingest(
         class_map=class_map,
     )
     _add_refused_entries(tree, sorted_rows)
-    dataset = _dataset_name(kind, [candidate.row for _, candidate in sorted_rows.candidates])
-    slug = _slug(name or dataset)
+    _check_whole_options(sorted_rows, fit, map_class)
+    dataset = dataset_name(kind, [candidate.row for _, candidate in sorted_rows.candidates])
+    slug = slug_of(name or dataset)
     options = {
         "fit": fit,
         "multi_target": multi_target,
@@ -109,7 +116,7 @@ def ingest(
         "command": "ingest",
         "format": kind,
         "options": options,
-        "inputs": _inputs(tree, files, sorted_rows),
+        "inputs": inputs_of(tree, files, sorted_rows),
         "versions": versions("pillow", "rasterio"),
     }
     job = _Job(
@@ -128,6 +135,18 @@ def ingest(
     opened = Workspace.create(workspace, Settings(name=slug))
     with opened.lock("ingest"):
         return {"said": said, **_run(job, opened, plan, sorted_rows, replace, quiet)}
+
+
+def _check_whole_options(rows: Triage, fit: FitOption, map_class: Sequence[str]) -> None:
+    """Refuse what would change records that are to be read as they are.
+
+    Raises:
+        OptionError: --fit or --map-class is given for a release of ours.
+    """
+    if any(candidate.row.record for _, candidate in rows.candidates):
+        for option, given in (("--fit", fit != "auto"), ("--map-class", bool(map_class))):
+            if given:
+                raise OptionError(f"{option}: the records of a release keep their images and classes as they are; leave it out")
 
 
 def _single_file(source: Path, tree: SourceTree) -> Entry | None:
@@ -162,10 +181,14 @@ def _run(job: _Job, workspace: Workspace, plan: dict[str, Any], rows: Triage, re
     with Progress("ingest", sum(len(part) for part in parts), quiet=quiet) as progress:
         for index, part in enumerate(parts):
             key = digest_of([[image, repr(candidate)] for image, candidate in part])
-            if not run.finished_part(index, key):
-                run.write_part(index, key, _make_part(job, part))
+            beside = run.beside(index, ".npz")
+            if not (run.finished_part(index, key) and beside.exists()):
+                made = _make_part(job, part)
+                write_corners(beside, made.corners)
+                run.write_part(index, key, made)
             progress.advance(len(part))
-    extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **write_duplicates(run.folder)}
+    copies = write_duplicates(run.folder, workspace.root, [run.beside(index, ".npz") for index in range(len(parts))], quiet)
+    extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **copies}
     summary = run.finish(len(parts), rows=rows.seen, before=PartResult([], rows.quarantine, rows.filtered), extra=extra)
     return {**summary, "state": "restarted with other options" if discarded else "done"}
 
@@ -202,14 +225,14 @@ def _parts(candidates: Sequence[tuple[str, Candidate]]) -> list[list[tuple[str, 
     return parts
 
 
-def _make_part(job: _Job, part: Sequence[tuple[str, Candidate]]) -> PartResult:
-    result = PartResult([])
+def _make_part(job: _Job, part: Sequence[tuple[str, Candidate]]) -> _Part:
+    result = _Part([])
     for path, group in groupby(part, key=lambda pair: pair[0]):
         _ingest_image(job, job.tree.by_path[path], [candidate for _, candidate in group], result)
     return result
 
 
-def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], result: PartResult) -> None:
+def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], result: _Part) -> None:
     """Read one image once and add the records of its rows, in every view that shows them."""
     try:
         with entry.open() as file:
@@ -250,7 +273,7 @@ def _ingest_image(job: _Job, entry: Entry, candidates: Sequence[Candidate], resu
         _add_view(job, entry, raster, data, made[index], shown[index], result)
 
 
-def _add_whole(job: _Job, raster: Raster, data: bytes, candidates: Sequence[Candidate], result: PartResult) -> None:
+def _add_whole(job: _Job, raster: Raster, data: bytes, candidates: Sequence[Candidate], result: _Part) -> None:
     """Add the records of an image of one of our releases, as they are."""
     content = data if raster.plain else encode_png(raster.pixels)
     digest, suffix, written = sha256_of(content), ".jpg" if raster.plain and raster.kind == "JPEG" else ".png", False
@@ -264,6 +287,7 @@ def _add_whole(job: _Job, raster: Raster, data: bytes, candidates: Sequence[Cand
             continue
         if job.write and not written:
             _write_image(job.root / record.image.path, content)
+            result.corners[record.image.path] = corners_of(at_source_scale(raster.pixels, record.placement))
             written = True
         result.records.append(record)
 
@@ -277,7 +301,7 @@ def _write_image(target: Path, content: bytes) -> None:
 
 
 def _add_view(
-    job: _Job, entry: Entry, raster: Raster, data: bytes, view: View, placed: Sequence[tuple[str, Placed]], result: PartResult
+    job: _Job, entry: Entry, raster: Raster, data: bytes, view: View, placed: Sequence[tuple[str, Placed]], result: _Part
 ) -> None:
     pixels = render(view, raster.pixels)
     keep_bytes = view.fit == "keep" and raster.plain
@@ -313,6 +337,7 @@ def _add_view(
             _note(result, f"repaired_{repair}")
     if records and job.write:
         _write_image(job.root / path, content)
+        result.corners[path] = corners_of(at_source_scale(pixels, records[0].placement))
     result.records.extend(records)
 
 
@@ -333,64 +358,3 @@ def _add_refused_entries(tree: SourceTree, rows: Triage) -> None:
     for path, reason in tree.refused:
         rows.seen += 1
         rows.quarantine.append(quarantine_line(path, path, "file", reason, path))
-
-
-def _inputs(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str, Any]:
-    """Return what the output depends on: the annotation files by content, the images by name and size."""
-    images = sorted({image for image, _ in rows.candidates})
-    masks = sorted({candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask and candidate.row.mask.path})
-    named = {entry.path for entry in files}
-    texts = [entry for entry in tree.entries if entry.path in named or entry.suffix in _TEXT_SUFFIXES]
-    return {
-        "annotations": digest_of([[entry.path, _content_hash(entry)] for entry in texts]),
-        "annotation_files": len(files),
-        "images": digest_of([[path, tree.by_path[path].size] for path in images]),
-        "image_files": len(images),
-        "masks": digest_of([[path, _content_hash(tree.by_path[path])] for path in masks]),
-    }
-
-
-def _content_hash(entry: Entry) -> str:
-    """Return the sha256 of a file, or why it cannot be read: that, too, decides what becomes of its rows."""
-    try:
-        return sha256_of(entry.read()) if entry.member is not None else sha256_of_file(entry.file)
-    except Refusal as reason:
-        return reason.code
-    except OSError as error:
-        return str(error.errno)
-
-
-def _dataset_name(kind: str, rows: Sequence[Row]) -> str:
-    """Return the data set's name: the one that the rows state, else the format."""
-    stated = sorted({row.dataset for row in rows if row.dataset})
-    return stated[0] if len(stated) == 1 else kind
-
-
-def _slug(name: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
-    if not slug:
-        raise OptionError(f"--name {name!r}: needs at least one letter or digit")
-    return slug
-
-
-def _class_map(pairs: Sequence[str]) -> dict[str, str]:
-    mapped: dict[str, str] = {}
-    for pair in pairs:
-        source_name, separator, name = pair.rpartition("=")
-        target = to_class(name) if separator else None
-        if target is None or not source_name:
-            raise OptionError(f"--map-class {pair}: write NAME=CLASS with CLASS one of {', '.join(CLASSES)}")
-        mapped[source_name] = target
-    return mapped
-
-
-def _check_options(fit: str, multi_target: str, uninformative: str, limit: int | None) -> None:
-    for option, value, allowed in (
-        ("--fit", fit, get_args(FitOption)),
-        ("--multi-target", multi_target, get_args(MultiTarget)),
-        ("--uninformative", uninformative, get_args(Uninformative)),
-    ):
-        if value not in allowed:
-            raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")
-    if limit is not None and limit < 1:
-        raise OptionError(f"--limit {limit}: must be at least 1")

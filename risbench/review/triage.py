@@ -25,7 +25,7 @@ from risbench.core.masks import mask_of
 from risbench.core.record import Record
 from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
-from risbench.formats.split_list import read_frozen
+from risbench.formats.split_list import SplitList, read_split_list
 from risbench.review.desk import Desk, append_lines
 from risbench.review.gold import known_answer, mask_digest
 from risbench.review.risk import risks
@@ -90,19 +90,19 @@ def read_glances(desk: Desk) -> dict[str, Glance]:
     return found
 
 
-def training_scenes(split: Path) -> set[str]:
-    """Return the training scenes of a frozen split list (`split.csv` of a release, or a list in manifests/splits).
+def training_list(split: Path) -> SplitList:
+    """Return a frozen split list (`split.csv` of a release, or a list in manifests/splits) that names something for training.
 
     Raises:
-        InputError: it cannot be read or is none, or has no training scene.
+        InputError: it cannot be read or is none, or has nothing for training.
     """
     try:
-        scenes = {scene for scene, name in read_frozen(split).items() if name == "train"}
+        found = read_split_list(split)
     except OSError as error:
         raise InputError(f"--split {split}: cannot be read ({error.strerror})") from error
-    if not scenes:
+    if "train" not in found.splits.values():
         raise InputError(f"--split {split}: has no training scene")
-    return scenes
+    return found
 
 
 class Triage:
@@ -124,7 +124,7 @@ class Triage:
         records = list(read_records(desk.workspace.latest()))
         self._records = {record.id: record for record in records}
         self._digests: dict[str, str] = {}
-        chosen = self._chosen(records, training_scenes(split), share)
+        chosen = self._chosen(records, training_list(split), share)
         if not chosen:
             raise InputError(
                 f"{desk.workspace.root}: nothing to triage: no undecided mask of a training scene is left that is not out already"
@@ -134,7 +134,7 @@ class Triage:
         first = people.index(person) * len(sheets) // len(people)  # all at once begin at different sheets
         self.sheets = sheets[first:] + sheets[:first]
 
-    def _chosen(self, records: Sequence[Record], scenes: set[str], share: float) -> list[str]:
+    def _chosen(self, records: Sequence[Record], trained: SplitList, share: float) -> list[str]:
         out = {item.record for item in self._desk.queue() if not item.withdrawn}
         risk, glances = risks(records), read_glances(self._desk)
         able = []
@@ -142,7 +142,7 @@ class Triage:
             wanted = record.mask is not None and not record.problems and record.expression is not None
             if not wanted or record.review.status not in ("unreviewed", "triaged") or known_answer(record) or record.id in out:
                 continue
-            if record.image.scene in scenes:
+            if trained.of(record) == "train":
                 able.append(record)
         able.sort(key=lambda record: (risk[record.id], record.id))
         lowest = able[: round(share * len(able))]

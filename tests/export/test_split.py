@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risbench.core.errors import InputError, OptionError
-from risbench.core.record import Category, ImageRef, Placement, Record, Source, Target
-from risbench.export.split import assign_scenes, overlap_matrices, parse_rule, scene_groups, stratum_of
-from risbench.formats.split_list import read_frozen, write_frozen
+from risbench.core.record import Attribute, Attributes, Category, ImageRef, Placement, Record, Source, Target
+from risbench.export.split import overlap_matrices, parse_rule, scene_groups
+from risbench.export.strata import assign_scenes, evenness
+from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 
 
 def record(scene: str, number: int, category: str = "ship", side: float = 20) -> Record:
@@ -31,7 +32,9 @@ def record(scene: str, number: int, category: str = "ship", side: float = 20) ->
 def world(seed: int, scenes: int, biggest: int = 8) -> list[Record]:
     draw = random.Random(seed)
     kinds = [("ship", 20.0), ("ship", 60.0), ("vehicle", 20.0), ("airplane", 120.0)]
-    return [record(f"P{scene:04d}", number, *draw.choice(kinds)) for scene in range(scenes) for number in range(draw.randint(1, biggest))]
+    made = [record(f"P{scene:04d}", number, *draw.choice(kinds)) for scene in range(scenes) for number in range(draw.randint(1, biggest))]
+    colors = [Attributes(color=Attribute(value=draw.choice(("red", "white")), origin="sentence")), Attributes()]
+    return [item.model_copy(update={"attributes": draw.choice(colors)}) for item in made]
 
 
 @given(st.integers(0, 10_000), st.integers(3, 60), st.integers(0, 5))
@@ -63,12 +66,16 @@ def test_strata_are_even_across_splits() -> None:
     rule = parse_rule("scene", len(records))
     assert rule.targets is not None
     splits = assign_scenes(records, scene_groups((item.image.scene for item in records), ()), rule.targets, 0)
-    whole = Counter(stratum_of(item) for item in records)
-    for index, split in enumerate(("train", "val", "test")):
-        part = Counter(stratum_of(item) for item in records if splits[item.image.scene] == split)
-        for stratum, count in whole.items():
-            wanted = count * rule.targets[index] / len(records)
-            assert abs(part[stratum] - wanted) <= max(6, 0.06 * wanted), (split, stratum)
+    said = evenness(records, {item.id: splits[item.image.scene] for item in records})
+    assert set(said) == {"class", "size", "class and size", "attribute"}
+    for kind, row in said.items():
+        assert row["largest_difference"] <= 0.005, (kind, row)
+    # the same by hand, of one stratum
+    share = {}
+    for split in ("train", "val", "test", None):
+        part = [item for item in records if split in (None, splits[item.image.scene])]
+        share[split] = sum(item.category.name == said["class"]["of"] for item in part) / len(part)
+    assert said["class"]["largest_difference"] == round(abs(share[said["class"]["in"]] - share[None]), 5)
 
 
 def test_the_order_of_records_does_not_matter_and_the_seed_does() -> None:
@@ -99,23 +106,29 @@ def test_sizes_that_cannot_be_are_refused(text: str) -> None:
 
 def test_a_frozen_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
     scenes = {"P1": "train", 'odd,"name"': "test", "P2": "val"}
-    (tmp_path / "mine.csv").write_text(write_frozen(scenes))  # type: ignore[arg-type]
-    assert read_frozen(tmp_path / "mine.csv") == scenes
-    assert parse_rule("mine", 10, [tmp_path]).frozen == scenes
+    for by in ("scene", "id"):
+        made = SplitList(by, scenes)  # type: ignore[arg-type]
+        (tmp_path / "mine.csv").write_text(write_split_list(made))
+        assert read_split_list(tmp_path / "mine.csv") == made
+        assert parse_rule("mine", 10, [tmp_path]).frozen == made
     for text, match in (
         ("a,b\n", "columns scene and split"),
         ("scene,split\nP1,dev\n", "line 2: split = dev"),
-        ("scene,split\nP1,val\nP1,test\n", "P1"),
+        ("scene,split\nP1,val\nP1,test\n", r"line 3: scene P1 stands in line 2 \(val\) and again here \(test\)"),
+        ("id,split\nx/P1/0,val\nx/P1/0,val\n", "line 3: id x/P1/0 stands in line 2"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputError, match=match):
-            read_frozen(tmp_path / "bad.csv")
+            read_split_list(tmp_path / "bad.csv")
 
 
 def test_the_matrix_shows_a_leak() -> None:
     records = [record("A", 0), record("A", 1), record("B", 0)]
     splits = {"x/A/0": "train", "x/A/1": "test", "x/B/0": "test"}
-    matrix = overlap_matrices(records, splits, [("images/x/A_0.png", "images/x/B_0.png"), ("images/x/A_1.png", "images/x/B_0.png")])  # type: ignore[arg-type]
+    near = [("images/x/A_0.png", "images/x/B_0.png"), ("images/x/A_1.png", "images/x/B_0.png")]
+    matrix = overlap_matrices(records, splits, near, near[:1])  # type: ignore[arg-type]
     assert matrix["scenes"]["train"]["test"] == matrix["scenes"]["test"]["train"] == 1
     assert matrix["near_duplicates"]["train"]["test"] == 1
     assert matrix["near_duplicates"]["test"]["test"] == 1
+    assert matrix["overlapping"]["train"]["test"] == 1
+    assert matrix["overlapping"]["test"]["test"] == 0

@@ -1,0 +1,140 @@
+"""Every record its split: by whole scenes, by a frozen list, or as the sources' own lists say; and what that leaks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from risbench.core.errors import InputError
+from risbench.core.record import SPLITS, Record, Split
+from risbench.core.workspace import INGEST, Workspace
+from risbench.export.split import OFFICIAL, Pairs, SplitRule, leaked, overlap_matrices, scene_groups
+from risbench.export.strata import assign_scenes, evenness
+from risbench.formats.split_list import SplitList
+
+# VRSBench calls its held-out part eval, the REFER sets have testA and testB.
+_OFFICIAL_NAMES: Final[Mapping[str, Split]] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testa": "test",
+    "testb": "test",
+    "eval": "test",
+}
+
+
+@dataclass(frozen=True)
+class ShownTwice:
+    """Pairs of image paths: copies and near copies, and images of different scenes that show the same ground."""
+
+    near: Pairs
+    overlapping: Pairs
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> ShownTwice:
+        """Return what ingest found.
+
+        Raises:
+            InputError: its list is missing or damaged.
+        """
+        path = workspace.stage(INGEST) / "duplicates.json"
+        try:
+            found = json.loads(path.read_bytes())
+            near = {tuple(sorted(pair)) for pair in found["near"]} | {(group[0], other) for group in found["exact"] for other in group[1:]}
+            overlapping = {tuple(sorted(pair["images"])) for pair in found.get("overlapping", ())}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); ingest the source into a new workspace") from None
+        old = "images that show the same ground were not looked for by the version that ingested them: ingest again to be sure"
+        return cls(sorted(near), sorted(overlapping), () if "overlapping" in found else (old,))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Split by record id, the scenes that belong together, and how many records got none, by code."""
+
+    splits: Mapping[str, Split]
+    groups: Mapping[str, str]
+    left_out: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
+
+
+def assign(records: Sequence[Record], rule: SplitRule, twice: ShownTwice, seed: int) -> Assignment:
+    """Return every record's split under a rule."""
+    groups = _groups(records, twice)
+    if rule.targets is not None:
+        scenes = assign_scenes(records, groups, rule.targets, seed)
+        return Assignment({record.id: scenes[record.image.scene] for record in records}, groups, {})
+    official = rule.frozen is None
+    found = {record.id: official_split(record) if official else rule.frozen.of(record) for record in records}  # type: ignore[union-attr]
+    splits = {key: split for key, split in found.items() if split is not None}
+    missing = len(found) - len(splits)
+    code = "no_official_split" if official else "not_in_split_list"
+    warnings = [f"{missing:,} records are left out: {'their source has no list' if official else 'the list does not name them'}"]
+    if rule.frozen is not None:
+        known = {record.image.scene if rule.frozen.by == "scene" else record.id for record in records}
+        idle = sum(key not in known for key in rule.frozen.splits)
+        if idle:
+            plural = "scenes" if rule.frozen.by == "scene" else "records"
+            warnings.append(f"{idle:,} of the {len(rule.frozen.splits):,} {plural} of the list have nothing to release")
+    return Assignment(splits, groups, {code: missing} if missing else {}, tuple(warnings if missing else warnings[1:]))
+
+
+def _groups(records: Sequence[Record], twice: ShownTwice) -> dict[str, str]:
+    scene_of = {record.image.path: record.image.scene for record in records}
+    linked = [(scene_of[a], scene_of[b]) for a, b in (*twice.near, *twice.overlapping) if a in scene_of and b in scene_of]
+    return scene_groups(scene_of.values(), linked)
+
+
+def official_split(record: Record) -> Split | None:
+    """Return where the record's source puts it, None where it does not say."""
+    return _OFFICIAL_NAMES.get((record.source.split or "").casefold())
+
+
+def split_list(records: Sequence[Record], rule: SplitRule) -> SplitList:
+    """Return the list that makes this split again: of scenes, or of records where a rule may part a scene."""
+    if rule.targets is not None or (rule.frozen is not None and rule.frozen.by == "scene"):
+        return SplitList("scene", {record.image.scene: record.split for record in records if record.split})
+    return SplitList("id", {record.id: record.split for record in records if record.split})
+
+
+def described(records: Sequence[Record], rule: SplitRule, made: Assignment, twice: ShownTwice, seed: int) -> dict[str, Any]:
+    """Return what release.json says of a split: sizes, what two splits share, what leaks, how even it is; the same of the other way beside.
+
+    Beside a split of ours stand the sources' own lists, where they have any; beside theirs stands ours of the same sizes.
+    """
+    said = {**_sizes(records, made.splits, rule), **_judged(records, made.splits, made.groups, twice), "beside": None}
+    official = {record.id: split for record in records if (split := official_split(record)) is not None}
+    of_both = [record for record in records if record.id in official]
+    if rule.text == OFFICIAL:
+        counts = Counter(official.values())
+        sizes = (counts["train"], counts["val"], counts["test"])
+        ours = assign(of_both, SplitRule("scene", sizes, None), twice, seed)
+        said["beside"] = {"rule": "scene", **_sizes(of_both, ours.splits), **_judged(of_both, ours.splits, ours.groups, twice)}
+    elif len(set(official.values())) > 1:
+        said["beside"] = {"rule": OFFICIAL, **_sizes(of_both, official), **_judged(of_both, official, made.groups, twice)}
+    return said
+
+
+def _sizes(records: Sequence[Record], splits: Mapping[str, Split], rule: SplitRule | None = None) -> dict[str, Any]:
+    sizes: dict[str, dict[str, Any]] = {}
+    for index, split in enumerate(SPLITS):
+        members = [record for record in records if splits[record.id] == split]
+        wanted = {} if rule is None else {"wanted": rule.targets[index] if rule.targets else "official" if not rule.frozen else "frozen"}
+        scenes, images = {record.image.scene for record in members}, {record.image.path for record in members}
+        sizes[split] = {"triplets": len(members), **wanted, "scenes": len(scenes), "images": len(images)}
+    return {"splits": sizes}
+
+
+def _judged(records: Sequence[Record], splits: Mapping[str, Split], groups: Mapping[str, str], twice: ShownTwice) -> dict[str, Any]:
+    return {
+        "overlap": overlap_matrices(records, splits, twice.near, twice.overlapping),
+        "leaked": leaked(records, splits, groups),
+        "evenness": evenness(records, splits),
+    }

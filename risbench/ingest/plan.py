@@ -1,0 +1,93 @@
+"""What decides an ingest's output besides the rows: its options, and its inputs by content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, get_args
+
+from risbench.core.errors import OptionError, Refusal
+from risbench.core.storage import digest_of, sha256_of, sha256_of_file
+from risbench.core.taxonomy import CLASSES, to_class
+from risbench.formats.rows import Row
+from risbench.formats.tree import Entry, SourceTree
+from risbench.ingest.fit import FitOption
+from risbench.ingest.triage import MultiTarget, Triage, Uninformative
+
+_TEXT_SUFFIXES: Final = (".json", ".jsonl", ".txt", ".csv", ".xml", ".geojson", ".p", ".pkl", ".pickle")
+
+
+def inputs_of(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[str, Any]:
+    """Return what the output depends on: the annotation files by content, the images by name and size."""
+    images = sorted({image for image, _ in rows.candidates})
+    masks = sorted({candidate.row.mask.path for _, candidate in rows.candidates if candidate.row.mask and candidate.row.mask.path})
+    named = {entry.path for entry in files}
+    texts = [entry for entry in tree.entries if entry.path in named or entry.suffix in _TEXT_SUFFIXES]
+    return {
+        "annotations": digest_of([[entry.path, _content_hash(entry)] for entry in texts]),
+        "annotation_files": len(files),
+        "images": digest_of([[path, tree.by_path[path].size] for path in images]),
+        "image_files": len(images),
+        "masks": digest_of([[path, _content_hash(tree.by_path[path])] for path in masks]),
+    }
+
+
+def _content_hash(entry: Entry) -> str:
+    """Return the sha256 of a file, or why it cannot be read: that, too, decides what becomes of its rows."""
+    try:
+        return sha256_of(entry.read()) if entry.member is not None else sha256_of_file(entry.file)
+    except Refusal as reason:
+        return reason.code
+    except OSError as error:
+        return str(error.errno)
+
+
+def dataset_name(kind: str, rows: Sequence[Row]) -> str:
+    """Return the data set's name: the one that the rows state, else the format."""
+    stated = sorted({row.dataset for row in rows if row.dataset})
+    return stated[0] if len(stated) == 1 else kind
+
+
+def slug_of(name: str) -> str:
+    """Return a name as it stands in ids and paths.
+
+    Raises:
+        OptionError: nothing is left of it.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+    if not slug:
+        raise OptionError(f"--name {name!r}: needs at least one letter or digit")
+    return slug
+
+
+def read_class_map(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the classes of --map-class by the source's names.
+
+    Raises:
+        OptionError: one is not NAME=CLASS.
+    """
+    mapped: dict[str, str] = {}
+    for pair in pairs:
+        source_name, separator, name = pair.rpartition("=")
+        target = to_class(name) if separator else None
+        if target is None or not source_name:
+            raise OptionError(f"--map-class {pair}: write NAME=CLASS with CLASS one of {', '.join(CLASSES)}")
+        mapped[source_name] = target
+    return mapped
+
+
+def check_options(fit: str, multi_target: str, uninformative: str, limit: int | None) -> None:
+    """Check the options that are one of a few words.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for option, value, allowed in (
+        ("--fit", fit, get_args(FitOption)),
+        ("--multi-target", multi_target, get_args(MultiTarget)),
+        ("--uninformative", uninformative, get_args(Uninformative)),
+    ):
+        if value not in allowed:
+            raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")
+    if limit is not None and limit < 1:
+        raise OptionError(f"--limit {limit}: must be at least 1")
