@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from risbench.core.errors import printable
+from risbench.core.record import SPLITS
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
@@ -76,7 +77,7 @@ def print_export(result: dict[str, Any]) -> None:
     table(
         f"split by {result['split_rule']} (seed {result['seed']})",
         ["split", "triplets", "wanted", "scenes", "images"],
-        [[name, row["triplets"], row["wanted"], row["scenes"], row["images"]] for name, row in splits.items()],
+        [[name, *(splits[name][key] for key in ("triplets", "wanted", "scenes", "images"))] for name in SPLITS],
     )
     _print_overlap(result)
     if result["left_out"]:
@@ -97,7 +98,7 @@ def _print_overlap(result: Mapping[str, Any]) -> None:
     ):
         if key in result["overlap"]:  # a release of an older version has less
             matrix = result["overlap"][key]
-            table(title, ["", *matrix], [[row, *(matrix[row][column] for column in matrix)] for row in matrix])
+            table(title, ["", *SPLITS], [[row, *(matrix[row][column] for column in SPLITS)] for row in SPLITS])
     if "leaked" not in result:
         return
     for of in (result, result["beside"]):

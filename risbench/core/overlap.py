@@ -1,14 +1,14 @@
 """Images that show the same ground: corners with binary codes, hashed in bands, voted by shift, and proved on the pixels.
 
 Windows of one scene that overlap hold the same pixels at another place, whatever they are called and however often they were
-compressed again. A corner (Shi and Tomasi 1994) is described by which of 192 pairs of smoothed pixels around it is brighter (the test of
-BRIEF, Calonder et al. 2010); corners of which one of six bands of 32 bits is equal are candidates, candidates of two images that agree
-on a shift are votes, and the pair counts when the grey values of what they share are correlated.
+compressed again. A corner (Shi and Tomasi 1994) is described by which of 192 pairs of smoothed pixels around it is brighter (the
+test of BRIEF, Calonder et al. 2010). Corners of which one of six bands of 48 bits is equal, and not in many images, are candidates;
+candidates of two images that agree on a shift are votes; the pair counts when the grey values of what they share are correlated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,11 +25,10 @@ VOTES_WANTED: Final = 3
 CORRELATION_WANTED: Final = 0.9
 SHARED_PX_FROM: Final = 32 * 32
 _REACH_PX: Final = 12
-_NEIGHBOURS: Final = 8
+_MOST_ALIKE: Final = 8
 _MOST_TRIED: Final = 3
 _MOST_COUNTED: Final = 32
 _MOST_ENLARGED: Final = 4
-_VOTES_TO_LOOK: Final = 3
 CORNER = np.dtype([("x", "<i2"), ("y", "<i2"), ("code", "<u4", (BANDS,))])
 Corners = NDArray[np.void]
 
@@ -99,32 +98,52 @@ def alike(corners: Sequence[Corners], scenes: Sequence[str], advance: Callable[[
     with 1 after each of the six bands.
     """
     names = {scene: number for number, scene in enumerate(sorted(set(scenes)))}
-    scene = np.array([names[name] for name in scenes], np.int64)
-    image = np.repeat(np.arange(len(corners)), [len(found) for found in corners])
-    every = np.concatenate([*corners, np.zeros(0, CORNER)])
-    total = len(every)
-    hits = [np.zeros(0, np.int64)]
+    scene = np.array([names[name] for name in scenes], np.int32)
+    image = np.repeat(np.arange(len(corners), dtype=np.int32), [len(found) for found in corners])
+    lefts, rights = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for band in range(BANDS):
-        code = every["code"][:, band]
-        order = np.argsort(code, kind="stable")
-        # Neighbours in a bucket, not all its pairs: what many images share chains them together, and costs no square.
-        for step in range(1, _NEIGHBOURS + 1):
-            left, right = order[:-step], order[step:]
-            same = (code[left] == code[right]) & (scene[image[left]] != scene[image[right]])
-            hits.append(left[same] * total + right[same])
+        for left, right in _same_code(corners, band):
+            apart = scene[image[left]] != scene[image[right]]
+            lefts.append(left[apart])
+            rights.append(right[apart])
         advance(1)
-    left, right = np.divmod(np.unique(np.concatenate(hits)), max(1, total))  # corners are in order of images: left is of the lower one
-    if not len(left):
-        return []
-    shift_x = every["x"][left].astype(np.int64) - every["x"][right]
-    shift_y = every["y"][left].astype(np.int64) - every["y"][right]
-    pairs, which = np.unique(image[left] * len(corners) + image[right], return_inverse=True)
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    del lefts, rights  # tens of millions where there are tens of thousands of images
+    pair = image[left].astype(np.int64) * len(corners) + image[right]  # corners are in order of images: left is of the lower one
+    # Most pairs of images have one corner alike, by chance.
+    wanted = np.append(_repeated(np.sort(pair), VOTES_WANTED), -1)
+    several = wanted[np.searchsorted(wanted[:-1], pair)] == pair
+    del pair
+    matches = np.unique(np.stack([left[several], right[several]], axis=1), axis=0)
+    left, right = matches[:, 0], matches[:, 1]
+    pairs, which = np.unique(image[left].astype(np.int64) * len(corners) + image[right], return_inverse=True)
+    x, y = (np.concatenate([*(found[axis] for found in corners), np.zeros(0, np.int16)]).astype(np.int64) for axis in ("x", "y"))
     agreed = np.zeros(len(pairs), bool)
     for phase in (0, 2):  # two grids, so that votes of one shift are not parted by a line
-        cell = (((shift_x + phase) // 4 + 2**14) << 15) + (shift_y + phase) // 4 + 2**14
-        votes, counts = np.unique((which << 30) + cell, return_counts=True)
-        agreed[votes[counts >= _VOTES_TO_LOOK] >> 30] = True
-    return [(int(first), int(second)) for first, second in zip(*np.divmod(pairs[agreed], len(corners)), strict=True)]
+        cell = (((x[left] - x[right] + phase) // 4 + 2**14) << 15) + (y[left] - y[right] + phase) // 4 + 2**14
+        votes = _repeated(np.sort((which.astype(np.int64) << 30) + cell), VOTES_WANTED)
+        agreed[votes >> 30] = True
+    return [(int(first), int(second)) for first, second in zip(*np.divmod(pairs[agreed], max(1, len(corners))), strict=True)]
+
+
+def _same_code(corners: Sequence[Corners], band: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Yield corners (lower index, higher index) that agree in one band and the half of the next; a code that many have tells nothing."""
+    low, high = (np.concatenate([*(found["code"][:, of % BANDS] for found in corners), np.zeros(0, "<u4")]) for of in (band, band + 1))
+    code = (low.astype(np.uint64) << np.uint64(16)) | (high >> np.uint32(16))
+    order = np.argsort(code, kind="stable").astype(np.int32)
+    code = code[order]
+    starts = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]])) if len(code) else np.zeros(0, np.int64)
+    sizes = np.diff(np.append(starts, len(code)))
+    telling = np.repeat(sizes <= _MOST_ALIKE, sizes)
+    for step in range(1, _MOST_ALIKE):
+        same = (code[step:] == code[:-step]) & telling[step:]
+        yield order[:-step][same], order[step:][same]
+
+
+def _repeated(ordered: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """Return the values that a sorted array has `least` times or more, once each."""
+    late = ordered[least - 1 :]
+    return np.asarray(np.unique(late[late == ordered[: len(late)]]), dtype=np.int64)
 
 
 def overlap_of(pair: tuple[int, int], corners: Sequence[Corners], read: Callable[[int], Pixels]) -> Overlap | None:
