@@ -2,9 +2,9 @@
 
     python benchmarks/ground_shown_twice.py [--side 512] [--among 0]
 
-Of every real scene (NWPU VHR-10's images, DOTA's) two windows at random places, each compressed to JPEG on its own at quality 40, 60, 75
-or 90. Pairs that are found and were not cut from one file are printed: NWPU VHR-10 holds several images of one place. `--among N` hides them among
-the corners of N more windows, of the same files turned and scaled, which show nothing twice.
+Of every real scene (NWPU VHR-10's images, DOTA's) two windows at random places, each compressed to JPEG on its own at quality 40, 60,
+75 or 90. Pairs that are found and were not cut from one file are printed: NWPU VHR-10 holds several images of one place. `--among N`
+hides them among the corners of N more windows, of the same files turned and scaled.
 """
 
 from __future__ import annotations

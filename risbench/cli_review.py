@@ -201,6 +201,21 @@ def adjudicate(
     show(run(expert, take_over=take_over, workspace=workspace, quiet=json_), json_, print_adjudicate)
 
 
+@review_app.command("audit-sample")
+def audit_sample(
+    auditors: Annotated[list[str], typer.Argument(metavar="NAME...", help="Who draws: annotators; nobody gets what they have seen.")],
+    workspace: WorkspaceOption = Path(),
+    count: Annotated[int, typer.Option(help="How many records are drawn anew; more adds to those there are.")] = 300,
+    split: Annotated[Path | None, typer.Option(help="Split list: only of what it names (a frozen list, split.csv of a release).")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Have a random sample drawn anew by people who see no mask; run again, it reads what they drew and says how many masks are wrong."""
+    from risbench.printing_review import print_audit_sample
+    from risbench.review.audit import audit_sample as run
+
+    show(run(auditors, count=count, split=split, workspace=workspace, quiet=json_), json_, print_audit_sample)
+
+
 @review_app.command()
 def status(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
     """Progress, hours left, agreement and a score card per annotator, from what was pulled last."""

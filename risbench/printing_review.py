@@ -172,3 +172,30 @@ def print_triage(result: dict[str, Any]) -> None:
     sheets = f"{result['sheets']:,} sheet" + ("s" if result["sheets"] != 1 else "")
     say(f"{result['masks']:,} masks on {sheets}: {result['url']}")
     say("Ctrl-C ends it; what was answered is kept")
+
+
+def print_audit_sample(result: dict[str, Any]) -> None:
+    """Print how far the sample is, and what it says."""
+    for warning in result["warnings"]:
+        say(f"warning: {warning}")
+    say(f"{result['drawn']:,} of {result['sample']:,} drawn, a sample of {result['population']:,}; {result['sent']:,} tasks sent now")
+    for name, count in result["waiting"].items():
+        say(f"  {name}: {count:,} to draw")
+    if result["left_out_as_seen"]:
+        say(f"{result['left_out_as_seen']:,} records were seen by all of these people and can come before none of them")
+    if result["unusable"]:
+        say(f"{result['unusable']:,} answers cannot be used: nothing is drawn, or no choice is made")
+    found = result["result"]
+    if found is None:
+        return
+    low, high = found["interval"]
+    said = ", ".join(f"{name} {count:,}" for name, count in found["outcomes"].items())
+    say(f"defects: {found['defects']:,} of {found['audited']:,}, {found['share']:.1%} [{low:.1%}, {high:.1%}]: {said}")
+    if found["mean_iou"] is not None:
+        say(f"mean IoU of what was drawn with the masks: {found['mean_iou']:.3f}")
+    for title, name in (("by size", "by_size"), ("by review status", "by_status")):
+        rows = [
+            [key, row["audited"], row["defects"], f"{row['interval'][0]:.1%} - {row['interval'][1]:.1%}"]
+            for key, row in found[name].items()
+        ]
+        table(title, ["", "drawn", "defects", "interval"], rows)

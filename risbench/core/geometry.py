@@ -174,3 +174,8 @@ def repair_box(box: Box, width: int, height: int, quantum: float | None) -> tupl
             repairs.append(Repair(rule=rule, detail=f"{axis} from {low:.2f}..{high:.2f} to {new_low:.2f}..{new_high:.2f}"))
             side[0], side[1] = new_low, new_high
     return (sides["x"][0], sides["y"][0], sides["x"][1], sides["y"][1]), tuple(repairs)
+
+
+def size_of(area_px: float) -> str:
+    """Return COCO's size name of an area in pixels: small below 32 x 32, large from 96 x 96."""
+    return "small" if area_px < 32**2 else "medium" if area_px < 96**2 else "large"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,8 @@ def run_lengths(counts: str) -> list[int]:
 def mask_of(stored: Mask) -> NDArray[np.bool_]:
     """Return the pixels (height, width) of a record's mask."""
     return decode_rle(stored.size, stored.counts)
+
+
+def mask_digest(mask: NDArray[np.bool_]) -> str:
+    """Return what tells one mask from another in keys."""
+    return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()[:16]

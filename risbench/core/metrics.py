@@ -78,3 +78,13 @@ def bootstrap_interval(
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     return (float(low), float(high))
+
+
+def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson interval of a share (95 % by default); (0, 1) of nothing."""
+    if count == 0:
+        return 0.0, 1.0
+    share, square = hits / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    reach = z * np.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
-from risbench.export.strata import size_of
 from risbench.formats.coco import plain_id
 from risbench.formats.truth import Annotation, Truth, mask_in_record
 

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from risbench.core.geometry import size_of
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
 from risbench.export.split import shared_by_two
-from risbench.export.strata import area_of, size_of
+from risbench.export.strata import area_of
 
 _HUB_NAMES: Final = {"train": "train", "val": "validation", "test": "test"}
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -77,7 +78,7 @@ def card(release: Mapping[str, Any]) -> str:
     lines += ["## What is in it", "", *(f"* {_OPENED[name]}" for name in release["formats"])]
     lines += ["* `release.json`, `split.csv`, `croissant.json`, `SHA256SUMS`: `risbench verify FOLDER` checks all of it", ""]
     lines += _split_section(release)
-    lines += _mask_section(release)
+    lines += [*_mask_section(release), *_audit_section(release["audit_sample"])]
     for title, name in (("By class", "by_class"), ("By size of the box (COCO's bounds)", "by_size"), ("By attribute", "by_attribute")):
         lines += [f"## {title}", "", *_table(release[name]), ""]
     lines += ["## Licences", "", "Each triplet keeps that of its source (column `licence`); none is claimed for all:", ""]
@@ -129,6 +130,31 @@ def _mask_section(release: Mapping[str, Any]) -> list[str]:
     reviewed = sum(sum(row.values()) for status, row in release["review"].items() if status in REVIEWED)
     if not reviewed:
         lines += ["", "No reviewer's agreement is known."]
+    return [*lines, ""]
+
+
+def _audit_section(found: Mapping[str, Any] | None) -> list[str]:
+    lines = ["## Audit sample", ""]
+    if found is None:
+        return [*lines, "None was drawn (`risbench review audit-sample`): how many masks are wrong is not known.", ""]
+    low, high = found["interval"]
+    lines += [
+        f"Of a random sample of these triplets {found['audited']:,} were drawn anew by {found['auditors']} people who had not seen them "
+        f"and were shown the image and the sentence only. **{found['share']:.1%} [{low:.1%}, {high:.1%}] are defects** (95 % Wilson "
+        "interval): the mask and the drawing have an IoU under .8, are of different objects, or nobody can tell which is meant.",
+        "",
+    ]
+    meanings = {"imprecise": "IoU under .8", "wrong object": "IoU under .1", "cannot tell": "the sentence leads to no one object"}
+    for name, count in found["outcomes"].items():
+        lines.append(f"* {name}{f' ({meanings[name]})' if name in meanings else ''}: {count:,}")
+    if found["mean_iou"] is not None:
+        lines.append(f"* mean IoU of masks and drawings: {found['mean_iou']}")
+    for title, name in (("size of the mask", "by_size"), ("review status", "by_status")):
+        lines += ["", f"| {title} | drawn | defects | interval |", "| --- | ---: | ---: | ---: |"]
+        for key, row in found[name].items():
+            lines.append(f"| {key} | {row['audited']:,} | {row['defects']:,} | {row['interval'][0]:.1%} to {row['interval'][1]:.1%} |")
+    if found["changed_since"]:
+        lines += ["", f"{found['changed_since']:,} of these masks were changed since; they count as they were found."]
     return [*lines, ""]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from risbench.core.errors import InputError, OptionError
+from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import REVIEWED, Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
@@ -21,6 +22,7 @@ from risbench.export.card import counts_of
 from risbench.export.geo import is_georeferenced
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
 from risbench.export.split import OFFICIAL, parse_rule
+from risbench.formats.audit_sample import AUDIT_FILE, AuditSample, summary_of
 from risbench.formats.split_list import write_split_list
 
 
@@ -87,6 +89,7 @@ def _export(
     release = {
         **_describe(workspace, source, kept, formats, name, left_out),
         **described(kept, rule, made, twice, seed),
+        "audit_sample": _audited(workspace, kept),
         "split_rule": rule.text,
         "split_sha256": sha256_of(split_csv.encode()),
         "seed": seed,
@@ -168,6 +171,15 @@ def _describe(
         },
         "versions": versions("pyarrow"),
     }
+
+
+def _audited(workspace: Workspace, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Return what the audit sample says of these records; None where nothing was drawn."""
+    sample = AuditSample.read(workspace.root / AUDIT_FILE)
+    if sample is None:
+        return None
+    drawn = {one.record for one in sample.audited}
+    return summary_of(sample, {record.id: mask_digest(mask_of(record.mask)) for record in records if record.id in drawn and record.mask})
 
 
 def _empty(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:

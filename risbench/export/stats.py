@@ -15,11 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from wordcloud import WordCloud
 
 from risbench.core.errors import InputError
+from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.record import Attributes, Record
 from risbench.core.taxonomy import CLASSES
 from risbench.core.workspace import Workspace, read_records
-from risbench.export.strata import area_of, size_of
+from risbench.export.strata import area_of
 
 # Table I, Fig. 3 and the text of arXiv 2410.08613.
 _PAPER_MEAN_WORDS: Final = 14.31

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.core.geometry import size_of
 from risbench.core.record import SPLITS, Attributes, Record, Split
 
 # A value that fewer of the records have cannot change a split's shares by one in a hundred.
@@ -23,11 +24,6 @@ _COMMON_FROM: Final = 0.01
 _MOST_SWAPS: Final = 3000
 _LOOKED_AT: Final = 48
 Counts = NDArray[np.float64]
-
-
-def size_of(area_px: float) -> str:
-    """Return COCO's size name of an area in pixels: small below 32 x 32, large from 96 x 96."""
-    return "small" if area_px < 32**2 else "medium" if area_px < 96**2 else "large"
 
 
 def area_of(record: Record) -> float:

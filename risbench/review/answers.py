@@ -22,6 +22,7 @@ Verdict = Literal["accept", "fix", "reject", "unsure"]
 VERDICTS: Final = ("accept", "fix", "reject", "unsure")
 CANDIDATES: Final = ("A", "B", "C", "D")
 FINALS: Final = (*CANDIDATES, "drawn", "reject")
+AUDITS: Final = ("drawn", "cannot tell")
 SENTENCES: Final = ("true and unique", "ambiguous", "wrong")
 # Brush edges come back anti-aliased; this and less is not of the object.
 ALPHA_OVER: Final = 127
@@ -143,6 +144,26 @@ def read_expert(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[str, A
     found = read_annotation({"result": [*choices, *regions], "lead_time": row.get("lead_time")}, shown)
     # an expert who says nothing of the sentence leaves it to the others
     return {**found, "sentence": _choice(result, "sentence", SENTENCES) or ""}
+
+
+def read_audit(row: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return the mask (height, width) that an auditor drew, None where they could not tell what the sentence means.
+
+    Raises:
+        Refusal: no choice, nothing drawn, a damaged mask, or one of another size.
+    """
+    result = row.get("result")
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
+        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+    said = _choice(result, "audit", AUDITS)
+    if said is None and not row.get("was_cancelled"):
+        raise Refusal("no_verdict", "audit", None, f"one of {', '.join(AUDITS)} is wanted")
+    if said != "drawn":
+        return None
+    mask = _mask(result, shape)
+    if not mask.any():
+        raise Refusal("mask_empty", "mask", 0, "what is drawn has at least one pixel")
+    return mask
 
 
 def _choice(result: list[dict[str, Any]], name: str, known: tuple[str, ...]) -> Any:

@@ -15,14 +15,13 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from risbench.core.errors import InputError
-from risbench.core.masks import decode_rle, encode_rle, mask_of
+from risbench.core.masks import decode_rle, encode_rle, mask_digest, mask_of
 from risbench.core.record import Attributes, Expression, Mask, Record, Review, ReviewStatus
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
 from risbench.review.agreement import agreement_wanted, mask_agreement
 from risbench.review.answers import Answer, read_answers
 from risbench.review.desk import Desk, pseudonym
-from risbench.review.gold import mask_digest
 from risbench.review.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.staple import majority, staple
 from risbench.review.triage import Glance, read_glances

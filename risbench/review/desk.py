@@ -12,6 +12,8 @@ answers/          what came back, one file a project
 quarantine.jsonl  answers that cannot be used, and why
 reasked.jsonl     what was in answers that could not be used and were asked again
 deleted.jsonl     what was in answers that are gone from the server, or cannot be read any more
+audit/            the audit sample: who draws which record, and what they drew
+audit.json        what it came to
 triage.jsonl      the reviewers' glances at sheets
 push.unfinished   there while a plan is being brought to the server
 assist/           the lock of the one assistant
@@ -47,6 +49,7 @@ class Annotator:
     email: str
     project: int | None = None
     expert_project: int | None = None
+    audit_project: int | None = None
     paused: bool = False
     recheck: bool = False
 

@@ -17,11 +17,6 @@ SPOILT_IOU: Final = (0.15, 0.65)
 SPOILT_FROM_AREA_PX: Final = 30
 
 
-def mask_digest(mask: NDArray[np.bool_]) -> str:
-    """Return what tells one mask from another in keys."""
-    return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()[:16]
-
-
 def known_answer(record: Record, *, trust_source: bool = False) -> bool:
     """Return whether a record's mask is beyond doubt: an expert's, that of three who agree, or the source's own where that is trusted."""
     if record.mask is None or record.problems or record.expression is None or record.expression.is_true is False:

@@ -20,10 +20,11 @@ from risbench.review.desk import Annotator, Desk, pseudonym
 PAGES: Final = Path(__file__).parents[1] / "annotator_ui"
 VERIFY: Final = "verify.xml"
 ADJUDICATE: Final = "adjudicate.xml"
+AUDIT: Final = "audit.xml"
 
 
 # Of every page: where a person's project of it is noted, and the first word of its title.
-FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide")}
+FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide"), AUDIT: ("audit_project", "Draw")}
 
 
 def project_title(desk: Desk, person: Annotator, page: str) -> str:
@@ -37,8 +38,8 @@ def is_ours(found: Mapping[str, Any], title: str) -> bool:
 
 
 def projects_of(desk: Desk, person: Annotator) -> list[tuple[int, str]]:
-    """Return number and title of every project that a person has."""
-    numbers = [(getattr(person, field), project_title(desk, person, page)) for page, (field, _) in FIELDS.items()]
+    """Return number and title of every project in which a person decides on masks; the audit sample's is no such."""
+    numbers = [(getattr(person, FIELDS[page][0]), project_title(desk, person, page)) for page in (VERIFY, ADJUDICATE)]
     return [(number, title) for number, title in numbers if number is not None]
 
 

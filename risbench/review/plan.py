@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-Kind = Literal["task", "second", "gold", "expert"]
+Kind = Literal["task", "second", "gold", "expert", "audit"]
 OPINIONS_IF_UNSURE: Final = 3
 # The risk of a mask that somebody saw at a glance to be wrong; no mask comes so high by itself.
 DOUBTED: Final = 1.0

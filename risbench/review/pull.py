@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.masks import mask_of
+from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import Mask
 from risbench.core.storage import to_json, write_durably
 from risbench.core.workspace import INGEST, Workspace, read_records
 from risbench.review.answers import Answer, answers_in, read_annotation, read_answers, read_expert, write_answers
 from risbench.review.desk import Annotator, Desk
-from risbench.review.gold import mask_digest, spoil
+from risbench.review.gold import spoil
 from risbench.review.page import is_ours, projects_of
 from risbench.review.plan import Item
 from risbench.review.studio import NotThere, Studio, Task, Unknown

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Final
 
 from risbench.core.errors import InputError, OptionError
-from risbench.core.masks import mask_of
+from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.storage import write_durably
@@ -19,7 +19,7 @@ from risbench.review.accounts import write_card
 from risbench.review.answers import read_answers
 from risbench.review.consensus import answers_by_record
 from risbench.review.desk import Annotator, Desk
-from risbench.review.gold import known_answer, mask_digest, spoil
+from risbench.review.gold import known_answer, spoil
 from risbench.review.page import task_of
 from risbench.review.plan import DOUBTED, SECONDS, SHARE_DRAWN, Item, Policy, Shown, moved, plan, projected_hours, served_order
 from risbench.review.plan import Desk as Out

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from risbench.core.errors import Refusal
-from risbench.core.metrics import mask_iou
+from risbench.core.metrics import mask_iou, wilson
 from risbench.core.workspace import Workspace
 from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
 from risbench.review.answers import Answer, read_answers
@@ -25,7 +25,6 @@ from risbench.review.triage import Glance, read_glances
 # Whoever is, with 95 % certainty, right in fewer than this share of gold items should stop and talk.
 GOLD_WANTED: Final = 0.85
 _GOLD_FROM: Final = 6
-_Z: Final = 1.96
 
 
 def status(*, workspace: Path | str = ".") -> dict[str, Any]:
@@ -149,16 +148,6 @@ def _performance(decisions: Iterable[Decision]) -> dict[str, tuple[float, float]
             found[name].append((sensitivity, specificity))
     means = {name: np.mean(sorted(pairs), axis=0) for name, pairs in sorted(found.items())}
     return {name: (round(float(mean[0]), 4), round(float(mean[1]), 4)) for name, mean in means.items()}
-
-
-def wilson(hits: int, count: int, z: float = _Z) -> tuple[float, float]:
-    """Return the Wilson interval of a share; (0, 1) of nothing."""
-    if count == 0:
-        return 0.0, 1.0
-    share, square = hits / count, z * z / count
-    middle = (share + square / 2) / (1 + square)
-    reach = z * np.sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
-    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
 
 
 def _agreement(by_record: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:

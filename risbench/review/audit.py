@@ -1,0 +1,242 @@
+"""`risbench review audit-sample`: a random part of what is to be released, drawn anew by people who see no mask, says how good the rest is.
+
+Everything lies in `review/audit/`, apart from the work on the masks: an audited record is decided by nothing that is drawn here, and the
+assistant does not answer on these pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.geometry import size_of
+from risbench.core.masks import mask_digest, mask_of
+from risbench.core.metrics import mask_iou
+from risbench.core.progress import Progress
+from risbench.core.record import REVIEWED, Record
+from risbench.core.storage import write_durably
+from risbench.core.workspace import Workspace, read_records
+from risbench.formats.audit_sample import AUDIT_FILE, Audited, AuditSample, summary_of
+from risbench.formats.split_list import read_split_list
+from risbench.review.answers import read_answers, read_audit
+from risbench.review.desk import Desk, pseudonym
+from risbench.review.page import AUDIT, FIELDS, is_ours, project_title, task_of
+from risbench.review.plan import Item, make_key
+from risbench.review.projects import Pusher, ensure_project
+from risbench.review.studio import NotThere, Studio
+from risbench.review.triage import read_glances
+
+_PLAN: Final = "audit/plan.jsonl"
+_DRAWN: Final = "audit/drawn.jsonl"
+
+
+def audit_sample(
+    auditors: Sequence[str],
+    *,
+    count: int = 300,
+    split: Path | str | None = None,
+    workspace: Path | str = ".",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Draw the sample, put it before people, read what they drew, and return what it says; the same call goes on and reads again.
+
+    The sample is drawn by hash among the records that could be released (reviewed or triaged masks with a sentence, without a problem);
+    `split`, a split list, narrows them to what it names. A larger `count` adds to it. Nobody draws what they have seen before: what all
+    the auditors have seen is left out and counted. `review/audit.json` keeps the result, and export puts it on the card.
+
+    Raises:
+        OptionError: the count cannot be.
+        InputError: there is no such person or list, nothing to audit, or an auditor's project is gone or changed.
+        TryAgainLater: the server does not answer, or another run holds the workspace.
+    """
+    if count < 1:
+        raise OptionError(f"--count {count}: must be at least 1")
+    desk = Desk(Workspace.open(workspace))
+    with desk.workspace.lock("review audit-sample"):
+        people = [desk.annotator(name).name for name in dict.fromkeys(auditors)]
+        (desk.root / "audit").mkdir(exist_ok=True)
+        records = _population(desk, split)
+        plan = _read_plan(desk)
+        left_out = _extend(desk, plan, records, people, count)
+        write_durably(desk.root / _PLAN, "".join(json.dumps(asdict(item), sort_keys=True) + "\n" for item in plan.values()).encode())
+        studio = Studio.of(desk)
+        everyone = sorted({item.annotator for item in plan.values()})
+        drawn, bad, gone = _pull(desk, studio, plan, everyone, quiet)
+        sent = _push(desk, studio, plan, everyone, drawn, quiet)
+    sample = AuditSample(len(records), len(plan), left_out, tuple(drawn.values()))
+    result = desk.workspace.root / AUDIT_FILE
+    write_durably(result, sample.to_bytes())
+    waiting = Counter(item.annotator for item in plan.values() if item.record not in drawn)
+    return {
+        "population": len(records),
+        "sample": len(plan),
+        "drawn": len(drawn),
+        "waiting": dict(sorted(waiting.items())),
+        "sent": sent,
+        "unusable": bad,
+        "left_out_as_seen": left_out,
+        "warnings": gone,
+        "result": summary_of(sample),
+        "file": str(result),
+    }
+
+
+def _population(desk: Desk, split: Path | str | None) -> dict[str, Record]:
+    """Return the records that could be released, by id.
+
+    Raises:
+        InputError: there is none, or the list cannot be read.
+    """
+    try:
+        listed = read_split_list(Path(split)) if split is not None else None
+    except OSError as error:
+        raise InputError(f"--split {split}: cannot be read ({error.strerror})") from error
+    able: dict[str, Record] = {}
+    for record in read_records(desk.workspace.latest()):
+        if record.mask is None or record.expression is None or record.problems:
+            continue
+        refused = record.expression.is_true is False or record.expression.is_unique is False
+        if record.review.status in (*REVIEWED, "triaged") and not refused and (listed is None or listed.of(record) is not None):
+            able[record.id] = record
+    if not able:
+        raise InputError(f"{desk.workspace.root}: nothing to audit: no reviewed mask; `risbench review consensus` first")
+    return able
+
+
+def _read_plan(desk: Desk) -> dict[str, Item]:
+    """Return the sample so far, by record."""
+    path = desk.root / _PLAN
+    items = [Item(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return {item.record: item for item in items}
+
+
+def _extend(desk: Desk, plan: dict[str, Item], records: Mapping[str, Record], people: Sequence[str], count: int) -> int:
+    """Add to the sample until it has `count` records, each for who has least to draw of those who never saw it; return how many all saw."""
+    secret, seen = desk.secret(), _seen(desk)
+    load = Counter(dict.fromkeys(people, 0))
+    load.update(item.annotator for item in plan.values() if item.annotator in load)
+    for name in sorted(records, key=lambda name: make_key(secret, "audit sample", name)):
+        if len(plan) >= count:
+            break
+        if name in plan:
+            continue
+        able = [who for who in people if who not in seen[name]]
+        if not able:
+            continue
+        who = min(able, key=lambda who: (load[who], who))
+        load[who] += 1
+        mask = records[name].mask
+        assert mask is not None, "the population has masks"
+        plan[name] = Item(make_key(secret, "audit", who, name), name, mask_digest(mask_of(mask)), who, "audit", mask.round, 0.0)
+    return sum(name not in plan and seen[name].issuperset(people) for name in records)
+
+
+def _seen(desk: Desk) -> defaultdict[str, set[str]]:
+    """Return who was shown each record, in the editor or on a sheet, answered or not."""
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for item in desk.queue():
+        seen[item.record].add(item.annotator)
+    for answer in read_answers(desk):
+        seen[answer.record].add(answer.annotator)
+    for glance in read_glances(desk).values():
+        seen[glance.record].add(glance.person)
+    return seen
+
+
+def _push(desk: Desk, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], drawn: Mapping[str, Audited], quiet: bool) -> int:
+    """Bring every auditor's project to what they are to draw; return how many tasks were sent."""
+    records = {record.id: record for record in read_records(desk.workspace.latest()) if record.id in plan}
+    sent = 0
+    with Progress("review audit-sample", len(plan), quiet=quiet) as progress:
+        for name in people:
+            mine = [item for item in plan.values() if item.annotator == name and item.record in records]
+            project = ensure_project(desk, studio, desk.annotator(name), AUDIT)
+            answered = {item.key for item in mine if item.record in drawn}
+            pusher = Pusher(desk, studio, project, lambda item: _task(records[item.record], item.key), progress)
+            sent += pusher.bring(sorted(mine, key=lambda item: item.key), answered)["sent"]
+    return sent
+
+
+def _task(record: Record, key: str) -> dict[str, Any]:
+    """Return the task that shows a record's image and sentence and nothing else."""
+    assert record.mask is not None, "the population has masks"
+    shown = task_of(record, mask_of(record.mask), key)["data"]
+    return {"data": {name: shown[name] for name in ("image", "expression", "key")}}
+
+
+def _pull(
+    desk: Desk, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], quiet: bool
+) -> tuple[dict[str, Audited], int, list[str]]:
+    """Return what was drawn, by record, how many answers cannot be used, and whose project is gone (what they drew before is kept).
+
+    A drawing is compared once, with the mask of that time: who mends what the sample found does not make the rest any better.
+    """
+    path = desk.root / _DRAWN
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    before = {row["record"]: row for row in rows if row["record"] in plan}
+    records = {record.id: record for record in read_records(desk.workspace.latest()) if record.id in plan}
+    fresh: dict[str, dict[str, Any]] = {}
+    bad, gone = 0, []
+    with Progress("review audit-sample: read", len(people), quiet=quiet) as progress:
+        for name in people:
+            person = desk.annotator(name)
+            number: int | None = getattr(person, FIELDS[AUDIT][0])
+            mine = {item.key: item for item in plan.values() if item.annotator == name}
+            try:
+                there = number is not None and is_ours(studio.project(number), project_title(desk, person, AUDIT))
+            except NotThere:
+                there = False
+            if number is None or not there:
+                kept = {item.record: before[item.record] for item in mine.values() if item.record in before}
+                fresh.update(kept)
+                if number is not None:
+                    gone.append(f"{name}: project {number} is gone from the server; {len(kept)} drawings of theirs are kept")
+            else:
+                bad += _read_project(studio, number, mine, records, before, fresh, pseudonym(desk, name))
+            progress.advance(1)
+    write_durably(path, "".join(json.dumps(row, sort_keys=True) + "\n" for _, row in sorted(fresh.items())).encode())
+    found = {name: Audited(**{key: row[key] for key in row if key != "updated"}) for name, row in sorted(fresh.items())}
+    return found, bad, gone
+
+
+def _read_project(
+    studio: Studio,
+    number: int,
+    mine: Mapping[str, Item],
+    records: Mapping[str, Record],
+    before: Mapping[str, dict[str, Any]],
+    fresh: dict[str, dict[str, Any]],
+    auditor: str,
+) -> int:
+    """Add one auditor's drawings; return how many cannot be used."""
+    tasks = [task for task in studio.keys(number) if task.annotations and task.key in mine]
+    keys = {task.id: task.key for task in tasks}
+    bad = 0
+    for row in studio.with_annotations(number, list(keys)):
+        item = mine[keys[row["id"]]]
+        record = records.get(item.record)
+        annotations = sorted(row.get("annotations", []), key=lambda one: (one["updated_at"], one["id"]))
+        if record is None or record.mask is None or not annotations:
+            continue
+        known = before.get(item.record)
+        if known is not None and known["updated"] == annotations[-1]["updated_at"]:
+            fresh[item.record] = known
+            continue
+        released = mask_of(record.mask)
+        try:
+            drawn = read_audit(annotations[-1], released.shape)
+        except Refusal:
+            bad += 1
+            continue
+        iou = None if drawn is None else round(mask_iou(drawn, released), 4)
+        size = size_of(float(np.count_nonzero(released)))
+        one = Audited(item.record, mask_digest(released), iou, size, record.review.status, auditor)
+        fresh[item.record] = {**asdict(one), "updated": annotations[-1]["updated_at"]}
+    return bad
