@@ -29,6 +29,7 @@ import risbench.review.push as push_module
 from risbench.core.masks import mask_of
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Record
+from risbench.core.risk import risks
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import decode_brush, encode_brush
 from risbench.formats.truth import Truth, mask_in_record
@@ -37,7 +38,6 @@ from risbench.review.desk import Desk
 from risbench.review.plan import Policy
 from risbench.review.pull import pull
 from risbench.review.push import push
-from risbench.review.risk import risks
 from risbench.review.server import running
 from tests.review.lab import ACCEPT, FIX, REJECT, brush, fresh_workspace, people
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from risbench.core.masks import mask_of
 from risbench.core.metrics import mask_iou
+from risbench.core.risk import risk_terms, risks
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.truth import Truth, mask_in_record
-from risbench.review.risk import risk_terms, risks
 
 
 def auc(risk: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:

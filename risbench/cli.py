@@ -217,6 +217,22 @@ def verify(
 
 
 @app.command()
+def report(
+    release: Annotated[Path | None, typer.Argument(metavar="[RELEASE]", help="A release's folder; without it the workspace.")] = None,
+    workspace: WorkspaceOption = Path(),
+    output: Annotated[
+        Path | None, typer.Option(help="The report's folder; 'report' in the workspace, or RELEASE-report, by default.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a page that opens without a server: figures, and every record with its mask, the doubtful ones first, to filter and page."""
+    from risbench.export.report import report as run
+    from risbench.printing import print_report
+
+    show_result(run(release, workspace=workspace, output=output, quiet=json_), json_, print_report)
+
+
+@app.command()
 def stats(
     workspace: WorkspaceOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for the figures; 'stats' in the workspace by default.")] = None,

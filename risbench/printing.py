@@ -162,6 +162,14 @@ def print_validate(result: dict[str, Any]) -> None:
         say(f"records held back by a stage, {code}: {number:,}")
 
 
+def print_report(result: dict[str, Any]) -> None:
+    """Print where the page is."""
+    say(f"{result['records']:,} records on {result['images']:,} images")
+    if result["missing_images"]:
+        say(f"warning: the images of {result['missing_images']:,} records cannot be shown")
+    say(f"{result['state']}: {result['path']} (open it in a browser)")
+
+
 def print_stats(result: dict[str, Any]) -> None:
     """Print the Table I row and where the figures are."""
     row = result["table_1"]

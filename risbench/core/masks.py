@@ -72,3 +72,12 @@ def mask_of(stored: Mask) -> NDArray[np.bool_]:
 def mask_digest(mask: NDArray[np.bool_]) -> str:
     """Return what tells one mask from another in keys."""
     return hashlib.sha256(np.packbits(mask).tobytes() + repr(mask.shape).encode()).hexdigest()[:16]
+
+
+def mask_area(mask: Mask) -> int:
+    """Return how many pixels a stored mask has.
+
+    Raises:
+        InputError: the run lengths are damaged.
+    """
+    return int(np.count_nonzero(mask_of(mask)))

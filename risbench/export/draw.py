@@ -70,8 +70,8 @@ class Panel:
         cv2.drawContours(self.pixels, contours, -1, color, 1, cv2.LINE_AA)
         return self
 
-    def box(self, box: Box | Quad, color: Color, *, dashed: bool = False) -> Panel:
-        """Draw an upright or oriented box."""
+    def box(self, box: Box | Quad, color: Color, *, dashed: bool = False, halo: bool = True) -> Panel:
+        """Draw an upright or oriented box, on a dark line that shows on any ground, or with `halo` false without it."""
         if len(box) == 4 and isinstance(box[0], float):
             x_min, y_min, x_max, y_max = (float(value) for value in box)
             points = [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]
@@ -84,7 +84,7 @@ class Panel:
             steps = max(1, int(np.hypot(*(end - start)) // 6)) if dashed else 1
             for index in range(0, steps, 2):
                 a, b = start + (end - start) * index / steps, start + (end - start) * min(1.0, (index + 1) / steps)
-                for ink, width in (((0, 0, 0), 3), (color, 1)):
+                for ink, width in (((0, 0, 0), 3), (color, 1))[0 if halo else 1 :]:
                     first, second = (round(a[0]), round(a[1])), (round(b[0]), round(b[1]))
                     cv2.line(self.pixels, first, second, ink, width, cv2.LINE_AA)
         return self

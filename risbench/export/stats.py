@@ -68,7 +68,11 @@ def stats(*, workspace: Path | str = ".", output: Path | str | None = None) -> d
     records = [record for record in read_records(opened.latest()) if record.expression is not None]
     if not records:
         raise InputError(f"{opened.root}: no record has a sentence, so there is nothing to count")
-    folder = Path(output) if output is not None else opened.root / "stats"
+    return stats_of(records, opened.settings.name, Path(output) if output is not None else opened.root / "stats")
+
+
+def stats_of(records: Sequence[Record], name: str, folder: Path) -> dict[str, Any]:
+    """Return what `stats` returns, of records that have a sentence, and write the figures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     sentences = [words_of(record.expression.text) for record in records if record.expression is not None]
     lengths = [len(words) for words in sentences]
@@ -78,7 +82,7 @@ def stats(*, workspace: Path | str = ".", output: Path | str | None = None) -> d
     metres = sorted(image.metres_per_pixel for image in images.values() if image.metres_per_pixel is not None)
     return {
         "table_1": {
-            "dataset": opened.settings.name,
+            "dataset": name,
             "triplets": len(records),
             "image size": _image_sizes([f"{image.width}x{image.height}" for image in images.values()]),
             "resolution": f"{metres[0]:.2g}m - {metres[-1]:.2g}m" if metres else "not stated",

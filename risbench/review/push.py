@@ -13,6 +13,7 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import Record
+from risbench.core.risk import risks
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.review.accounts import write_card
@@ -25,7 +26,6 @@ from risbench.review.plan import DOUBTED, SECONDS, SHARE_DRAWN, Item, Policy, Sh
 from risbench.review.plan import Desk as Out
 from risbench.review.projects import Pusher, ensure_project
 from risbench.review.pull import pull_all, quarantine_rows
-from risbench.review.risk import risks
 from risbench.review.studio import Studio
 from risbench.review.triage import read_glances
 

@@ -23,12 +23,12 @@ from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.record import Record
+from risbench.core.risk import risks
 from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.split_list import SplitList, read_split_list
 from risbench.review.desk import Desk, append_lines
 from risbench.review.gold import known_answer
-from risbench.review.risk import risks
 from risbench.review.web import need_web, serving
 
 TILES: Final = 20
