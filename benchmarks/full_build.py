@@ -3,8 +3,8 @@
     python benchmarks/full_build.py [--images 29614] [--records 52472] [--side 64] [--keep FOLDER]
 
 Noise images with bright rectangles, 1.77 EVAL rows an image, scenes of four windows. Then the command line, one process a stage:
-ingest, refine-masks --engine box, export --split in the risbench layout alone and in every format, verify. At the end masks as run lengths
-in Parquet against masks as PNG files, the same masks in the same order: bytes and seconds.
+ingest, refine-masks --engine box, export --split in the risbench layout alone and in every format, verify, report. At the end masks as run
+lengths in Parquet against masks as PNG files, the same masks in the same order: bytes and seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from playwright.sync_api import sync_playwright
 
 from risbench.core.masks import mask_of
 from risbench.core.workspace import Workspace, read_records
@@ -80,6 +82,24 @@ def stage(name: str, words: Sequence[str | Path], folder: Path | None) -> None:
     print(said, flush=True)
 
 
+def opened(page: Path) -> None:
+    """Print how long the browser takes from a cold start of the page to its first records."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1366, "height": 768})
+        began = time.monotonic()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector(".record")
+        shown = time.monotonic() - began
+        tab.wait_for_load_state("networkidle")
+        print(f"report opened: first records after {shown:.2f} s, tiles after {time.monotonic() - began:.2f} s")
+        began = time.monotonic()
+        tab.fill("input[name=words]", "white")
+        tab.wait_for_function("document.getElementById('count').textContent.includes('of ')")
+        print(f"filtered by a word in {time.monotonic() - began:.2f} s: {tab.inner_text('#count')}")
+        browser.close()
+
+
 def masks_in_parquet(workspace: Path, scratch: Path) -> None:
     """Print bytes and seconds of all masks as run lengths in Parquet, and as PNG files."""
     stored = [record.mask for record in read_records(Workspace.open(workspace).latest()) if record.mask is not None]
@@ -123,4 +143,6 @@ if __name__ == "__main__":
         stage("export, every format", (*release, "--name", "all", "--format", "all"), workspace / "4-export" / "all")
         stage("verify", ("verify", workspace / "4-export" / "all"), None)
         stage("ingest the release's tables", ("ingest", workspace / "4-export" / "layout", "-w", place / "again"), place / "again")
+        stage("report", ("report", "-w", workspace), workspace / "report")
+        opened(workspace / "report" / "index.html")
         masks_in_parquet(workspace, place)

@@ -39,6 +39,7 @@ ACROSS: Final = 4
 PER_SHEET: Final = ACROSS * ACROSS
 PER_SHARD: Final = 256
 _JPEG_QUALITY: Final = 78
+_ABSENT: Final = ".absent"  # how many images of a sheet cannot be shown, for a run that goes on
 _NONE: Final = "none"
 
 
@@ -67,10 +68,11 @@ def report(
     try:
         if _read(temporary / "plan.json") != plan and temporary.exists():
             shutil.rmtree(temporary)
-        for name in ("data", "tiles", "figures"):
+        for name in ("data", "tiles", "figures", _ABSENT):
             (temporary / name).mkdir(parents=True, exist_ok=True)
         write_durably(temporary / "plan.json", to_json(plan))
         counts = _write(temporary, folder, source, quiet)
+        shutil.rmtree(temporary / _ABSENT)
         (temporary / "plan.json").unlink()
         write_durably(temporary / "report.json", to_json({"plan": plan, **counts}))
         _put_in_place(temporary, folder)
@@ -183,7 +185,8 @@ def _columns(rows: Sequence[_Row]) -> dict[str, Any]:
 
 
 def _names(key: str, column: Iterable[str]) -> list[str]:
-    first = {"size": ["small", "medium", "large"], "split": [*SPLITS]}.get(key, [])
+    known: dict[str, list[str]] = {"size": ["small", "medium", "large"], "split": [*SPLITS]}
+    first = known.get(key, [])
     return [*first, *sorted(set(column) - set(first))]
 
 
@@ -237,10 +240,12 @@ def _write_tiles(folder: Path, source: Source, rows: Sequence[_Row], quiet: bool
 
     def make(index: int) -> int:
         path = folder / f"{index:05d}.jpg"
-        absent = sum(not source.has_image(row.record) for row in sheets[index])
+        count = folder.parent / _ABSENT / f"{index}"
         if not path.exists():
-            write_durably(path, _sheet(source, [row.record for row in sheets[index]]))
-        return absent
+            sheet, absent = _sheet(source, [row.record for row in sheets[index]])
+            write_durably(count, str(absent).encode())
+            write_durably(path, sheet)
+        return int(count.read_bytes())
 
     missing = 0
     with Progress("report", len(rows), quiet=quiet) as progress, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -250,23 +255,26 @@ def _write_tiles(folder: Path, source: Source, rows: Sequence[_Row], quiet: bool
     return missing
 
 
-def _sheet(source: Source, records: Sequence[Record]) -> bytes:
-    """Return the JPEG of up to sixteen tiles."""
+def _sheet(source: Source, records: Sequence[Record]) -> tuple[bytes, int]:
+    """Return the JPEG of up to sixteen tiles, and how many have no image."""
+    absent = 0
     sheet = np.full((TILE_PX * -(-len(records) // ACROSS), TILE_PX * ACROSS, 3), 128, np.uint8)
     for place, record in enumerate(records):
         top, left = TILE_PX * (place // ACROSS), TILE_PX * (place % ACROSS)
-        sheet[top : top + TILE_PX, left : left + TILE_PX] = _tile(source, record)
+        tile = _tile(source, record)
+        absent += tile is None
+        sheet[top : top + TILE_PX, left : left + TILE_PX] = 128 if tile is None else tile
     done, data = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done, "JPEG encoding failed"
-    return data.tobytes()
+    return data.tobytes(), absent
 
 
-def _tile(source: Source, record: Record) -> NDArray[np.uint8]:
-    """Return the view around a record's object, with mask and boxes; grey where the image cannot be read."""
+def _tile(source: Source, record: Record) -> NDArray[np.uint8] | None:
+    """Return the view around a record's object, with mask and boxes; None where the image cannot be read."""
     try:
         pixels = source.pixels(record)
     except (OSError, Refusal):
-        return np.full((TILE_PX, TILE_PX, 3), 128, np.uint8)
+        return None
     panel = Panel(pixels, focus(record), TILE_PX)
     if record.mask is not None and record.mask.size == pixels.shape[:2]:
         panel.mask(mask_of(record.mask), MASK_COLOR)

@@ -39,10 +39,6 @@ class Source:
     entries: Mapping[str, Entry] | None = None
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
-    def has_image(self, record: Record) -> bool:
-        """Return whether the record's image is there."""
-        return record.id in self.entries if self.entries is not None else (self.place / record.image.path).is_file()
-
     def pixels(self, record: Record) -> Pixels:
         """Return the record's image (height, width, 3).
 
@@ -96,7 +92,7 @@ def _of_workspace(workspace: Workspace) -> Source:
         digest=digest_of(parts),
         default_output=workspace.root / "report",
         lead=f"From {stage.relative_to(workspace.root).as_posix()} of the workspace.",
-        lacking="they are gone from the workspace; ingest the source again",
+        lacking="they are gone from the workspace or damaged; ingest the source again",
         audit={one.record: one.outcome for one in sample.audited} if sample else {},
     )
 
@@ -134,7 +130,7 @@ def _of_release(folder: Path) -> Source:
         digest=sha256_of_file(folder / "release.json"),
         default_output=folder.with_name(f"{folder.name}-report"),
         lead="A release.",
-        lacking="the release holds none; export with --format risbench or parquet",
+        lacking="the release holds none or they are damaged; `risbench verify` says which",
         warnings=[*map(str, described.get("warnings", [])), *broken],
         facts=facts,
         entries=entries,
