@@ -3,8 +3,8 @@
     python benchmarks/full_build.py [--images 29614] [--records 52472] [--side 64] [--keep FOLDER]
 
 Noise images with bright rectangles, 1.77 EVAL rows an image, scenes of four windows. Then the command line, one process a stage:
-ingest, refine-masks --engine box, export --split in the risbench layout alone and in every format, verify, report. At the end masks as run
-lengths in Parquet against masks as PNG files, the same masks in the same order: bytes and seconds.
+ingest, refine-masks --engine box, export --split in the risbench layout alone and in every format, verify, the release read back, report.
+At the end the report in a browser. Masks in Parquet against PNG: masks_in_parquet.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from playwright.sync_api import sync_playwright
 
 from risbench.core.masks import mask_of
@@ -100,25 +98,6 @@ def opened(page: Path) -> None:
         browser.close()
 
 
-def masks_in_parquet(workspace: Path, scratch: Path) -> None:
-    """Print bytes and seconds of all masks as run lengths in Parquet, and as PNG files."""
-    stored = [record.mask for record in read_records(Workspace.open(workspace).latest()) if record.mask is not None]
-    began = time.monotonic()
-    table = pa.table({"size": [list(mask.size) for mask in stored], "counts": [mask.counts for mask in stored]})
-    pq.write_table(table, scratch / "masks.parquet", compression="zstd")
-    ours = time.monotonic() - began
-    (scratch / "png").mkdir()
-    masks = [mask_of(mask).astype(np.uint8) * 255 for mask in stored]
-    began = time.monotonic()
-    for index, mask in enumerate(masks):
-        cv2.imwrite(str(scratch / "png" / f"{index}.png"), mask)
-    theirs = time.monotonic() - began
-    size = sum(path.stat().st_size for path in (scratch / "png").iterdir())
-    kept = (scratch / "masks.parquet").stat().st_size
-    print(f"{len(stored):,} masks: Parquet {kept / 1e6:.2f} MB in {ours:.2f} s, PNG {size / 1e6:.2f} MB in {theirs:.2f} s;", end=" ")
-    print(f"{size / kept:.1f} times smaller, {theirs / ours:.1f} times faster")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=29_614)
@@ -145,4 +124,3 @@ if __name__ == "__main__":
         stage("ingest the release's tables", ("ingest", workspace / "4-export" / "layout", "-w", place / "again"), place / "again")
         stage("report", ("report", "-w", workspace), workspace / "report")
         opened(workspace / "report" / "index.html")
-        masks_in_parquet(workspace, place)

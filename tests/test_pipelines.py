@@ -16,22 +16,27 @@ from risbench.scenes.source import write_source
 ROOT = Path(__file__).parents[1]
 
 
-def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def run(script: str, *words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
     command = ["bash", str(ROOT / "pipelines" / script), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.mark.slow
-def test_the_papers_recipe_ends_with_a_release_that_is_whole(tmp_path: Path) -> None:
+def test_the_papers_recipe_builds_up_to_where_people_begin(tmp_path: Path) -> None:
     write_source(tmp_path / "source", seed=2, scenes=6)
-    done = run("risbench.sh", tmp_path / "source", tmp_path / "w")
+    done = run("risbench.sh", "build", tmp_path / "source", tmp_path / "w")
     assert done.returncode == 0, done.stderr
-    release = tmp_path / "w" / "4-export" / "release"
-    found = verify(release)
-    assert found["faults"] == []
-    assert set(found["formats"]) == {"risbench", "coco", "refer", "parquet", "webdataset", "yolo"}
-    assert json.loads((release / "release.json").read_text())["overlap"]["scenes"]["train"]["test"] == 0
+    release = tmp_path / "w" / "4-export" / "unreviewed"
+    assert verify(release)["faults"] == []
+    described = json.loads((release / "release.json").read_text())
+    assert described["leaked"] == {"val": 0, "test": 0}
+    assert described["unreviewed"] == described["triplets"] > 0
+    assert (tmp_path / "w" / "report" / "index.html").is_file()
+    assert "risbench review serve -w" in done.stdout
+    again = run("risbench.sh", "build", tmp_path / "source", tmp_path / "w")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("up to date") == 4, "what is finished stays as it is"
 
 
 def test_a_pipeline_without_its_words_says_what_it_wants() -> None:

@@ -227,3 +227,18 @@ def test_an_auditor_draws_on_the_page(lab: Lab, page: Page, tmp_path: Path) -> N
     assert found["drawn"] == 1
     [row] = [json.loads(line) for line in (workspace / "review/audit/drawn.jsonl").read_text().splitlines()]
     assert row["iou"] is not None
+
+
+def test_the_recipe_ends_with_a_reviewed_release_in_every_format(lab: Lab) -> None:
+    from risbench.export.verify import verify
+    from tests.test_pipelines import run
+
+    workspace = reviewed(lab)
+    done = run("risbench.sh", "release", workspace)
+    assert done.returncode == 0, done.stderr
+    release = workspace / "4-export" / "release"
+    found = verify(release)
+    assert found["faults"] == []
+    assert set(found["formats"]) == {"risbench", "coco", "refer", "parquet", "webdataset", "yolo"}
+    assert json.loads((release / "release.json").read_text())["unreviewed"] == 0
+    assert (release.with_name("release-report") / "index.html").is_file()
