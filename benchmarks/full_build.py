@@ -25,9 +25,6 @@ import cv2
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from risbench.core.masks import mask_of
-from risbench.core.workspace import Workspace, read_records
-
 
 def write_source(folder: Path, images: int, records: int, side: int) -> None:
     """Write a VRSBench source of EVAL rows."""
