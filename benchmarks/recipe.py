@@ -39,8 +39,9 @@ def main() -> None:
             _, seconds = risbench(*words)
             whole = seconds * (ALL_IMAGES / IMAGES if of_images else ALL_RECORDS / RECORDS) / 60
             print(f"{name:<30} {seconds:7.1f} s   for all {whole:6.0f} min   peak so far {peak_gib():.2f} GiB", flush=True)
-        size = sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
-        print(f"the release in every format: {size / 1e6:,.0f} MB, for all {size * ALL_RECORDS / RECORDS / 1e9:,.0f} GB")
+        for name, folder in (("the workspace without releases", workspace / "images"), ("the release in every format", release)):
+            size = sum({(found := path.stat()).st_ino: found.st_size for path in folder.rglob("*") if path.is_file()}.values())
+            print(f"{name}: {size / 1e6:,.0f} MB on disk, for all {size * ALL_IMAGES / IMAGES / 1e9:,.0f} GB")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #   pipelines/risbench.sh build VRSBENCH_FOLDER [WORKSPACE]   before people work: records, masks, figures, a release of unreviewed masks
 #   pipelines/risbench.sh release [WORKSPACE]                 when they have worked: answers in, the reviewed release, its report
 # VRSBENCH_FOLDER holds VRSBench's own files as downloaded: Annotations_*.zip, Images_*.zip, VRSBench_train.json, VRSBench_EVAL_referring.json
-# (12 GB; the workspace takes as much again, a release in every format 20 GB more).
+# (the workspace holds its images once more, and so does each release; one in every format holds them four times).
 # GPU=--gpu uses one. ENGINE="--engine sam --checkpoint sam_vit_h_4b8939.pth" takes Meta's SAM instead of the built-in model.
 # SPLIT=official releases the lists that VRSBench came with, and shows what they leak. Killed at any moment, the same line goes on.
 # Times: measured on two CPU cores without a GPU (benchmarks/results/recipe.txt), for all 29,614 images and 52,472 triplets unless said.
@@ -16,21 +16,21 @@ build() {
     local source="$1" workspace="$2"
 
     # Boxes and sentences: three forms of an object become one record with its best box. Prints where every row went, and which images show
-    # the same ground under different names. Needs disk. 17 minutes.
+    # the same ground under different names. 20 minutes.
     risbench ingest "$source" -w "$workspace"
 
-    # Box to mask. Built-in model: no download. With a GPU and Meta's weights see ENGINE above. 4.2 hours without a GPU.
+    # Box to mask. Built-in model: no download, 1.8 hours without a GPU. For Meta's weights see ENGINE above: SAM ViT-B without a GPU 14 hours.
     # shellcheck disable=SC2086
     risbench refine-masks -w "$workspace" ${ENGINE:-} ${GPU:-}
 
-    # Table I, Fig. 3 and Fig. 4 for what came out. 1 minute.
+    # Table I, Fig. 3 and Fig. 4 for what came out. 2 minutes.
     risbench stats -w "$workspace"
 
-    # Every record to look at in a browser, the doubtful ones first. 9 minutes.
+    # Every record to look at in a browser, the doubtful ones first. 8 minutes.
     risbench report -w "$workspace"
 
     # RISBench's sizes, whole scenes only, no ground in two splits. Nobody has reviewed anything yet, and the release says so. Its split.csv
-    # says which scenes are for training: only those are triaged twenty at a time. 8 minutes.
+    # says which scenes are for training: only those are triaged twenty at a time. 2 minutes.
     risbench export -w "$workspace" --split "$split" --include-unreviewed --name unreviewed
 
     cat <<EOF
@@ -54,7 +54,7 @@ release() {
     risbench review pull -w "$workspace"
     risbench review consensus -w "$workspace"
 
-    # Reviewed masks only, in every format, with the card. 25 minutes.
+    # Reviewed masks only, in every format, with the card. 7 minutes.
     risbench export -w "$workspace" --split "$split" --format all
 
     # Every byte and count of the release, as whoever downloads it can check. 3 minutes.
@@ -63,7 +63,7 @@ release() {
     # The release to look at, beside it. 9 minutes.
     risbench report "$workspace/4-export/release"
 
-    # Every record, image and count of the workspace is what it says it is (exit 1 if not). 4 minutes.
+    # Every record, image and count of the workspace is what it says it is (exit 1 if not). 1 minute.
     risbench validate -w "$workspace"
 }
 

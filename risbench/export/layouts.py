@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pyarrow.parquet as pq
 
 from risbench.core.metrics import mask_iou
 from risbench.core.record import SPLITS, Record
-from risbench.export.triplet import Triplet, image_names
+from risbench.export.triplet import Triplet, image_names, link
 from risbench.formats.coco import coco_instances
 from risbench.formats.parquet import annotation_table
 from risbench.formats.phrases import phrase_lines
@@ -40,10 +38,12 @@ class RisbenchLayout:
         self._names[triplet.record.id] = triplet.name
         target = self._folder / "images" / f"{triplet.name}.png"
         first = self._written.setdefault(triplet.picture.path, target)
-        if first is target:
+        if triplet.picture.suffix == ".png":
+            triplet.picture.put(target)
+        elif first is target:
             target.write_bytes(triplet.picture.png)
         else:
-            _link(first, target)
+            link(first, target)
         (self._folder / "masks" / f"{triplet.name}.png").write_bytes(triplet.mask_png)
 
     def close(self) -> dict[str, Any]:
@@ -55,15 +55,9 @@ class RisbenchLayout:
         return {}
 
 
-def _link(first: Path, target: Path) -> None:
-    try:
-        os.link(first, target)
-    except OSError:  # a file system without hard links, or too many of them
-        shutil.copyfile(first, target)
-
-
 class _Images:
-    """A folder that holds each image once, as a copy, so that an edited release cannot harm the workspace."""
+    """A folder that holds each image once: the workspace's file is copied, so that an edited release cannot harm it; further copies of
+    one release are names of the first."""
 
     def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
         folder.mkdir(parents=True)
@@ -73,7 +67,7 @@ class _Images:
         path = triplet.picture.path
         if path not in self._written:
             self._written.add(path)
-            (self._folder / self._names[path]).write_bytes(triplet.picture.data)
+            triplet.picture.put(self._folder / self._names[path])
 
 
 class CocoLayout:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +23,14 @@ from risbench.core.record import Record
 from risbench.core.storage import sha256_of
 
 
-@dataclass(frozen=True)
+@dataclass
 class Picture:
     """An image as it lies in the workspace."""
 
     path: str
     data: bytes
     file: Path
+    placed: Path | None = None
 
     @property
     def suffix(self) -> str:
@@ -41,6 +44,22 @@ class Picture:
             return self.data
         with open(self.file, "rb") as file:
             return encode_png(read_raster(file, self.path).pixels)
+
+    def put(self, target: Path) -> None:
+        """Write the content, or hard-link it to where this release has it already."""
+        if self.placed is None:
+            target.write_bytes(self.data)
+            self.placed = target
+        else:
+            link(self.placed, target)
+
+
+def link(first: Path, target: Path) -> None:
+    """Give a file a second name, or copy it on a file system without hard links, or where it has too many of them."""
+    try:
+        os.link(first, target)
+    except OSError:
+        shutil.copyfile(first, target)
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,8 @@ class Triplet:
     @cached_property
     def mask_bits_png(self) -> bytes:
         """The mask as PNG of one bit a pixel."""
-        return _png(self.mask, [cv2.IMWRITE_PNG_BILEVEL, 1])
+        # Level 9 takes .46 ms instead of .27 on real outlines of 512 x 512, and makes half as many bytes as OpenCV's default.
+        return _png(self.mask, [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def _png(mask: NDArray[np.bool_], options: Sequence[int]) -> bytes:
