@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -61,13 +60,14 @@ def write_source(folder: Path, images: int, records: int, side: int) -> None:
 def stage(name: str, words: Sequence[str | Path], folder: Path | None) -> None:
     """Run a command in a process of its own and print its minutes, its peak memory, and what it left behind."""
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "risbench", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate()
-    seconds = time.monotonic() - began
-    if process.returncode:
-        sys.exit(f"{name} ended with {process.returncode}: {err.decode()}{out.decode()[-500:]}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # the largest child so far
-    said = f"{name:<28} {seconds / 60:6.2f} min   peak so far {peak:4.2f} GiB"
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen([sys.executable, "-m", "risbench", *map(str, words)], stdout=told, stderr=told)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        if status:
+            told.seek(0)
+            sys.exit(f"{name} ended with {os.waitstatus_to_exitcode(status)}: {told.read().decode()[-2000:]}")
+    said = f"{name:<28} {seconds / 60:6.2f} min   peak {used.ru_maxrss / 2**20:4.2f} GiB"
     if folder is not None:
         files, size = 0, 0
         for path, _, names in os.walk(folder):
@@ -90,7 +90,8 @@ def opened(page: Path) -> None:
         print(f"report opened: first records after {shown:.2f} s, tiles after {time.monotonic() - began:.2f} s")
         began = time.monotonic()
         tab.fill("input[name=words]", "white")
-        tab.wait_for_function("document.getElementById('count').textContent.includes('of ')")
+        while tab.inner_text("#count").endswith("of 52,472 records (of 52,472)"):
+            time.sleep(0.01)
         print(f"filtered by a word in {time.monotonic() - began:.2f} s: {tab.inner_text('#count')}")
         browser.close()
 

@@ -31,7 +31,10 @@ build() {
 
     # RISBench's sizes, whole scenes only, no ground in two splits. Nobody has reviewed anything yet, and the release says so. Its split.csv
     # says which scenes are for training: only those are triaged twenty at a time. 2 minutes.
-    risbench export -w "$workspace" --split "$split" --include-unreviewed --name unreviewed
+    risbench export -w "$workspace" --split "$split" --include-unreviewed --name unreviewed --replace
+    # The same list for the release: split anew, the reviewed records would lie elsewhere.
+    mkdir -p "$workspace/manifests/splits"
+    cp "$workspace/4-export/unreviewed/split.csv" "$workspace/manifests/splits/frozen.csv"
 
     cat <<EOF
 
@@ -40,10 +43,11 @@ Now people (README, "A lab with eight annotators"). In a second terminal, and le
 Then
     risbench review annotators add ana ben cleo dan eli fay gus hua -w $workspace
     risbench review annotators add eva --expert -w $workspace
+    risbench review triage ana --split $workspace/manifests/splits/frozen.csv -w $workspace
     pipelines/data_engine.sh give $workspace 1000    # and, when they have worked: data_engine.sh learn $workspace; again and again
-    risbench review adjudicate eva -w $workspace     # what stays open
-    risbench review audit-sample eva -w $workspace   # 300 drawn anew without seeing a mask: how many of the others are wrong
-    pipelines/risbench.sh release $workspace
+    risbench review adjudicate eva -w $workspace     # what stays open; when eva has decided, pull and consensus
+    risbench review audit-sample ana ben -w $workspace   # 300 drawn anew without seeing a mask: how many of the others are wrong
+    pipelines/risbench.sh release $workspace         # when they have drawn
 EOF
 }
 
@@ -54,8 +58,16 @@ release() {
     risbench review pull -w "$workspace"
     risbench review consensus -w "$workspace"
 
-    # Reviewed masks only, in every format, with the card. 7 minutes.
-    risbench export -w "$workspace" --split "$split" --format all
+    # What the auditors have drawn meanwhile.
+    if [[ -f "$workspace/review/audit/plan.jsonl" ]]; then
+        risbench review audit-sample -w "$workspace"
+    fi
+
+    # Reviewed masks only, split as when triage began, in every format, with the card. 7 minutes.
+    if [[ -f "$workspace/manifests/splits/frozen.csv" ]]; then
+        split=frozen
+    fi
+    risbench export -w "$workspace" --split "$split" --format all --replace
 
     # Every byte and count of the release, as whoever downloads it can check. 3 minutes.
     risbench verify "$workspace/4-export/release"

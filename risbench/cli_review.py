@@ -203,7 +203,10 @@ def adjudicate(
 
 @review_app.command("audit-sample")
 def audit_sample(
-    auditors: Annotated[list[str], typer.Argument(metavar="NAME...", help="Who draws: annotators; nobody gets what they have seen.")],
+    auditors: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="Who draws; nobody gets what they have seen. Without names, what was drawn is read."),
+    ] = None,
     workspace: WorkspaceOption = Path(),
     count: Annotated[int, typer.Option(help="How many records are drawn anew; more adds to those there are.")] = 300,
     split: Annotated[Path | None, typer.Option(help="Split list: only of what it names (a frozen list, split.csv of a release).")] = None,
@@ -213,7 +216,7 @@ def audit_sample(
     from risbench.printing_review import print_audit_sample
     from risbench.review.audit import audit_sample as run
 
-    show(run(auditors, count=count, split=split, workspace=workspace, quiet=json_), json_, print_audit_sample)
+    show(run(auditors or (), count=count, split=split, workspace=workspace, quiet=json_), json_, print_audit_sample)
 
 
 @review_app.command()

@@ -26,6 +26,7 @@ CORRELATION_WANTED: Final = 0.9
 SHARED_PX_FROM: Final = 32 * 32
 _REACH_PX: Final = 12
 _MOST_ALIKE: Final = 8
+_MOST_CHAINED: Final = 64
 _MOST_TRIED: Final = 3
 _MOST_COUNTED: Final = 32
 _MOST_ENLARGED: Final = 4
@@ -127,16 +128,17 @@ def alike(corners: Sequence[Corners], scenes: Sequence[str], advance: Callable[[
 
 
 def _same_code(corners: Sequence[Corners], band: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """Yield corners (lower index, higher index) that agree in one band and the half of the next; a code that many have tells nothing."""
+    """Yield corners (lower index, higher index) that agree in one band and the half of the next."""
     low, high = (np.concatenate([*(found["code"][:, of % BANDS] for found in corners), np.zeros(0, "<u4")]) for of in (band, band + 1))
     code = (low.astype(np.uint64) << np.uint64(16)) | (high >> np.uint32(16))
     order = np.argsort(code, kind="stable").astype(np.int32)
     code = code[order]
     starts = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]])) if len(code) else np.zeros(0, np.int64)
     sizes = np.diff(np.append(starts, len(code)))
-    telling = np.repeat(sizes <= _MOST_ALIKE, sizes)
+    sizes = np.repeat(sizes, sizes)
     for step in range(1, _MOST_ALIKE):
-        same = (code[step:] == code[:-step]) & telling[step:]
+        # a code that more corners share is of ground that many windows show, or of none in particular: a chain is enough to group them
+        same = (code[step:] == code[:-step]) & (sizes[step:] <= (_MOST_CHAINED if step == 1 else _MOST_ALIKE))
         yield order[:-step][same], order[step:][same]
 
 

@@ -63,8 +63,21 @@ def locked(folder: Path, command: str) -> Iterator[None]:
         TryAgainLater: another process holds it; the message names it.
         EnvironmentLacks: the folder cannot be written to.
     """
+    with open_lock(folder / ".lock", command, folder):
+        yield
+
+
+@contextlib.contextmanager
+def open_lock(path: Path, command: str, what: Path | None = None) -> Iterator[None]:
+    """Hold a lock file, made where it is missing; `what` is named to whoever has to wait.
+
+    Raises:
+        TryAgainLater: another process holds it; the message names it.
+        EnvironmentLacks: it cannot be made.
+    """
+    folder = what or path
     try:
-        file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
     except OSError as error:
         raise explain_os_error(error, folder) from error
     with file:

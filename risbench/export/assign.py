@@ -29,6 +29,10 @@ _OFFICIAL_NAMES: Final[Mapping[str, Split]] = {
 }
 
 
+# Of a hundred copies of one image not every pair is listed; they are linked all the same.
+_COPIES_PAIRED: Final = 20
+
+
 @dataclass(frozen=True)
 class ShownTwice:
     """Pairs of image paths: copies and near copies, and images of different scenes that show the same ground."""
@@ -36,6 +40,10 @@ class ShownTwice:
     near: Pairs
     overlapping: Pairs
     warnings: tuple[str, ...] = ()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return all pairs of both kinds."""
+        return [*self.near, *self.overlapping]
 
     @classmethod
     def read(cls, workspace: Workspace) -> ShownTwice:
@@ -47,12 +55,25 @@ class ShownTwice:
         path = workspace.stage(INGEST) / "duplicates.json"
         try:
             found = json.loads(path.read_bytes())
-            near = {tuple(sorted(pair)) for pair in found["near"]} | {(group[0], other) for group in found["exact"] for other in group[1:]}
-            overlapping = {tuple(sorted(pair["images"])) for pair in found.get("overlapping", ())}
+            near, overlapping = _expanded(found["exact"], found["near"], [pair["images"] for pair in found.get("overlapping", ())])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); ingest the source into a new workspace") from None
-        old = "images that show the same ground were not looked for by the version that ingested them: ingest again to be sure"
+        old = (
+            "images that show the same ground were not looked for by the version that ingested them; "
+            "`risbench ingest SOURCE -w NEW_WORKSPACE` does"
+        )
         return cls(sorted(near), sorted(overlapping), () if "overlapping" in found else (old,))
+
+
+def _expanded(exact: Sequence[Sequence[str]], near: Pairs, overlapping: Pairs) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return the pairs with every copy of an image in its place: ingest lists overlaps of one copy only, which may not be released."""
+    copies = {path: group for group in exact for path in group}
+    same = {(a, b) for group in exact for index, a in enumerate(group) for b in group[index + 1 : index + 1 + _COPIES_PAIRED]}
+    close = {(a, b) for a, b in map(sorted, near)} | same
+    shared = {
+        (min(a, b), max(a, b)) for one, other in overlapping for a in copies.get(one, [one]) for b in copies.get(other, [other]) if a != b
+    }
+    return close, shared
 
 
 @dataclass(frozen=True)
@@ -87,9 +108,13 @@ def assign(records: Sequence[Record], rule: SplitRule, twice: ShownTwice, seed: 
 
 
 def _groups(records: Sequence[Record], twice: ShownTwice) -> dict[str, str]:
+    """Return each scene's group. Images that are not released link too: two windows may share ground with a third one only."""
     scene_of = {record.image.path: record.image.scene for record in records}
-    linked = [(scene_of[a], scene_of[b]) for a, b in (*twice.near, *twice.overlapping) if a in scene_of and b in scene_of]
-    return scene_groups(scene_of.values(), linked)
+    nodes = {f"scene {scene}" for scene in scene_of.values()} | {f"image {path}" for pair in twice.pairs() for path in pair}
+    links = [(f"image {a}", f"image {b}") for a, b in twice.pairs()]
+    links += [(f"image {path}", f"scene {scene}") for path, scene in scene_of.items() if f"image {path}" in nodes]
+    groups = scene_groups(sorted(nodes), links)
+    return {scene: groups[f"scene {scene}"] for scene in scene_of.values()}
 
 
 def official_split(record: Record) -> Split | None:

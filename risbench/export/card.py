@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -65,9 +66,17 @@ def description(release: Mapping[str, Any]) -> str:
     """Return the data set in one sentence."""
     reviewed = release["triplets"] - release["unreviewed"]
     return (
-        f"{release['triplets']:,} triplets of overhead image, referring sentence and pixel mask, split by whole scenes; "
+        f"{release['triplets']:,} triplets of overhead image, referring sentence and pixel mask, {split_said(release)}; "
         f"{reviewed:,} of the masks were reviewed by people."
     )
+
+
+def split_said(release: Mapping[str, Any]) -> str:
+    """Return how it is split, in a few words that are true of it."""
+    if release["split_rule"] == "official":
+        return "split as the sources' own lists say"
+    shared = shared_by_two(release["overlap"]["scenes"])
+    return f"split by a list that parts {shared:,} scenes" if shared else "split by whole scenes"
 
 
 def card(release: Mapping[str, Any]) -> str:
@@ -78,7 +87,7 @@ def card(release: Mapping[str, Any]) -> str:
     lines += ["## What is in it", "", *(f"* {_OPENED[name]}" for name in release["formats"])]
     lines += ["* `release.json`, `split.csv`, `croissant.json`, `SHA256SUMS`: `risbench verify FOLDER` checks all of it", ""]
     lines += _split_section(release)
-    lines += [*_mask_section(release), *_audit_section(release["audit_sample"])]
+    lines += [*_mask_section(release), *_audit_section(release["audit_sample"], release["review"])]
     for title, name in (("By class", "by_class"), ("By size of the box (COCO's bounds)", "by_size"), ("By attribute", "by_attribute")):
         lines += [f"## {title}", "", *_table(release[name]), ""]
     lines += ["## Licences", "", "Each triplet keeps that of its source (column `licence`); none is claimed for all:", ""]
@@ -133,7 +142,7 @@ def _mask_section(release: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _audit_section(found: Mapping[str, Any] | None) -> list[str]:
+def _audit_section(found: Mapping[str, Any] | None, review: Mapping[str, Any]) -> list[str]:
     lines = ["## Audit sample", ""]
     if found is None:
         return [*lines, "None was drawn (`risbench review audit-sample`): how many masks are wrong is not known.", ""]
@@ -153,8 +162,16 @@ def _audit_section(found: Mapping[str, Any] | None) -> list[str]:
         lines += ["", f"| {title} | drawn | defects | interval |", "| --- | ---: | ---: | ---: |"]
         for key, row in found[name].items():
             lines.append(f"| {key} | {row['audited']:,} | {row['defects']:,} | {row['interval'][0]:.1%} to {row['interval'][1]:.1%} |")
-    if found["changed_since"]:
-        lines += ["", f"{found['changed_since']:,} of these masks were changed since; they count as they were found."]
+    lines += ["", f"Drawn: {found['audited']:,} of the {found['sample']:,} that were drawn by lot of {found['population']:,}. What is not "]
+    lines[-1] += "drawn yet may be harder than what is."
+    if found["left_out_as_seen"]:
+        lines.append(f"{found['left_out_as_seen']:,} could not be drawn by lot, as all of the auditors had seen them.")
+    for name, said in (("changed_since", "masks were changed since"), ("removed_since", "records were taken out since")):
+        if found[name]:
+            lines.append(f"{found[name]:,} of these {said}; they count as they were found.")
+    absent = sorted(review.keys() - found["by_status"].keys())
+    if absent:
+        lines.append(f"None of the drawn is of review status {', '.join(absent)}: of those this sample says nothing.")
     return [*lines, ""]
 
 
@@ -166,7 +183,15 @@ def _table(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
 def _front_matter(release: Mapping[str, Any]) -> list[str]:
     """Return the YAML that Hugging Face reads: what it is, how large, and where the Parquet shards of each split are."""
     size = next((name for limit, name in _SIZES if release["triplets"] < limit), "n>1M")
-    lines = ["---", f"pretty_name: {release['name']}", "license: other", "language:", "- en", "task_categories:", "- image-segmentation"]
+    lines = [
+        "---",
+        f"pretty_name: {json.dumps(release['name'])}",
+        "license: other",
+        "language:",
+        "- en",
+        "task_categories:",
+        "- image-segmentation",
+    ]
     lines += ["size_categories:", f"- {size}", "tags:", "- remote-sensing", "- referring-image-segmentation", "- croissant"]
     if "parquet" in release["formats"]:
         lines += ["configs:", "- config_name: default", "  data_files:"]

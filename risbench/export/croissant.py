@@ -50,7 +50,7 @@ _COLUMNS: Final = {
     "id": "Stable id of the triplet.",
     "expression": "The sentence, which means one object of the image.",
     "category": "The object's class, one of 26.",
-    "scene": "The scene that the image was cut from; no scene lies in two splits.",
+    "scene": "The scene that the image was cut from.",
     "mask_rle": "The object's mask as COCO compressed run lengths.",
     "review_status": "What people decided about the mask.",
     "dataset": "The data set that the triplet was made from.",

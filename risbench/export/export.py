@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def _export(
     release = {
         **_describe(workspace, source, kept, formats, name, left_out),
         **described(kept, rule, made, twice, seed),
-        "audit_sample": _audited(workspace, kept),
+        "audit_sample": _audited(workspace, kept, {record.id for record in records} - made.splits.keys()),
         "split_rule": rule.text,
         "split_sha256": sha256_of(split_csv.encode()),
         "seed": seed,
@@ -173,19 +173,25 @@ def _describe(
     }
 
 
-def _audited(workspace: Workspace, records: Sequence[Record]) -> dict[str, Any] | None:
+def _audited(workspace: Workspace, records: Sequence[Record], excluded: Set[str]) -> dict[str, Any] | None:
     """Return what the audit sample says of these records; None where nothing was drawn."""
     sample = AuditSample.read(workspace.root / AUDIT_FILE)
     if sample is None:
         return None
     drawn = {one.record for one in sample.audited}
-    return summary_of(sample, {record.id: mask_digest(mask_of(record.mask)) for record in records if record.id in drawn and record.mask})
+    return summary_of(
+        sample,
+        {record.id: mask_digest(mask_of(record.mask)) for record in records if record.id in drawn and record.mask},
+        excluded=excluded,
+    )
 
 
 def _empty(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the warning that a split has nothing, where one was to have something."""
     empty = [split for split, row in splits.items() if not row["triplets"] and row["wanted"] != 0]
-    return [f"no triplet in {', '.join(empty)}: there are too few scenes for the sizes asked"] if empty else []
+    listed = any(isinstance(row["wanted"], str) for row in splits.values())
+    why = "the list names nothing of it that can be released" if listed else "there are too few scenes for the sizes asked"
+    return [f"no triplet in {', '.join(empty)}: {why}"] if empty else []
 
 
 def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | None:

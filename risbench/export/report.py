@@ -6,13 +6,14 @@ opens as fast with fifty thousand as with fifty. A run that was cut off goes on 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +28,14 @@ from risbench.core.masks import mask_area, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS, Attributes, Record
 from risbench.core.risk import risks
-from risbench.core.storage import digest_of, explain_os_error, sync_folder, to_json, write_durably
+from risbench.core.storage import digest_of, explain_os_error, open_lock, sync_folder, to_json, write_durably
 from risbench.export.draw import BOX_COLOR, MASK_COLOR, Panel, focus
 from risbench.export.report_source import Source, open_source
 from risbench.export.stats import stats_of
 from risbench.export.strata import area_of
 
 PAGE_FILES: Final = ("index.html", "report.css", "report.js")
+_OURS: Final = {*PAGE_FILES, "report.json", "data", "tiles", "figures"}
 TILE_PX: Final = 160
 ACROSS: Final = 4
 PER_SHEET: Final = ACROSS * ACROSS
@@ -56,13 +58,34 @@ def report(
         EnvironmentLacks: the disk is full.
     """
     source = open_source(release, workspace)
-    folder = Path(output) if output is not None else source.default_output
+    folder = (Path(output) if output is not None else source.default_output).resolve()
     if not source.records:
         raise InputError(f"{source.place}: has no record to show")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder.parent) from error
+    with _alone(folder):
+        return _report(source, folder, quiet)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a report's place: two runs into one folder would write over each other.
+
+    Raises:
+        TryAgainLater: another run holds it.
+        EnvironmentLacks: nothing can be written there.
+    """
+    with open_lock(folder.with_name(f".lock-{folder.name}"), "report"):
+        yield
+
+
+def _report(source: Source, folder: Path, quiet: bool) -> dict[str, Any]:
     _check_ours(folder)
     plan = {"of": source.name, "content": source.digest, "link": source.link_base(folder), "version": __version__, "page": _page_digest()}
     there = _read(folder / "report.json")
-    if there is not None and there["plan"] == plan:
+    if there is not None and there["plan"] == plan and not there["missing_images"]:
         return {**there, "state": "up to date", "path": str(folder / "index.html")}
     temporary = folder.with_name(f".tmp-{folder.name}")
     try:
@@ -89,13 +112,21 @@ def _read(path: Path) -> Any:
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse to replace what is no report.
+    """Refuse to replace what is no report, and to write into a release.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: the folder holds something else, too.
     """
-    if folder.exists() and not (folder.is_dir() and ((folder / "report.json").exists() or not any(folder.iterdir()))):
-        raise InputError(f"{folder}: is no report; choose another folder with --output")
+    release = next((place for place in folder.parents if (place / "release.json").is_file()), None)
+    if release is not None:
+        raise InputError(f"{folder}: lies in the release {release}, to which nothing may be added; choose another folder with --output")
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    found = _read(folder / "report.json") if "report.json" in names else None
+    ours = isinstance(found, dict) and isinstance(found.get("plan"), dict) and names == _OURS
+    if names and not ours:
+        raise InputError(f"{folder}: is no report, or holds other things, too; choose another folder with --output")
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
@@ -145,12 +176,16 @@ class _Row:
 
 def _ordered(source: Source) -> list[_Row]:
     """Return the rows, worst and most doubtful first: with problems, rejected, found wrong by the audit, without a mask, then by risk."""
-    risk = risks(source.records)
     rows = []
     for record in source.records:
-        area = float(mask_area(record.mask)) if record.mask else area_of(record)
+        try:
+            area = float(mask_area(record.mask)) if record.mask else area_of(record)
+        except InputError as error:
+            raise InputError(f"{source.place}: record {record.id}: {error}; run the stage again, or verify the release") from None
         problem = record.problems[0].code if record.problems else _NONE
-        rows.append(_Row(record, risk.get(record.id), size_of(area), problem, source.audit.get(record.id, _NONE)))
+        rows.append(_Row(record, None, size_of(area), problem, source.audit.get(record.id, _NONE)))
+    risk = risks(source.records)
+    rows = [replace(row, risk=risk.get(row.record.id)) for row in rows]
 
     def rank(row: _Row) -> tuple[int, float, str]:
         worst = [row.problem != _NONE, row.record.review.status == "rejected", row.audit not in (_NONE, "good"), row.record.mask is None]

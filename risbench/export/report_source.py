@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -14,7 +15,7 @@ from urllib.parse import quote
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.record import Record
-from risbench.core.storage import digest_of, sha256_of_file
+from risbench.core.storage import digest_of, sha256_of, sha256_of_file
 from risbench.core.workspace import Workspace, part_files, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, AuditSample
 from risbench.formats.released import ReleasedRows, sample_files, table_files
@@ -44,16 +45,22 @@ class Source:
 
         Raises:
             OSError: it is not there.
-            Refusal: it cannot be decoded.
+            Refusal: it cannot be decoded, or is another.
         """
         if self.entries is None:
-            with open(self.place / record.image.path, "rb") as file:
-                return read_raster(file, record.image.path).pixels
-        entry = self.entries.get(record.id)
-        if entry is None:
-            raise FileNotFoundError(record.image.path)
-        with self._reading, entry.open() as file:  # an archive has one file pointer
-            return read_raster(file, entry.path).pixels
+            data = (self.place / record.image.path).read_bytes()
+            if sha256_of(data) != record.image.sha256:
+                raise Refusal("image_changed", "image", record.image.path, "it is not the image that was ingested")
+        else:
+            entry = self.entries.get(record.id)
+            if entry is None:
+                raise FileNotFoundError(record.image.path)
+            with self._reading:  # an archive has one file pointer
+                data = entry.read()
+        pixels = read_raster(io.BytesIO(data), record.image.path).pixels
+        if pixels.shape[:2] != (record.image.height, record.image.width):
+            raise Refusal("wrong_size", "image", f"{pixels.shape[1]} x {pixels.shape[0]}", f"it is to be {record.image.width} px wide")
+        return pixels
 
     def link_base(self, output: Path) -> str:
         """Return the way from a report to where its images lie: other links, another report."""
@@ -98,6 +105,7 @@ def _of_workspace(workspace: Workspace) -> Source:
 
 
 def _of_release(folder: Path) -> Source:
+    folder = folder.resolve()
     described = _description(folder)
     tree = SourceTree.open(folder)
     rows = ReleasedRows(tree)

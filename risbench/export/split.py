@@ -146,7 +146,7 @@ def shared_by_two(matrix: Mapping[str, Mapping[str, int]]) -> int:
 
 
 def leaked(records: Sequence[Record], splits: Mapping[str, Split], groups: Mapping[str, str]) -> dict[str, int]:
-    """Return how many triplets of val and test show ground that a triplet of train shows too: their scene, a copy, or a window beside."""
+    """Return how many triplets of val and test are linked to ground of train: by scene, copy, a window beside, or a chain of these."""
     trained = {groups[record.image.scene] for record in records if splits[record.id] == "train"}
     found = Counter(splits[record.id] for record in records if groups[record.image.scene] in trained)
     return {"val": found["val"], "test": found["test"]}

@@ -26,6 +26,7 @@ from risbench.export.strata import area_of
 _PAPER_MEAN_WORDS: Final = 14.31
 _PAPER_VOCABULARY: Final = 4431
 _SIZE_COLORS: Final = {"small": "#7fb8d6", "medium": "#2f7fb5", "large": "#0b3c5d"}
+_LONGEST_DRAWN: Final = 30
 _STOP: Final = frozenset(
     [
         "the",
@@ -160,7 +161,7 @@ def _area(record: Record) -> float:
 
 
 def _word_cloud(folder: Path, words: Counter[str]) -> str:
-    told = {word: count for word, count in words.items() if word not in _STOP and not word.isdigit()}
+    told = {word: count for word, count in words.items() if word not in _STOP and not word.isdigit() and len(word) <= _LONGEST_DRAWN}
     # Sorted, because equal counts would else be drawn in the order they were met.
     ordered = dict(sorted(told.items(), key=lambda item: (-item[1], item[0]))[:50]) or {"(none)": 1}
     cloud = WordCloud(width=1000, height=520, background_color="white", random_state=0, colormap="viridis", prefer_horizontal=0.95)

@@ -86,7 +86,7 @@ def _contents(records: Sequence[Record], groups: Mapping[str, str]) -> tuple[lis
 
 
 def _settle(chosen: NDArray[np.int64], sizes: NDArray[np.int64], targets: tuple[int, int, int], drawn: Sequence[str]) -> None:
-    """Move small groups until no single move brings the three sizes nearer to their targets."""
+    """Move small groups from the split that has most too many to the one that has most too few, as long as that brings both nearer."""
     totals = [int(sizes[chosen == split].sum()) for split in range(3)]
     for _ in range(3 * len(chosen)):
         gaps = [totals[split] - targets[split] for split in range(3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -75,13 +75,14 @@ class AuditSample:
             raise InputError(f"{path}: is damaged ({error}); `risbench review audit-sample` writes it anew") from None
 
 
-def summary_of(sample: AuditSample, masks: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+def summary_of(sample: AuditSample, masks: Mapping[str, str] | None = None, *, excluded: Set[str] = frozenset()) -> dict[str, Any] | None:
     """Return what a sample says: defects with their Wilson interval, by kind, size and review status; None where nothing was drawn.
 
-    `masks` are the digests of the masks of the records that count, by record; others are left out. A mask that was changed since
-    counts as it was found, and is counted.
+    `masks` are the digests of the masks that are released, by record, and `excluded` the records that no list names: these do not
+    count. A mask that was changed since, or a record that was rejected since, counts as it was found: to take out what the sample found
+    does not make the others any better. Both are counted.
     """
-    rows = [one for one in sample.audited if masks is None or one.record in masks]
+    rows = [one for one in sample.audited if one.record not in excluded]
     if not rows:
         return None
     drawn = [one.iou for one in rows if one.iou is not None]
@@ -96,7 +97,8 @@ def summary_of(sample: AuditSample, masks: Mapping[str, str] | None = None) -> d
         "mean_iou": round(float(np.mean(drawn)), 4) if drawn else None,
         "by_size": _by([(one.size, one) for one in rows]),
         "by_status": _by([(one.status, one) for one in rows]),
-        "changed_since": sum(masks[one.record] != one.mask for one in rows) if masks is not None else 0,
+        "changed_since": sum(masks.get(one.record, one.mask) != one.mask for one in rows) if masks is not None else 0,
+        "removed_since": sum(one.record not in masks for one in rows) if masks is not None else 0,
         "left_out_as_seen": sample.seen_by_all,
     }
 

@@ -5,6 +5,7 @@ https://huggingface.co/docs/hub/datasets-image: an image is a struct of bytes an
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 import threading
@@ -81,7 +82,7 @@ def picture_names(path: Path) -> list[str | None]:
 
 
 def picture(path: Path, row: int) -> bytes:
-    """Return the file content of a row's image; asked for in their order, rows are read once.
+    """Return the file content of a row's image; asked for in their order, rows are read once, in any other a group of rows at a time.
 
     Raises:
         OSError, ValueError: there is none, or it cannot be read.
@@ -101,16 +102,20 @@ class _PictureReader:
 
     def __init__(self, path: Path) -> None:
         self._file, self._lock = pq.ParquetFile(path), threading.Lock()
-        self._begin()
+        sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
+        self._starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        self._begin(0)
 
-    def _begin(self) -> None:
-        self._batches = self._file.iter_batches(_PICTURES, columns=["image.bytes"])
-        self._first, self._held = 0, None
+    def _begin(self, row: int) -> None:
+        """Read on from the group that holds a row."""
+        group = max(0, bisect.bisect_right(self._starts, row) - 1)
+        self._batches = self._file.iter_batches(_PICTURES, row_groups=[*range(group, len(self._starts))], columns=["image.bytes"])
+        self._first, self._held = self._starts[group] if self._starts else 0, None
 
     def picture(self, row: int) -> bytes:
         with self._lock:
-            if row < self._first:
-                self._begin()
+            if row < self._first or bisect.bisect_right(self._starts, row) > bisect.bisect_right(self._starts, self._first) + 1:
+                self._begin(row)
             while self._held is None or row >= self._first + len(self._held):
                 self._first += len(self._held) if self._held is not None else 0
                 self._held = next(self._batches).column("image").field("bytes")

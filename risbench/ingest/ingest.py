@@ -30,6 +30,8 @@ from risbench.ingest.triage import MultiTarget, Triage, Uninformative, filter_li
 from risbench.ingest.whole import placed_whole
 
 PART_RECORDS: Final = 64
+# One more whenever the same source comes to other records or duplicates: what was ingested before is no longer up to date.
+REVISION: Final = 2
 
 
 @dataclass
@@ -114,6 +116,7 @@ def ingest(
     }
     plan = {
         "command": "ingest",
+        "revision": REVISION,
         "format": kind,
         "options": options,
         "inputs": inputs_of(tree, files, sorted_rows),

@@ -47,9 +47,11 @@ def audit_sample(
 ) -> dict[str, Any]:
     """Draw the sample, put it before people, read what they drew, and return what it says; the same call goes on and reads again.
 
-    The sample is drawn by hash among the records that could be released (reviewed or triaged masks with a sentence, without a problem);
-    `split`, a split list, narrows them to what it names. A larger `count` adds to it. Nobody draws what they have seen before: what all
-    the auditors have seen is left out and counted. `review/audit.json` keeps the result, and export puts it on the card.
+    The sample is the first `count` by hash of the records that could be released now (reviewed or triaged masks with a sentence, without
+    a problem), and of those once in it; `split`, a split list, narrows them to what it names. So a larger one holds the smaller,
+    and when more is reviewed some give way to others: what was drawn of those is kept, and does not count. Nobody draws what they
+    have seen before: what all the auditors have seen is left out and counted. Without auditors it is only read what was drawn.
+    `review/audit.json` keeps the result, and export puts it on the card.
 
     Raises:
         OptionError: the count cannot be.
@@ -62,14 +64,17 @@ def audit_sample(
     with desk.workspace.lock("review audit-sample"):
         people = [desk.annotator(name).name for name in dict.fromkeys(auditors)]
         (desk.root / "audit").mkdir(exist_ok=True)
-        records = _population(desk, split)
-        plan = _read_plan(desk)
-        left_out = _extend(desk, plan, records, people, count)
+        before = _read_plan(desk)
+        if not people and not before:
+            raise InputError(f"{desk.root / _PLAN}: no audit sample has been drawn yet; name who is to draw: audit-sample NAME...")
+        records = _population(desk, split, before)
+        plan, left_out = (before, _left_out(desk)) if not people else _planned(desk, before, records, people, count)
         write_durably(desk.root / _PLAN, "".join(json.dumps(asdict(item), sort_keys=True) + "\n" for item in plan.values()).encode())
         studio = Studio.of(desk)
-        everyone = sorted({item.annotator for item in plan.values()})
+        everyone = sorted({item.annotator for item in (*before.values(), *plan.values())})
         drawn, bad, gone = _pull(desk, studio, plan, everyone, quiet)
-        sent = _push(desk, studio, plan, everyone, drawn, quiet)
+        sent = 0 if gone else _push(desk, studio, plan, everyone, drawn, quiet)
+    drawn = {name: one for name, one in drawn.items() if name in plan}
     sample = AuditSample(len(records), len(plan), left_out, tuple(drawn.values()))
     result = desk.workspace.root / AUDIT_FILE
     write_durably(result, sample.to_bytes())
@@ -88,8 +93,8 @@ def audit_sample(
     }
 
 
-def _population(desk: Desk, split: Path | str | None) -> dict[str, Record]:
-    """Return the records that could be released, by id.
+def _population(desk: Desk, split: Path | str | None, before: Mapping[str, Item]) -> dict[str, Record]:
+    """Return the records that could be released, by id, and those that were when they came into the sample.
 
     Raises:
         InputError: there is none, or the list cannot be read.
@@ -100,11 +105,13 @@ def _population(desk: Desk, split: Path | str | None) -> dict[str, Record]:
         raise InputError(f"--split {split}: cannot be read ({error.strerror})") from error
     able: dict[str, Record] = {}
     for record in read_records(desk.workspace.latest()):
-        if record.mask is None or record.expression is None or record.problems:
+        if record.mask is None or record.expression is None or (listed is not None and listed.of(record) is None):
             continue
-        refused = record.expression.is_true is False or record.expression.is_unique is False
-        if record.review.status in (*REVIEWED, "triaged") and not refused and (listed is None or listed.of(record) is not None):
+        refused = record.problems or record.expression.is_true is False or record.expression.is_unique is False
+        if record.id in before or (record.review.status in (*REVIEWED, "triaged") and not refused):
             able[record.id] = record
+    if not able and listed is not None:
+        raise InputError(f"--split {split}: names no record with a reviewed mask; `risbench review status` says what is reviewed")
     if not able:
         raise InputError(f"{desk.workspace.root}: nothing to audit: no reviewed mask; `risbench review consensus` first")
     return able
@@ -112,20 +119,43 @@ def _population(desk: Desk, split: Path | str | None) -> dict[str, Record]:
 
 def _read_plan(desk: Desk) -> dict[str, Item]:
     """Return the sample so far, by record."""
-    path = desk.root / _PLAN
-    items = [Item(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    return {item.record: item for item in items}
+    return {item.record: item for item in (Item(**row) for row in _lines(desk.root / _PLAN))}
 
 
-def _extend(desk: Desk, plan: dict[str, Item], records: Mapping[str, Record], people: Sequence[str], count: int) -> int:
-    """Add to the sample until it has `count` records, each for who has least to draw of those who never saw it; return how many all saw."""
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of the audit; none where there is none yet.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
+    return found
+
+
+def _left_out(desk: Desk) -> int:
+    """Return how many were left out as seen when the sample was drawn."""
+    sample = AuditSample.read(desk.workspace.root / AUDIT_FILE)
+    return sample.seen_by_all if sample else 0
+
+
+def _planned(
+    desk: Desk, before: Mapping[str, Item], records: Mapping[str, Record], people: Sequence[str], count: int
+) -> tuple[dict[str, Item], int]:
+    """Return the sample, each new record for who has least to draw of those who never saw it, and how many records all of them saw."""
     secret, seen = desk.secret(), _seen(desk)
     load = Counter(dict.fromkeys(people, 0))
-    load.update(item.annotator for item in plan.values() if item.annotator in load)
+    load.update(item.annotator for item in before.values() if item.annotator in load)
+    plan: dict[str, Item] = {}
     for name in sorted(records, key=lambda name: make_key(secret, "audit sample", name)):
         if len(plan) >= count:
             break
-        if name in plan:
+        if name in before:
+            plan[name] = before[name]
             continue
         able = [who for who in people if who not in seen[name]]
         if not able:
@@ -135,7 +165,7 @@ def _extend(desk: Desk, plan: dict[str, Item], records: Mapping[str, Record], pe
         mask = records[name].mask
         assert mask is not None, "the population has masks"
         plan[name] = Item(make_key(secret, "audit", who, name), name, mask_digest(mask_of(mask)), who, "audit", mask.round, 0.0)
-    return sum(name not in plan and seen[name].issuperset(people) for name in records)
+    return plan, sum(name not in before and seen[name].issuperset(people) for name in records)
 
 
 def _seen(desk: Desk) -> defaultdict[str, set[str]]:
@@ -179,10 +209,9 @@ def _pull(
     A drawing is compared once, with the mask of that time: who mends what the sample found does not make the rest any better.
     """
     path = desk.root / _DRAWN
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    before = {row["record"]: row for row in rows if row["record"] in plan}
+    before = {row["record"]: row for row in _lines(path)}
     records = {record.id: record for record in read_records(desk.workspace.latest()) if record.id in plan}
-    fresh: dict[str, dict[str, Any]] = {}
+    fresh = {name: row for name, row in before.items() if name not in plan}
     bad, gone = 0, []
     with Progress("review audit-sample: read", len(people), quiet=quiet) as progress:
         for name in people:
@@ -197,7 +226,8 @@ def _pull(
                 kept = {item.record: before[item.record] for item in mine.values() if item.record in before}
                 fresh.update(kept)
                 if number is not None:
-                    gone.append(f"{name}: project {number} is gone from the server; {len(kept)} drawings of theirs are kept")
+                    told = f"annotators renew {name}` gives them another"
+                    gone.append(f"{name}: project {number} is gone from the server; {len(kept)} drawings of theirs are kept; `{told}")
             else:
                 bad += _read_project(studio, number, mine, records, before, fresh, pseudonym(desk, name))
             progress.advance(1)

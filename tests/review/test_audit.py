@@ -157,6 +157,30 @@ def test_a_mask_that_is_mended_after_the_audit_counts_as_it_was_found(lab: Lab) 
     assert "4 of these masks were changed since; they count as they were found" in (Path(made["path"]) / "README.md").read_text()
 
 
+def test_when_more_is_reviewed_the_sample_is_of_all_of_it(lab: Lab) -> None:
+    workspace = lab()
+    crew = people(workspace, "ana", "ben")
+    push(workspace=workspace, policy=Policy(overlap=0, gold=0), quiet=True)
+    crew["ana"].work(lambda task: (ACCEPT, {"seconds": 3.0}))
+    pull(workspace=workspace, quiet=True)
+    consensus(workspace=workspace, quiet=True)
+    half = audit_sample(["ben"], count=10, workspace=workspace, quiet=True)
+    first = {json.loads(line)["record"] for line in (workspace / "review/audit/plan.jsonl").read_text().splitlines()}
+    crew["ben"].work(lambda task: (ACCEPT, {"seconds": 3.0}))
+    pull(workspace=workspace, quiet=True)
+    consensus(workspace=workspace, quiet=True)
+    whole = audit_sample(["ana", "ben"], count=10, workspace=workspace, quiet=True)
+    second = {json.loads(line)["record"] for line in (workspace / "review/audit/plan.jsonl").read_text().splitlines()}
+    assert whole["population"] > half["population"]
+    assert len(first) == len(second) == 10
+    assert first != second, "those reviewed later come in by the same lot"
+    fresh = workspace / "review" / "audit"
+    for path in fresh.iterdir():
+        path.unlink()
+    audit_sample(["ana", "ben"], count=10, workspace=workspace, quiet=True)
+    assert {json.loads(line)["record"] for line in (fresh / "plan.jsonl").read_text().splitlines()} == second
+
+
 def test_a_lost_project_keeps_what_was_drawn_and_renew_gives_another(lab: Lab) -> None:
     workspace = reviewed(lab, "ben")
     audit_sample(["ben"], count=3, workspace=workspace, quiet=True)
@@ -166,8 +190,9 @@ def test_a_lost_project_keeps_what_was_drawn_and_renew_gives_another(lab: Lab) -
     ben.draw(task, None, "cannot tell")
     assert audit_sample(["ben"], count=3, workspace=workspace, quiet=True)["drawn"] == 1
     assert ben.send("DELETE", f"/api/projects/{ben.project}/", None).status_code == 204
-    with pytest.raises(InputError, match="annotators renew ben"):
-        audit_sample(["ben"], count=3, workspace=workspace, quiet=True)
+    lost = audit_sample(["ben"], count=3, workspace=workspace, quiet=True)
+    assert lost["drawn"] == 1
+    assert "annotators renew ben" in lost["warnings"][0]
     renew_project("ben", workspace=workspace)
     found = audit_sample(["ben"], count=3, workspace=workspace, quiet=True)
     assert (found["drawn"], found["sent"], found["waiting"]) == (1, 2, {"ben": 2})
@@ -182,6 +207,8 @@ def test_what_cannot_be_audited_is_said(lab: Lab) -> None:
         audit_sample(["ana"], count=0, workspace=workspace, quiet=True)
     with pytest.raises(InputError, match="annotator zoe: is not known"):
         audit_sample(["zoe"], workspace=workspace, quiet=True)
+    with pytest.raises(InputError, match="no audit sample has been drawn yet"):
+        audit_sample([], workspace=workspace, quiet=True)
     other = reviewed(lambda: lab("other"))
     found = audit_sample(["ana"], count=5, workspace=other, quiet=True)
     assert found["sample"] == 0
@@ -198,7 +225,9 @@ def test_the_interval_is_wilsons_and_every_kind_is_counted(tmp_path: Path) -> No
     # Wilson 1927, by hand for 5 of 8
     assert found["interval"] == pytest.approx([0.3057, 0.8632], abs=1e-4)
     assert summary_of(sample, {"r5": "m", "r6": "other"})["changed_since"] == 1  # type: ignore[index]
-    assert summary_of(sample, {}) is None
+    # what was found wrong and taken out still counts; what a list leaves out does not
+    assert summary_of(sample, {})["removed_since"] == 8  # type: ignore[index]
+    assert summary_of(sample, {}, excluded={f"r{index}" for index in range(8)}) is None
     (tmp_path / "audit.json").write_bytes(sample.to_bytes())
     assert AuditSample.read(tmp_path / "audit.json") == sample
     (tmp_path / "audit.json").write_bytes(sample.to_bytes()[:-20])

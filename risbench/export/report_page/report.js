@@ -180,7 +180,7 @@ function card(index, place) {
   const tile = element("span", undefined, { className: "tile" });
   tileStyle(tile, index);
   tile.setAttribute("role", "img");
-  tile.setAttribute("aria-label", `image with the mask of a ${named("class", index)}`);
+  tile.setAttribute("aria-label", `${riskOf(index) < 0 ? "image, without a mask," : "image with the mask"} of a ${named("class", index)}`);
   const marks = element("span", marksOf(index), { className: "marks" });
   for (const [key, good] of [["problem", "none"], ["audit", "good"]]) {
     const name = named(key, index);
@@ -288,7 +288,9 @@ async function open(place) {
   image.onload = () => paint(entry);
   image.onerror = () => {
     image.onerror = null;
-    $("image-note").textContent = "The image is not where it was when this report was made; below, its tile.";
+    $("image-note").textContent = entry.path
+      ? "The image is not where it was when this report was made; below, its tile."
+      : "This release holds its images in tables or archives, so only the tile can be shown.";
     const tile = element("span", undefined, { className: "tile" });
     tile.style.cssText = `display:block;width:${TILE}px;height:${TILE}px`;
     tileStyle(tile, index);
