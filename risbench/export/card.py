@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -91,12 +92,28 @@ def card(release: Mapping[str, Any]) -> str:
     for title, name in (("By class", "by_class"), ("By size of the box (COCO's bounds)", "by_size"), ("By attribute", "by_attribute")):
         lines += [f"## {title}", "", *_table(release[name]), ""]
     lines += ["## Licences", "", "Each triplet keeps that of its source (column `licence`); none is claimed for all:", ""]
-    lines += [f"* {licence}: {count:,} triplets" for licence, count in release["licences"].items()]
-    lines.append("")
+    lines += ["| source | licence | who may use it | triplets |", "| --- | --- | --- | ---: |"]
+    for row in release["licences_by_source"]:
+        lines.append(f"| {row['dataset']} | {row['licence']} | {who_may(row['licence'])} | {row['triplets']:,} |")
+    lines += ["", "A model trained on all of it is bound by the strictest of these.", ""]
     if release["left_out"]:
         lines += ["## Left out", "", *(f"* {code}: {count:,} records" for code, count in release["left_out"].items()), ""]
     lines += [f"* warning: {warning}" for warning in release["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def who_may(licence: str) -> str:
+    """Return in plain words what a licence's text, as its source gives it, allows; the strictest part of it counts."""
+    text = licence.casefold()
+    if "not stated" in text or "see its page" in text:
+        return "ask the source"
+    if "academic" in text:
+        return "research only, no commercial use"
+    if re.search(r"\bnc\b|non-?commercial", text):
+        return "anyone without commercial purpose, naming the source"
+    if re.search(r"cc0|public domain", text):
+        return "anyone"
+    return "anyone, naming the source" if re.search(r"cc[ -]by|mit|apache", text) else "as the licence says"
 
 
 def _split_section(release: Mapping[str, Any]) -> list[str]:

@@ -164,6 +164,7 @@ def _describe(
         "left_out": dict(sorted(left_out.items())),
         "unreviewed": unreviewed,
         "warnings": [f"{unreviewed:,} of {len(records):,} masks have not been reviewed by a person"] if unreviewed else [],
+        "licences_by_source": _by_source(records),
         "licences": dict(sorted(Counter(record.source.licence or "not stated by the source" for record in records).items())),
         "source": {
             "stage": source.relative_to(workspace.root).as_posix(),
@@ -184,6 +185,12 @@ def _audited(workspace: Workspace, records: Sequence[Record], excluded: Set[str]
         {record.id: mask_digest(mask_of(record.mask)) for record in records if record.id in drawn and record.mask},
         excluded=excluded,
     )
+
+
+def _by_source(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return how many triplets of each source carry which licence."""
+    counts = Counter((record.source.dataset, record.source.licence or "not stated by the source") for record in records)
+    return [{"dataset": dataset, "licence": licence, "triplets": count} for (dataset, licence), count in sorted(counts.items())]
 
 
 def _empty(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -210,9 +217,11 @@ def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | Non
         return None
     there = folder / "release.json"
     if there.exists():
-        found = json.loads(there.read_bytes())
-        found.pop("written", None)
-        if found == json.loads(json.dumps(release)):
+        try:
+            found = json.loads(there.read_bytes())
+        except ValueError:
+            found = None  # damaged: it is not this release any more
+        if isinstance(found, dict) and {key: value for key, value in found.items() if key != "written"} == json.loads(json.dumps(release)):
             return "up to date"
     if not replace:
         raise InputError(f"{folder}: a release of this name with other content exists; choose another --name, or --replace it")

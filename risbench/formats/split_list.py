@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,7 +46,7 @@ def read_split_list(path: Path) -> SplitList:
         has = printable(", ".join(table.fieldnames or ()) or "none")
         raise InputError(f"{path}: needs the columns scene and split, or id and split; it has {has}")
     by: By = "id" if "id" in columns else "scene"
-    for number, row in enumerate(table, 2):
+    for number, row in enumerate(_rows(table, path), 2):
         name = next((split for split in SPLITS if split == row["split"]), None)
         if name is None:
             raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
@@ -56,6 +56,13 @@ def read_split_list(path: Path) -> SplitList:
             raise InputError(f"{path}: line {number}: {by} {printable(key)} stands {before}; name each once")
         splits[key], lines[key] = name, number
     return SplitList(by, splits)
+
+
+def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from table
+    except csv.Error as error:
+        raise InputError(f"{path}: line {table.line_num}: is no CSV ({error})") from None
 
 
 def write_split_list(made: SplitList) -> str:

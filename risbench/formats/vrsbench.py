@@ -142,7 +142,7 @@ def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Ite
         sentence_origin="eval:question",
         split=_stated_split(entry),
         fields=fields,
-        licence=LICENCE if dataset in (None, "RSBench", DATASET) else None,
+        licence=_licence(image) if dataset in (None, "RSBench", DATASET) else None,
     )
 
 
@@ -202,7 +202,7 @@ def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> It
         sentence=sentence,
         sentence_origin="train:conversation",
         split=_stated_split(entry),
-        licence=LICENCE,
+        licence=_licence(text(row, "image")),
     )
 
 
@@ -262,9 +262,17 @@ def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> I
         split=_stated_split(entry),
         object_id=object_id,
         fields=fields,
-        licence=LICENCE,
+        licence=_licence(image),
         flagged=bool(row.get("flag")),
     )
+
+
+def _licence(image: str) -> str:
+    """Return what applies to a row: its text is VRSBench's, its image DOTA's (P0003_0002.png) or DIOR's (00003_0002.png)."""
+    name = PurePosixPath(image).name
+    if re.match(r"P\d{4}_", name):
+        return "text CC-BY-4.0; image DOTA, academic use only"
+    return "text CC-BY-4.0; image DIOR, CC BY-NC" if re.match(r"\d{5}_", name) else LICENCE
 
 
 def _stated_split(entry: Entry) -> str | None:

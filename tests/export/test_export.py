@@ -342,3 +342,51 @@ def test_show_draws_a_record_with_its_history(workspace: Path) -> None:
 def test_pictures_are_png(workspace: Path) -> None:
     folder = release(workspace)
     assert Image.open(io.BytesIO(next((folder / "images").iterdir()).read_bytes())).format == "PNG"
+
+
+def test_the_card_says_who_may_use_what_and_its_name_is_text(workspace: Path) -> None:
+    import yaml
+
+    from risbench.export.card import who_may
+
+    folder = release(workspace, name="1.0")
+    card = (folder / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == "1.0"
+    described = json.loads((folder / "release.json").read_text())
+    assert sum(row["triplets"] for row in described["licences_by_source"]) == described["triplets"]
+    for row in described["licences_by_source"]:
+        assert f"| {row['dataset']} | {row['licence']} | {who_may(row['licence'])} | {row['triplets']:,} |" in card
+    assert who_may("text CC-BY-4.0; image DOTA, academic use only") == "research only, no commercial use"
+    assert who_may("text CC-BY-4.0; image DIOR, CC BY-NC") == "anyone without commercial purpose, naming the source"
+    assert who_may("not stated by the source") == "ask the source"
+    assert who_may("CC-BY-4.0") == "anyone, naming the source"
+
+
+def test_a_damaged_description_is_not_this_release_and_a_damaged_list_is_named(workspace: Path, tmp_path: Path) -> None:
+    folder = release(workspace)
+    (folder / "release.json").write_bytes((folder / "release.json").read_bytes()[:100])
+    with pytest.raises(InputError, match="--replace"):
+        release(workspace)
+    assert release(workspace, replace=True) == folder
+    (tmp_path / "huge.csv").write_text("scene,split\n" + "x" * 200_000 + ",train\n")
+    with pytest.raises(InputError, match=r"huge\.csv: line \d: is no CSV"):
+        release(workspace, split=str(tmp_path / "huge.csv"), name="h")
+
+
+def test_official_lists_without_a_val_are_no_matter_of_sizes(workspace: Path) -> None:
+    made = export(workspace=workspace, include_unreviewed=True, split="official", name="o", quiet=True)
+    assert any("the list names nothing of it" in warning for warning in made["warnings"])
+    assert "split as the sources' own lists say" in (Path(made["path"]) / "README.md").read_text()
+
+
+def test_sentences_of_one_endless_word_have_figures_all_the_same(workspace: Path) -> None:
+    stage = workspace / "2-refine" / "round-1"
+    parts = sorted(stage.glob("part-*.jsonl"))
+    rows = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+    for row in rows:
+        row["expression"]["text"] = "x" * 2000
+    from risbench.core.record import Record
+    from risbench.export.stats import stats_of
+
+    found = stats_of([Record.model_validate(row) for row in rows], "x", workspace / "s")
+    assert len(found["figures"]) == 3

@@ -1,0 +1,80 @@
+"""Which scenes belong together, whatever part of the images is released, and what a release says of its split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from risbench.core.errors import InputError
+from risbench.core.overlap import alike, corners_of, overlap_of
+from risbench.core.workspace import Settings, Workspace
+from risbench.export.assign import ShownTwice, assign, official_split
+from risbench.export.split import parse_rule, scene_groups
+from risbench.scenes.world import draw_scene
+from tests.export.test_split import record
+
+
+def workspace_with(folder: Path, found: object) -> Workspace:
+    made = Workspace.create(folder, Settings(name="x"))
+    (folder / "1-ingest").mkdir()
+    (folder / "1-ingest" / "duplicates.json").write_text(json.dumps(found))
+    return made
+
+
+def path(scene: str) -> str:
+    return f"images/x/{scene}_0.png"
+
+
+def test_images_link_through_one_that_is_not_released(tmp_path: Path) -> None:
+    """Of three copies the first was rejected, and of a copy's neighbours the one that ingest compared: the others stay together."""
+    found = {
+        "exact": [[path("A"), path("B"), path("C")], [path("F"), path("G")]],
+        "near": [],
+        "overlapping": [{"images": [path("A"), path("D")]}, {"images": [path("F"), path("H")]}],
+    }
+    twice = ShownTwice.read(workspace_with(tmp_path / "w", found))
+    records = [record(scene, 0) for scene in "BCDGHZ"]  # neither A nor F
+    rule = parse_rule("2,2,2", 6)
+    for seed in range(8):
+        made = assign(records, rule, twice, seed)
+        assert made.groups["B"] == made.groups["C"] == made.groups["D"]
+        assert made.groups["G"] == made.groups["H"] != made.groups["Z"]
+        splits = {item.image.scene: made.splits[item.id] for item in records}
+        assert splits["B"] == splits["C"] == splits["D"]
+    # the matrices know of it, too
+    assert (path("B"), path("C")) in twice.near
+    assert (path("B"), path("D")) in twice.overlapping
+    assert (path("G"), path("H")) in twice.overlapping
+
+
+def test_a_workspace_of_before_says_so_and_a_damaged_list_is_an_error(tmp_path: Path) -> None:
+    old = ShownTwice.read(workspace_with(tmp_path / "old", {"exact": [], "near": []}))
+    assert "were not looked for" in old.warnings[0]
+    with pytest.raises(InputError, match=r"duplicates\.json: cannot be read"):
+        ShownTwice.read(workspace_with(tmp_path / "bad", {"exact": 3}))
+
+
+@pytest.mark.parametrize(
+    ("said", "split"), [("train", "train"), ("eval", "test"), ("testB", "test"), ("validation", "val"), ("x", None), (None, None)]
+)
+def test_the_sources_names_of_splits(said: str | None, split: str | None) -> None:
+    one = record("A", 0)
+    assert official_split(one.model_copy(update={"source": one.source.model_copy(update={"split": said})})) == split
+
+
+@pytest.mark.parametrize("windows", [12, 40])
+def test_many_windows_of_one_ground_are_one_group(windows: int) -> None:
+    scenes = [draw_scene(9, index).pixels for index in range(4)]
+    ground = np.vstack([np.hstack(scenes[:2]), np.hstack(scenes[2:])])
+    draw = np.random.default_rng(windows)
+    images = []
+    for _ in range(windows):
+        x, y = draw.integers(0, 100, 2)
+        images.append(np.ascontiguousarray(ground[y : y + 512, x : x + 512]))
+    corners = [corners_of(image) for image in images]
+    names = [f"s{index}" for index in range(windows)]
+    pairs = [pair for pair in alike(corners, names) if overlap_of(pair, corners, images.__getitem__)]
+    assert len(set(scene_groups(names, [(names[a], names[b]) for a, b in pairs]).values())) == 1
