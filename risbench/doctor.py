@@ -15,7 +15,7 @@ _BASE: Final = ("numpy", "opencv-python-headless", "pillow", "rasterio", "pycoco
 _EXTRAS: Final = {
     "sam": ("torch", "torchvision", "segment-anything", "safetensors"),
     "train": ("transformers",),
-    "review": ("label-studio-sdk", "SimpleITK", "fastapi", "uvicorn"),
+    "review": ("fastapi", "uvicorn"),
     "release": ("datasets", "webdataset", "mlcroissant", "pyogrio"),
 }
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -47,7 +47,7 @@ def _version(name: str) -> str | None:
 def _extra(extra: str, packages: tuple[str, ...]) -> str:
     missing = [name for name in packages if _version(name) is None]
     if missing:
-        return f"lacks {', '.join(missing)}; pip install 'risbench[{extra}]'"
+        return f"lacks {', '.join(missing)}; pip install -c constraints.txt -e '.[{extra}]'"
     return ", ".join(f"{name} {_version(name)}" for name in packages)
 
 

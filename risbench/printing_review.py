@@ -55,7 +55,7 @@ def print_pull(result: dict[str, Any]) -> None:
     say(f"{result['answers']:,} answers: {counts}")
     table("answers by annotator", ["annotator", "answers"], [[name, count] for name, count in result["by_annotator"].items()])
     if result["quarantined"]:
-        say(f"{result['quarantined']:,} annotations cannot be read; see {result['quarantine']}")
+        say(f"{result['quarantined']:,} annotations cannot be read; see {result['quarantine']} (risbench review reask asks for them again)")
     if result["not_ours"]:
         say(f"{result['not_ours']:,} annotations are of tasks that no plan knows; they were left alone")
     for warning in result["warnings"]:
@@ -117,7 +117,8 @@ def print_status(result: dict[str, Any]) -> None:
         said = ", ".join(f"{key.replace('_', ' ')} {found[key]}" for key in ("iou", "boundary_iou", "pixel_alpha", "verdict_alpha"))
         say(f"agreement on {found['records']:,} records that several answered: {said}")
         for names, value in found["verdict_kappa"].items():
-            say(f"  kappa of {names}: {'-' if value is None else value}")
+            if value is not None:  # of a pair that answered too little in common, or always the same
+                say(f"  kappa of {names}: {value}")
     for name, seen in result["triage"].items():
         say(f"triage by {name}: {seen['passed']:,} passed, {seen['doubted']:,} to the editor, {seen['seconds_each']} s each")
     if result["gold_lost"]:
