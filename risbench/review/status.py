@@ -76,7 +76,8 @@ class _Gold:
 def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> tuple[dict[str, list[_Gold]], int]:
     """Return everyone's answered gold, and of how many items the known answer is gone with its round.
 
-    Right is who ends with the object's mask. A rejection never is: there is an object. To be unsure is neither; the card shows how often.
+    Right is who ends with the object's mask, and not with the spoilt one as it was shown. A rejection never is: there is an object. To be
+    unsure is neither; the card shows how often.
     """
     asked = {item.key: item for item in items if item.kind == "gold" and item.key in answers}
     shown, found, lost = Shown(desk, asked), defaultdict(list), 0
@@ -91,6 +92,8 @@ def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> t
             continue
         mask = answer.mask()
         good = mask is not None and mask_iou(mask, truth) >= agreement_wanted(float(np.count_nonzero(truth)))
+        # of a small object so little agreement is wanted that the spoilt mask itself can have it
+        good = good and not (item.wrong and not answer.changed)
         found[item.annotator].append(_Gold(item.wrong, good))
     return found, lost
 
