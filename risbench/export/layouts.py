@@ -37,10 +37,9 @@ class RisbenchLayout:
         """Write image and mask."""
         self._names[triplet.record.id] = triplet.name
         target = self._folder / "images" / f"{triplet.name}.png"
-        first = self._written.setdefault(triplet.picture.path, target)
         if triplet.picture.suffix == ".png":
             triplet.picture.put(target)
-        elif first is target:
+        elif (first := self._written.setdefault(triplet.picture.path, target)) is target:
             target.write_bytes(triplet.picture.png)
         else:
             link(first, target)

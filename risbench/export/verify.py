@@ -29,7 +29,7 @@ def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
     """Check a release and return every fault: files that are changed, missing, or not of it, and content that is not what it says.
 
     Needs nothing but the folder. Content is looked at where the files are sound: unique ids, masks of the image's size with at least a
-    pixel, scenes in one split only and as split.csv has them, as many triplets in every format as release.json counts.
+    pixel, scenes (or records) in the split that split.csv has them in, as many triplets in every format as release.json counts.
 
     Raises:
         InputError: the folder is no release.

@@ -206,9 +206,14 @@ def test_the_mask_is_drawn_where_it_is(workspace: Path, page: Page) -> None:
 @needs_chromium
 def test_it_is_used_by_keyboard_alone(workspace: Path, page: Page) -> None:
     opened(page, report(workspace=workspace, quiet=True)["path"])
+    page.select_option("#filters [name=order]", "id")
+    page.keyboard.press("Control+Home")
+    page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
+    while page.evaluate("document.activeElement.className") != "skip":
+        page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
+    assert page.input_value("#filters [name=order]") == "id", "the filters are as they were"
     page.keyboard.press("ArrowDown")
     shown = ids_on(page)
     focused = "Number(document.activeElement.dataset.place)"
@@ -225,7 +230,7 @@ def test_it_is_used_by_keyboard_alone(workspace: Path, page: Page) -> None:
     page.keyboard.press("ArrowRight")
     until(page, f"document.querySelector('#fields dd')?.textContent === {json.dumps(shown[2 + across])}")
     page.keyboard.press("Escape")
-    assert page.evaluate(focused) == 2 + across, "the focus is where one was"
+    until(page, f"{focused} === {2 + across}")  # the focus is where one was; the dialog says that it closed in a task of its own
     page.keyboard.press("End")
     assert page.evaluate(focused) == 47
     page.get_by_role("button", name="Next page").focus()

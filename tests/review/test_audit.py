@@ -263,11 +263,18 @@ def test_the_recipe_ends_with_a_reviewed_release_in_every_format(lab: Lab) -> No
     from tests.test_pipelines import run
 
     workspace = reviewed(lab)
-    done = run("risbench.sh", "release", workspace)
-    assert done.returncode == 0, done.stderr
+    first = export(workspace=workspace, split=".5,.25,.25", include_unreviewed=True, name="unreviewed", quiet=True)
+    (workspace / "manifests" / "splits").mkdir(parents=True)
+    (workspace / "manifests" / "splits" / "frozen.csv").write_bytes((Path(first["path"]) / "split.csv").read_bytes())
+    for _ in range(2):  # again when more is reviewed: the newer release takes the older one's place
+        done = run("risbench.sh", "release", workspace)
+        assert done.returncode == 0, done.stderr
     release = workspace / "4-export" / "release"
     found = verify(release)
     assert found["faults"] == []
     assert set(found["formats"]) == {"risbench", "coco", "refer", "parquet", "webdataset", "yolo"}
-    assert json.loads((release / "release.json").read_text())["unreviewed"] == 0
+    described = json.loads((release / "release.json").read_text())
+    assert described["unreviewed"] == 0
+    assert described["split_rule"] == "frozen"
+    assert (release / "split.csv").read_bytes() == (Path(first["path"]) / "split.csv").read_bytes()
     assert (release.with_name("release-report") / "index.html").is_file()

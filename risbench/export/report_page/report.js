@@ -74,6 +74,10 @@ function start() {
   $("next").addEventListener("click", () => turn(state.page + 1));
   $("page").addEventListener("change", () => turn(Number($("page").value) - 1));
   window.addEventListener("hashchange", () => { fromAddress(); apply(); });
+  document.querySelector(".skip").addEventListener("click", (event) => { /* followed as a link it would take the filters out of the address */
+    event.preventDefault();
+    $("results").focus();
+  });
   apply();
 }
 
