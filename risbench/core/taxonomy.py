@@ -83,3 +83,14 @@ def to_class(source_name: str) -> str | None:
     """
     squashed = _squash(source_name)
     return _BY_SQUASHED.get(squashed) or _BY_SQUASHED.get(squashed.removesuffix("s"))
+
+
+_CLASS_OF: Final = dict(CLASS_PHRASES)
+# CLASS_PHRASES has the longest first, and of alternatives that start at one place the first wins.
+_ANY_CLASS: Final = re.compile(rf"\b({'|'.join(re.escape(phrase) for phrase, _ in CLASS_PHRASES)})(?:s|es)?\b")
+
+
+def find_class(sentence: str) -> tuple[str, str] | None:
+    """Return (phrase, class) of the first class that the sentence names, the longest phrase where several start there."""
+    found = _ANY_CLASS.search(re.sub(r"[-_]", " ", sentence.casefold()))
+    return (found[1], _CLASS_OF[found[1]]) if found else None

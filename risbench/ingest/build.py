@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.core.attributes import attributes_of
 from risbench.core.errors import Refusal
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, map_box, map_quad, mask_bounds, repair_box
-from risbench.core.imagery import Raster, read_raster
+from risbench.core.imagery import Raster
 from risbench.core.masks import encode_rle
 from risbench.core.record import (
     Affine,
@@ -29,10 +30,9 @@ from risbench.core.record import (
     Target,
 )
 from risbench.core.storage import digest_of
-from risbench.formats.coco import mask_pixels
-from risbench.formats.rows import GivenBox, Row
+from risbench.formats.given_mask import given_pixels
+from risbench.formats.rows import GivenBox
 from risbench.formats.tree import SourceTree
-from risbench.ingest.attributes import attributes_of
 from risbench.ingest.fit import View, render_mask
 from risbench.ingest.merge import Candidate
 from risbench.ingest.sentences import names_several, normalise
@@ -67,7 +67,7 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
         Refusal: a box or mask that no rule repairs.
     """
     row = candidate.row
-    mask = _given_pixels(row, raster, tree)
+    mask = given_pixels(row.mask, tree, raster.height, raster.width, row.image) if row.mask is not None else None
     boxes = row.boxes
     if not boxes:
         bounds = mask_bounds(mask) if mask is not None else None
@@ -86,22 +86,6 @@ def _place_box(given: GivenBox, width: int, height: int) -> PlacedTarget:
     quad = map_quad(scale, given.quad) if given.quad is not None else None
     box, repairs = repair_box(in_pixels, width, height, given.quantum)
     return PlacedTarget(box, in_pixels, quad if quad and is_oriented(quad) else None, given.precision, repairs, given.object_id)
-
-
-def _given_pixels(row: Row, raster: Raster, tree: SourceTree) -> NDArray[np.bool_] | None:
-    if row.mask is None:
-        return None
-    if row.mask.path is None:
-        return mask_pixels(row.mask, raster.height, raster.width)
-    with tree.by_path[row.mask.path].open() as file:
-        picture = read_raster(file, row.mask.path)
-    if (picture.height, picture.width) != (raster.height, raster.width):
-        size = f"{picture.width} x {picture.height}"
-        raise Refusal("wrong_size", "mask", size, f"the image {row.image} is {raster.width} x {raster.height} px")
-    values = picture.pixels.max(axis=2)
-    # Masks are 0/255 in the released sets, 0/1 where people re-saved them.
-    result: NDArray[np.bool_] = values > (127 if values.max() > 1 else 0)
-    return result
 
 
 def object_names(candidates: Sequence[Candidate]) -> list[str]:

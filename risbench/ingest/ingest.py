@@ -17,10 +17,10 @@ from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, versions, write_durably
 from risbench.core.workspace import INGEST, Settings, Workspace
+from risbench.formats.detect import choose_format, read_source
 from risbench.formats.rows import Item, SetAside
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
-from risbench.ingest.detect import choose_format, read_source
 from risbench.ingest.duplicates import write_corners, write_duplicates
 from risbench.ingest.fit import FitOption, View, choose_fit, image_stems, render, shows, view_name, views
 from risbench.ingest.merge import Candidate

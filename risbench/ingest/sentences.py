@@ -10,7 +10,7 @@ import unicodedata
 from typing import Final
 
 from risbench.core.errors import Refusal
-from risbench.core.taxonomy import CLASS_PHRASES, to_class
+from risbench.core.taxonomy import CLASS_PHRASES, find_class, to_class
 
 MAX_SENTENCE_CHARACTERS: Final = 1000
 
@@ -32,10 +32,7 @@ _ONE_OF = re.compile(
 _PLURAL_EXCEPTIONS: Final = frozenset(
     {"tennis", "bus", "gas", "grass", "cross", "canvas", "overpass", "across", "pass", "campus", "athletics"}
 )
-_CLASS_OF: Final = dict(CLASS_PHRASES)
 _CLASS_NOUNS: Final = frozenset(phrase.split()[-1] for phrase, _ in CLASS_PHRASES)
-# CLASS_PHRASES has the longest first, and of alternatives that start at one place the first wins.
-_ANY_CLASS = re.compile(rf"\b({'|'.join(re.escape(phrase) for phrase, _ in CLASS_PHRASES)})(?:s|es)?\b")
 _ARTICLES = re.compile(r"^(?:the|a|an|one|1|this|that)\s+")
 
 
@@ -110,12 +107,6 @@ def _plural_class(head: str) -> str | None:
         return None
     singular = {word[:-1], word.removesuffix("es"), re.sub("ies$", "y", word)}
     return word if word not in _CLASS_NOUNS and singular & _CLASS_NOUNS else None
-
-
-def find_class(sentence: str) -> tuple[str, str] | None:
-    """Return (phrase, class) of the first class that the sentence names, the longest phrase where several start there."""
-    found = _ANY_CLASS.search(re.sub(r"[-_]", " ", sentence.casefold()))
-    return (found[1], _CLASS_OF[found[1]]) if found else None
 
 
 def says_only_the_class(sentence: str) -> bool:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of
-from risbench.core.taxonomy import CLASSES, to_class
+from risbench.core.taxonomy import CLASSES, find_class, to_class
 from risbench.formats.phrases import IMAGE_FOLDERS
 from risbench.formats.rows import Item, Refused, Row, SetAside
 from risbench.formats.tree import SourceTree
 from risbench.ingest.merge import Candidate, merge_rows
-from risbench.ingest.sentences import check_text, clean_sentence, find_class, names_several, normalise, says_only_the_class
+from risbench.ingest.sentences import check_text, clean_sentence, names_several, normalise, says_only_the_class
 from risbench.ingest.whole import check_whole
 
 MultiTarget = Literal["aside", "keep"]

@@ -22,10 +22,10 @@ from risbench.refine.adapter_data import Boxes, Known, TrueObject, check_images,
 from risbench.refine.bases import Base, load_base, oriented_share, predictors, recipe_for, source_for
 from risbench.refine.before_after import before_and_after
 from risbench.refine.box_noise import FEWEST, BoxNoise
-from risbench.refine.train_adapter import AdapterRecipe, plan_of, ranks, saved_run, train
+from risbench.refine.train_adapter import AdapterRecipe, plan_of, saved_run, train
 from risbench.refine.whole_data import PROMPTS
 from risbench.sam.adapter_file import BASES, COMPACT_BASE, save_adapter
-from risbench.sam.device import out_of_memory
+from risbench.sam.device import out_of_memory, ranks
 
 NOISES: Final = ("measured", "none")
 FEWEST_OBJECTS: Final = 8

@@ -14,14 +14,14 @@ from risbench.core.record import Record
 from risbench.core.workspace import ADAPTERS
 from risbench.refine.adapter_data import Boxes, Known, TrueObject
 from risbench.refine.sources import CropSource, WholeSource
-from risbench.refine.train_adapter import AdapterRecipe, joined, ranks
+from risbench.refine.train_adapter import AdapterRecipe
 from risbench.refine.whole_data import Embeddings
 from risbench.sam.adapter_file import load_adapted, load_whole_adapted
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact import CompactSam
 from risbench.sam.compact_predictor import CompactPredictor
 from risbench.sam.compact_weights import is_compact, load_compact
-from risbench.sam.device import dtype_of, fast_precision, keep_freed_memory
+from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, ranks
 from risbench.sam.pasam import PaSam, PasamPredictor, load_pasam
 from risbench.sam.predictor import Predictor
 from risbench.sam.vit import fused

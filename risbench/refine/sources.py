@@ -10,8 +10,9 @@ import numpy as np
 
 from risbench.refine.adapter_data import Boxes, Images, TrueExamples, TrueObject
 from risbench.refine.builtin_data import Batch
-from risbench.refine.train_adapter import AdapterRecipe, ranks
+from risbench.refine.train_adapter import AdapterRecipe
 from risbench.refine.whole_data import Embeddings, WholeBatch, WholeExamples
+from risbench.sam.device import ranks
 
 _VALIDATION_MOST: Final = 384
 _VALIDATION_SEED: Final = 1_000_003

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.tensorboard import SummaryWriter
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.metrics import boundary_iou, mask_iou
 from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
@@ -29,7 +28,7 @@ from risbench.refine.schedule import learning_rate_at
 from risbench.refine.whole_data import WholeBatch
 from risbench.sam.adapter_file import ENCODER
 from risbench.sam.compact import CompactSam
-from risbench.sam.device import keep_freed_memory, out_of_memory
+from risbench.sam.device import joined, keep_freed_memory, out_of_memory, ranks
 from risbench.sam.pa_losses import PaLosses, finite
 from risbench.sam.pasam import PaSam
 
@@ -59,34 +58,6 @@ class AdapterRecipe:
     warm_up: int = 40
     average: float = 0.99
     clip: float = 1.0
-
-
-def ranks() -> tuple[int, int]:
-    """Return this process's number and how many train together: torchrun's RANK and WORLD_SIZE, 0 and 1 without it.
-
-    Raises:
-        OptionError: they are no numbers, or the others cannot be found.
-    """
-    said = ", ".join(f"{name}={os.environ.get(name)}" for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-    try:
-        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        raise OptionError(f"{said}: must be as torchrun sets them") from None
-    if not 0 <= rank < max(count, 1) or count < 1 or (count > 1 and not os.environ.get("MASTER_ADDR")):
-        raise OptionError(f"{said}: must be as torchrun sets them; unset them to train in one process")
-    return rank, count
-
-
-def joined(device: str) -> str:
-    """Join the processes that train together, if there are several, and return this one's device."""
-    if ranks()[1] == 1:
-        return device
-    if device == "cuda":
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
-        torch.cuda.set_device(device)
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return device
 
 
 class Training:

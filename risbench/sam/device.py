@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Final
 
 import torch
+from torch import distributed
 
-from risbench.core.errors import EnvironmentLacks
+from risbench.core.errors import EnvironmentLacks, OptionError
 
 _SIGNS: Final = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 # glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD.
@@ -49,3 +51,31 @@ def fast_precision(device: str) -> str:
 def dtype_of(precision: str) -> torch.dtype:
     """Return PyTorch's type of "fp32" or "bf16"."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def ranks() -> tuple[int, int]:
+    """Return this process's number and how many train together: torchrun's RANK and WORLD_SIZE, 0 and 1 without it.
+
+    Raises:
+        OptionError: they are no numbers, or the others cannot be found.
+    """
+    said = ", ".join(f"{name}={os.environ.get(name)}" for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    try:
+        rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise OptionError(f"{said}: must be as torchrun sets them") from None
+    if not 0 <= rank < max(count, 1) or count < 1 or (count > 1 and not os.environ.get("MASTER_ADDR")):
+        raise OptionError(f"{said}: must be as torchrun sets them; unset them to train in one process")
+    return rank, count
+
+
+def joined(device: str) -> str:
+    """Join the processes that train together, if there are several, and return this one's device."""
+    if ranks()[1] == 1:
+        return device
+    if device == "cuda":
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return device

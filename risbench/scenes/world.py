@@ -81,7 +81,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class _Spot:
+class Spot:
     """A thing and where it stands."""
 
     thing: Thing
@@ -111,7 +111,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     """Return scene number `index` of the world `seed`; the same numbers give the same pixels."""
     random = np.random.default_rng([seed, index])
     theme = THEMES[index % len(THEMES)]
-    return _Painter(random, theme).draw()
+    return Painter(random, theme).draw()
 
 
 def _tier(thing: Thing) -> int:
@@ -121,8 +121,8 @@ def _tier(thing: Thing) -> int:
     return 1 if thing.category in ("vehicle", "ship", "airplane", "helicopter") else 2
 
 
-class _Painter:
-    """One scene while it is made."""
+class Painter:
+    """One scene while it is made. What stands in it, `arrange` says, which other kinds of scenes override."""
 
     def __init__(self, random: Random, theme: Theme) -> None:
         self.random, self.theme = random, theme
@@ -144,7 +144,7 @@ class _Painter:
             mix_ground(random, canvas, theme.grounds[int(random.integers(len(theme.grounds)))])
         if theme.water != "all":
             paint_parcels(random, canvas, theme.grounds, self.main_angle, int(random.integers(0, 9)), self.metre_px)
-        spots = self._arrange()
+        spots = self.arrange()
         clutter = self._buildings()
         if theme.water == "coast":
             self._coast()
@@ -168,15 +168,16 @@ class _Painter:
 
     # -- where things stand
 
-    def _arrange(self) -> list[_Spot]:
+    def arrange(self) -> list[Spot]:
+        """Return what stands where: the first thing, then singles and rows of what the theme has."""
         random, theme = self.random, self.theme
-        spots = self._single(self.first, tries=12)
+        spots = self.single(self.first, tries=12)
         for _ in range(int(random.integers(3, 9))):
             thing = MAKERS[theme.others[int(random.integers(len(theme.others)))]](random)
             sides = np.array(thing.size) * self.metre_px
             if max(sides) < _MIN_SIDE_PX or min(sides) < 3 or max(sides) > SIDE_PX * 0.9:
                 continue
-            spots += self._row(thing) if random.random() < theme.rows else self._single(thing)
+            spots += self._row(thing) if random.random() < theme.rows else self.single(thing)
         return spots
 
     def _angle(self) -> float:
@@ -185,16 +186,17 @@ class _Painter:
             return float(self.main_angle + random.integers(4) * np.pi / 2)
         return float(random.uniform(0, 2 * np.pi))
 
-    def _single(self, thing: Thing, tries: int = 5) -> list[_Spot]:
+    def single(self, thing: Thing, tries: int = 5) -> list[Spot]:
+        """Return a thing in a free place, or nothing where none is found."""
         for _ in range(tries):
             margin = 0.0 if self.random.random() < 0.3 else 0.12
-            spot = _Spot(thing, self._angle(), self.random.uniform(margin, 1 - margin, 2) * SIDE_PX)
+            spot = Spot(thing, self._angle(), self.random.uniform(margin, 1 - margin, 2) * SIDE_PX)
             if self._fits(spot):
                 self._take([spot])
                 return [spot]
         return []
 
-    def _row(self, thing: Thing) -> list[_Spot]:
+    def _row(self, thing: Thing) -> list[Spot]:
         """Return a row or block of like things, side by side, with or without a gap."""
         random = self.random
         angle, centre = self._angle(), random.uniform(0.1, 0.9, 2) * SIDE_PX
@@ -210,7 +212,7 @@ class _Painter:
                 offset = turned(np.array([[(row - (deep - 1) / 2) * along, (column - (count - 1) / 2) * across]]), angle)[0]
                 one = thing if (row == column == 0 or thing.category.endswith("court")) else self._like(thing)
                 flip = np.pi if thing.category == "vehicle" and random.random() < 0.3 else 0.0
-                spot = _Spot(one, angle + flip, centre + offset)
+                spot = Spot(one, angle + flip, centre + offset)
                 if self._fits(spot):
                     spots.append(spot)
         self._take(spots)
@@ -224,7 +226,7 @@ class _Painter:
                 return other
         return thing
 
-    def _coarse(self, spots: list[_Spot], grow: float) -> NDArray[np.uint8]:
+    def _coarse(self, spots: list[Spot], grow: float) -> NDArray[np.uint8]:
         drawn = np.zeros_like(self.taken)
         for spot in spots:
             hull = spot.hull(self.metre_px)
@@ -232,7 +234,7 @@ class _Painter:
             cv2.fillConvexPoly(drawn, np.rint((hull - middle) * (1 + grow) / _COARSE + middle / _COARSE).astype(np.int32), 1)
         return drawn
 
-    def _fits(self, spot: _Spot) -> bool:
+    def _fits(self, spot: Spot) -> bool:
         """Return whether a spot is free, and enough of the thing lies in the image."""
         here = self._coarse([spot], -0.06)
         if not here.any() or (here & self.taken).any():
@@ -244,20 +246,20 @@ class _Painter:
         seen = float(here.sum()) * _COARSE**2
         return seen > max(_MIN_VISIBLE * area, _MIN_AREA_PX) and self._shows(spot, seen)
 
-    def _shows(self, spot: _Spot, hull_area: float) -> bool:
+    def _shows(self, spot: Spot, hull_area: float) -> bool:
         """Return whether a spot's mask holds pixels enough; of a hull of 400 px even thin wings and blades do."""
         return hull_area > _SURELY_PX or int(exact_mask(spot.outline(self.metre_px)).sum()) >= _FEWEST_PX
 
-    def _take(self, spots: list[_Spot]) -> None:
+    def _take(self, spots: list[Spot]) -> None:
         self.taken |= self._coarse(spots, 0.06)
 
-    def _buildings(self) -> list[_Spot]:
+    def _buildings(self) -> list[Spot]:
         random = self.random
-        spots: list[_Spot] = []
+        spots: list[Spot] = []
         for _ in range(int(random.integers(self.theme.buildings[0], self.theme.buildings[1] + 1))):
             thing = building(random)
             if 6 < max(thing.size) * self.metre_px < SIDE_PX * 0.7:
-                spots += self._single(thing, tries=2)
+                spots += self.single(thing, tries=2)
         return spots
 
     # -- paint
@@ -268,7 +270,7 @@ class _Painter:
         land = half_plane(random, noise(random, SIDE_PX, SIDE_PX, 64), random.choice([0.0, 10.0]), (0.55, 0.9))
         self.canvas.lay((slice(0, SIDE_PX), slice(0, SIDE_PX)), land, other)
 
-    def _river(self, spots: list[_Spot]) -> None:
+    def _river(self, spots: list[Spot]) -> None:
         random = self.random
         bridges = [spot for spot in spots if spot.thing.category == "bridge"]
         for spot in bridges:
@@ -279,7 +281,7 @@ class _Painter:
                 self.canvas.fill(outlines([ribbon(line, half * 1.08)]), color + 50, 0.6, 6)
             self.canvas.fill(outlines([ribbon(line, half)]), color, 1.0, 2)
 
-    def _paint(self, spots: list[_Spot], clutter: list[_Spot]) -> None:
+    def _paint(self, spots: list[Spot], clutter: list[Spot]) -> None:
         random, canvas, every = self.random, self.canvas, [*spots, *clutter]
         if self.theme.water != "all" and random.random() < 0.7:
             paint_oddments(random, canvas, self.main_angle, int(random.integers(5, 60)))
@@ -304,7 +306,7 @@ class _Painter:
         green = np.array([(58, 82, 44), (78, 92, 52), (44, 62, 40), (112, 96, 60)][int(random.integers(4))]) + random.normal(0, 8, 3)
         paint_trees(random, canvas, places, radii, green, self.sun)
 
-    def _layers(self, spot: _Spot, layers: Sequence[Layer]) -> None:
+    def _layers(self, spot: Spot, layers: Sequence[Layer]) -> None:
         shown = [layer for layer in layers if layer.points and layer.opacity > 0.03]
         if not shown:
             return
@@ -341,7 +343,7 @@ class _Painter:
 
     # -- the truth
 
-    def _see(self, spot: _Spot) -> Placed:
+    def _see(self, spot: Spot) -> Placed:
         points, mask = spot.hull(self.metre_px), exact_mask(spot.outline(self.metre_px))
         if not ((points > 0).all() and (points < SIDE_PX).all()):
             rims = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]

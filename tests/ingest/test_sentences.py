@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from risbench.core.attributes import attributes_of
 from risbench.core.errors import Refusal
-from risbench.ingest.attributes import attributes_of
-from risbench.ingest.sentences import clean_sentence, find_class, names_several, normalise, says_only_the_class
+from risbench.core.taxonomy import find_class
+from risbench.ingest.sentences import clean_sentence, names_several, normalise, says_only_the_class
 
 ONE = [
     "The large yellow vehicle situated closest to the green area.", "The ship between two harbors", "the largest of the three ships",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from risbench.core.record import Attribute, Attributes
-from risbench.ingest.sentences import find_class
+from risbench.core.taxonomy import find_class
 
 COLORS: Final = (
     "white",

@@ -1,0 +1,1 @@
+"""Stage 5: reference models, trained and scored on what export makes."""

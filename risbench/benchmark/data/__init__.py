@@ -1,0 +1,1 @@
+"""Releases as training and test samples."""

@@ -1,0 +1,211 @@
+"""A release as samples: one sentence, one image, one mask, whichever of the field's layouts it lies in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.core.attributes import attributes_of
+from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.imagery import read_raster
+from risbench.core.masks import decode_rle, encode_rle
+from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
+from risbench.core.storage import digest_of
+from risbench.core.taxonomy import find_class
+from risbench.formats.detect import Format, choose_format, read_source
+from risbench.formats.given_mask import given_pixels
+from risbench.formats.phrases import IMAGE_FOLDERS
+from risbench.formats.rows import Refused, Row, SetAside
+from risbench.formats.tree import Entry, SourceTree
+
+READ: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "coco")
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    `image` is the path of its image in the release, `size` (height, width) and `counts` its mask as COCO run lengths at the image's own
+    size, `box` the record's box or the mask's extent in pixels, `attributes` the kinds that the sentence uses.
+    """
+
+    id: str
+    split: str
+    image: str
+    scene: str
+    sentence: str
+    category: str
+    size: tuple[int, int]
+    counts: str
+    box: Box
+    attributes: tuple[str, ...]
+    reviewed: bool
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask (height, width)."""
+        return decode_rle(self.size, self.counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Sample:
+        """Undo `to_json`."""
+        return cls(**{**value, "size": tuple(value["size"]), "box": tuple(value["box"]), "attributes": tuple(value["attributes"])})
+
+
+@dataclass
+class Release:
+    """What a release holds, and what of it could not be used: `left_out` counts by reason, `first` names a few."""
+
+    tree: SourceTree
+    format: str
+    samples: list[Sample] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    first: list[str] = field(default_factory=list)
+
+    def leave_out(self, locator: str, reason: Refusal) -> None:
+        """Count a row that cannot be used."""
+        self.left_out[reason.code] += 1
+        if len(self.first) < _NAMED:
+            self.first.append(f"{printable(locator)}: {reason}")
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of a release's files by name, size and time of change: what it was read from, without reading it.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it.
+    """
+    tree = SourceTree.open(folder)
+    files = {str(entry.file): entry.file.stat() for entry in tree.entries}
+    return digest_of([(name, status.st_size, status.st_mtime_ns) for name, status in sorted(files.items())])
+
+
+def read_release(folder: Path) -> Release:
+    """Return the samples of a release, sorted by id. Images are only opened where a mask's size hangs on theirs.
+
+    Raises:
+        InputError: it is in no layout with sentences and masks, or no row of it can be used.
+    """
+    tree = SourceTree.open(folder)
+    kind, files, _ = choose_format(tree, None, None)
+    if kind not in READ:
+        raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({', '.join(READ)})")
+    release = Release(tree, kind)
+    for item in read_source(tree, kind, files, None):
+        if isinstance(item, SetAside):
+            release.leave_out(item.locator, Refusal(item.code, "row", item.locator, item.detail))
+        elif isinstance(item, Refused):
+            release.leave_out(f"{item.file}: {item.locator}", item.reason)
+        else:
+            try:
+                release.samples.append(_sample(item, tree))
+            except Refusal as reason:
+                release.leave_out(f"{item.file}: {item.locator}", reason)
+    if not release.samples:
+        said = "; ".join(release.first) or "it is empty"
+        raise InputError(f"{folder}: none of its rows is an image, a sentence and a mask: {said}")
+    release.samples.sort(key=lambda sample: sample.id)
+    return release
+
+
+def image_of(tree: SourceTree, path: str) -> NDArray[np.uint8]:
+    """Return an image of a release as RGB (height, width, 3).
+
+    Raises:
+        Refusal: it is gone or cannot be read.
+    """
+    entry = tree.by_path.get(path)
+    if entry is None:
+        raise Refusal("image_missing", "image", path, "it is not in the release; `risbench verify` lists what else is missing")
+    with entry.open() as file:
+        return read_raster(file, path).pixels
+
+
+def _sample(row: Row, tree: SourceTree) -> Sample:
+    if row.sentence is None or not row.sentence.strip():
+        raise Refusal("no_sentence", "sentence", row.sentence, "a sample needs one")
+    if row.split not in SPLITS:
+        raise Refusal("no_split", "split", row.split, f"it must be one of {', '.join(SPLITS)}; `risbench export --split` makes splits")
+    if row.record is not None:
+        return _of_record(row, _image_entry(row, tree))
+    if row.mask is None:
+        raise Refusal("no_mask", "mask", None, "a sample needs one; `risbench refine-masks` makes masks")
+    entry = _image_entry(row, tree)
+    if row.mask.rle is not None:
+        height, width = row.mask.rle[0]
+    else:
+        pixels = image_of(tree, entry.path)
+        height, width = pixels.shape[:2]
+    size, counts = encode_rle(given_pixels(row.mask, tree, height, width, row.image))
+    mask = decode_rle(size, counts)
+    if not mask.any():
+        raise Refusal("empty_mask", "mask", row.mask.path, "it must have at least one pixel")
+    named = find_class(row.sentence)
+    category = row.category or (named[1] if named else "unknown")
+    return Sample(
+        id=f"{row.file}/{row.source_key}",
+        split=row.split,
+        image=entry.path,
+        scene=row.image,
+        sentence=row.sentence,
+        category=category,
+        size=size,
+        counts=counts,
+        box=_extent(mask),
+        attributes=_kinds(attributes_of(category, row.sentence, {})),
+        reviewed=False,
+    )
+
+
+def _of_record(row: Row, entry: Entry) -> Sample:
+    record = row.record
+    assert record is not None, "only rows of records come here"
+    if record.mask is None:
+        raise Refusal("no_mask", "mask", None, f"record {record.id} has none; `risbench refine-masks` makes masks")
+    boxes = np.array([target.box for target in record.targets])
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    return Sample(
+        id=record.id,
+        split=str(row.split),
+        image=entry.path,
+        scene=record.image.scene,
+        sentence=str(row.sentence),
+        category=record.category.name,
+        size=record.mask.size,
+        counts=record.mask.counts,
+        box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+        attributes=_kinds(record.attributes),
+        reviewed=record.review.status in REVIEWED,
+    )
+
+
+def _image_entry(row: Row, tree: SourceTree) -> Entry:
+    return tree.by_path[row.image] if row.image in tree.by_path else tree.find_image(row.image, folders=IMAGE_FOLDERS)
+
+
+def _kinds(attributes: Attributes) -> tuple[str, ...]:
+    return tuple(name for name in type(attributes).model_fields if getattr(attributes, name) is not None)
+
+
+def _extent(mask: NDArray[np.bool_]) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def by_image(samples: list[Sample]) -> Iterator[tuple[str, list[int]]]:
+    """Yield every image with the numbers of its samples, in the order of the images' paths."""
+    groups: dict[str, list[int]] = {}
+    for number, sample in enumerate(samples):
+        groups.setdefault(sample.image, []).append(number)
+    yield from sorted(groups.items())
