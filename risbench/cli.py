@@ -12,6 +12,7 @@ import typer
 
 from risbench.cli_base import DEFAULT_SPLIT, JsonOption, SafeGroup, SplitCommand, WorkspaceOption
 from risbench.cli_base import show as show_result
+from risbench.cli_benchmark import benchmark, evaluate, train
 from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
 from risbench.cli_review import review_app
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="From boxes and sentences on overhead images to reviewed, split, auditable referring-segmentation data sets.\n\n"
-    "The stages, in order: ingest, refine-masks, (people review), export. One data set lives in one workspace folder (-w).",
+    "The stages, in order: ingest, refine-masks, (people review), export, benchmark. One data set lives in one workspace folder (-w).",
     epilog="Exit codes: 0 done, 1 a check found problems, 2 usage, 3 input refused, 4 environment, 75 try again later.",
 )
 
@@ -265,6 +266,9 @@ app.add_typer(truth_app, name="truth")
 app.add_typer(review_app, name="review")
 app.command("train-adapter")(train_adapter)
 app.command("train-builtin")(train_builtin)
+app.command()(train)
+app.command()(evaluate)
+app.command()(benchmark)
 
 
 @app.command()

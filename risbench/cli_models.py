@@ -91,8 +91,8 @@ def train_adapter(
     json_: JsonOption = False,
 ) -> None:
     """Teach the model this workspace's true masks and wrong boxes; `refine-masks` then uses the adapter."""
+    from risbench.core.packages import need_packages
     from risbench.printing import print_adapter
-    from risbench.refine.engines import need_packages
 
     need_packages("sam")
     from risbench.refine.adapt import train_adapter as run
@@ -116,8 +116,8 @@ def train_builtin(
     json_: JsonOption = False,
 ) -> None:
     """Train the built-in SAM from scratch on generated scenes (pipelines/builtin_sam.sh)."""
+    from risbench.core.packages import need_packages
     from risbench.printing import print_trained
-    from risbench.refine.engines import need_packages
 
     need_packages("sam")
     from risbench.refine.train_builtin import Recipe

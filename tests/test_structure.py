@@ -12,7 +12,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "risbench"
 # Who may import whom: a room may import the rooms of lower layers only, and stages never each other.
 LAYERS = [
-    {"cli", "cli_base", "cli_models", "cli_review", "demo", "doctor", "printing", "printing_review", "__main__"},
+    {
+        "cli",
+        "cli_base",
+        "cli_benchmark",
+        "cli_models",
+        "cli_review",
+        "demo",
+        "doctor",
+        "printing",
+        "printing_benchmark",
+        "printing_review",
+        "__main__",
+    },
     {"ingest", "refine", "review", "export", "benchmark"},
     {"sam", "scenes", "formats"},
     {"core"},

@@ -80,6 +80,45 @@ def bootstrap_interval(
     return (float(low), float(high))
 
 
+def score_intervals(
+    pairs: Sequence[tuple[int, int]], groups: Sequence[str], *, level: float = 0.95, rounds: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Return the percentile bootstrap interval of each of `summarize`'s figures, drawing whole groups (such as images)."""
+    if not pairs:
+        return {}
+    common, union = np.array([pair[0] for pair in pairs], dtype=np.float64), np.array([pair[1] for pair in pairs], dtype=np.float64)
+    ious = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    columns = [common, union, ious, *((ious >= threshold).astype(np.float64) for threshold in PRECISION_THRESHOLDS), np.ones_like(ious)]
+    sums = np.stack([np.bincount(index, weights=column) for column in columns], axis=1)
+    random = np.random.default_rng(seed)
+    drawn = np.stack([sums[random.integers(0, len(sums), len(sums))].sum(axis=0) for _ in range(rounds)])
+    values = {"oIoU": drawn[:, 0] / np.maximum(drawn[:, 1], 1.0), "mIoU": drawn[:, 2] / drawn[:, -1]}
+    values |= {f"Pr@{threshold}": drawn[:, 3 + place] / drawn[:, -1] for place, threshold in enumerate(PRECISION_THRESHOLDS)}
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    return {name: (float(np.quantile(found, tails[0])), float(np.quantile(found, tails[1]))) for name, found in values.items()}
+
+
+def paired_interval(
+    differences: NDArray[np.float64], groups: Sequence[str], *, level: float = 0.95, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of paired differences (runs, samples).
+
+    Runs (such as seeds) and groups of samples (such as images) are both drawn with replacement: what another seed would have given
+    counts as much as what other images would have.
+    """
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.stack([np.bincount(index, weights=row) for row in differences])
+    sizes = np.bincount(index).astype(np.float64)
+    random = np.random.default_rng(seed)
+    means = []
+    for _ in range(rounds):
+        runs, drawn = random.integers(0, len(sums), len(sums)), random.integers(0, len(sizes), len(sizes))
+        means.append(sums[runs][:, drawn].sum() / (len(runs) * sizes[drawn].sum()))
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the Wilson interval of a share (95 % by default); (0, 1) of nothing."""
     if count == 0:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import util
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import missing_extra
 from risbench.core.geometry import box_mask, polygon_mask
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
@@ -20,18 +18,6 @@ EngineName = Literal["auto", "box", "oriented-box", "grabcut", "builtin", "sam",
 ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "builtin", "sam", "pasam", "hf")
 # Those that run a network: they need an extra, use the GPU, and fill a process's threads by themselves.
 NETWORKS: Final = ("builtin", "sam", "pasam", "hf")
-PACKAGES: Final = {"sam": ("torch", "torchvision", "segment_anything", "safetensors"), "train": ("transformers",)}
-
-
-def need_packages(extra: str) -> None:
-    """Raise the one-line error where a package of an extra is not installed.
-
-    Raises:
-        EnvironmentLacks: it names the package and how to install it.
-    """
-    for package in PACKAGES[extra]:
-        if util.find_spec(package) is None:
-            raise missing_extra(package.replace("_", "-"), extra)
 
 
 # Of several targets a triplet bears the worst score, which for these is the highest.

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.packages import PACKAGES, need_packages
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import ENGINES, NETWORKS, PACKAGES, need_packages
+from risbench.refine.engines import ENGINES, NETWORKS
 from risbench.refine.workers import Work, build_engine, refine_parts
 
 PART_RECORDS: Final = 64

@@ -193,22 +193,12 @@ class Helper:
 
 def _predictor(workspace: Workspace) -> tuple[Callable[[], Any], str]:
     """Return what makes a predictor on the workspace's model, and what to call the model."""
-    from risbench.sam.adapter_file import COMPACT_BASE, base_beside, load_adapted, load_whole_adapted, read_adapter
-    from risbench.sam.builtin import load_builtin
-    from risbench.sam.compact_predictor import CompactPredictor
-    from risbench.sam.pasam import PasamPredictor
+    from risbench.sam.open import open_model, predictor_on
 
     path = workspace.adapter()
-    if path is None:
-        builtin = load_builtin("cpu")[0]
-        return lambda: CompactPredictor(builtin, views=1), "builtin"
-    name = f"adapter {workspace.settings.adapter}"
-    if read_adapter(path)[0].whole:
-        whole = load_whole_adapted(path, base_beside(path), "cpu")[0]
-        return lambda: PasamPredictor(whole), name
-    own = path.parent / COMPACT_BASE
-    model, _ = load_adapted(path, "cpu", own if own.is_file() else None)
-    return lambda: CompactPredictor(model, views=1), name
+    model = open_model(path)[0]
+    name = "builtin" if path is None else f"adapter {workspace.settings.adapter}"
+    return lambda: predictor_on(model, views=1), name
 
 
 def _prompt(region: Mapping[str, Any], record: Record, height: int, width: int) -> tuple[Box, tuple[float, float] | None]:

@@ -1,0 +1,330 @@
+"""`risbench benchmark`: many models on one release, trained alike, in one table; or one model on two releases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.benchmark.checkpoint import read_about
+from risbench.benchmark.data.cache import open_cache
+from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.published import WARNING, published
+from risbench.benchmark.settings import load_settings
+from risbench.benchmark.subjects import Subject, subjects
+from risbench.benchmark.table import METRICS, write_tables
+from risbench.benchmark.train import train
+from risbench.core.errors import InputError, OptionError
+from risbench.core.metrics import mask_iou, paired_interval
+from risbench.core.storage import to_json, write_durably
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all models of a benchmark share."""
+
+    release: Path
+    out: Path
+    config: str
+    changes: tuple[str, ...]
+    seeds: int
+    rates: tuple[float, ...]
+    split: str
+    protocol: str
+    gpu: bool
+    precision: str
+    workers: int
+    weights: Path | None
+    quiet: bool
+
+    @property
+    def cache(self) -> Path:
+        """Where releases are cached."""
+        return self.out / "cache"
+
+
+def benchmark(
+    release: Path | str,
+    *,
+    out: Path | str,
+    models: str = "empty,full,centre,largest,lavt,caris,crobim",
+    config: str = "base",
+    changes: Sequence[str] = (),
+    seeds: int = 1,
+    rates: Sequence[float] = (),
+    against: str | None = None,
+    split: str = "test",
+    protocol: str = "peer",
+    published_on: str | None = None,
+    weights: Path | str | None = None,
+    gpu: bool = False,
+    precision: str = "auto",
+    workers: int = 1,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train and score a list of models on one release and write one table; the same call goes on where it stopped.
+
+    Every model gets the same steps, batches and seeds. `rates` are learning rates of which every model tries each with its first seed;
+    what is best on val is used for all its seeds. `against` is the model that differences are taken from, by default the last trained.
+
+    Raises:
+        OptionError, InputError, EnvironmentLacks: see `train` and `evaluate`.
+    """
+    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, quiet)
+    chosen = subjects(models)
+    theirs = published(published_on, split) if published_on is not None else []
+    trained = [subject for subject in chosen if subject.is_trained]
+    reference = _reference(against, chosen)
+    runs: dict[str, list[Path]] = {}
+    rows: list[dict[str, Any]] = []
+    scores: dict[str, NDArray[np.float64]] = {}
+    images: list[str] = []
+    for subject in [*trained, *(other for other in chosen if not other.is_trained)]:
+        boxes_from = runs[reference or trained[0].name][0] if subject.model == "box-predicted" and trained else None
+        if subject.model == "box-predicted" and boxes_from is None:
+            raise OptionError("--models box-predicted: its boxes are the extents of a trained model's masks; name one, too")
+        runs[subject.name], picked = _runs(subject, plan)
+        results = [_evaluated(subject, run, plan, boxes_from) for run in runs[subject.name]]
+        row, ious, images = _row(subject, results, picked)
+        scores[subject.name] = ious
+        rows.append(row)
+    _differences(rows, scores, reference, images)
+    order = [subject.name for subject in chosen]
+    first = results[0]
+    settings = load_settings(config, trained[0].model if trained else "crobim", changes)
+    result = {
+        "release": Path(release).name,
+        "split": split,
+        "protocol": protocol,
+        "config": Path(config).stem,
+        "changes": list(changes),
+        "steps": read_about(runs[trained[0].name][0])["steps"] if trained else 0,
+        "batch": settings.recipe.batch,
+        "rates": list(rates),
+        "n": first["n"],
+        "images": first["images"],
+        "reviewed": first["reviewed"],
+        "rows": sorted(rows, key=lambda row: order.index(row["name"])),
+        "published": theirs,
+        "published_on": published_on,
+        "warning": WARNING if theirs else None,
+    }
+    return {**result, "tables": write_tables(plan.out, result)}
+
+
+def compare(
+    first: Path | str,
+    second: Path | str,
+    *,
+    out: Path | str,
+    test_on: Path | str | None = None,
+    model: str = "crobim",
+    config: str = "base",
+    changes: Sequence[str] = (),
+    seeds: int = 1,
+    split: str = "test",
+    protocol: str = "peer",
+    gpu: bool = False,
+    precision: str = "auto",
+    workers: int = 1,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
+
+    Raises:
+        InputError: a scene of the test split is in a train split, or the releases share no training sample.
+        OptionError, EnvironmentLacks: see `train` and `evaluate`.
+    """
+    test = Path(test_on) if test_on is not None else Path(second)
+    plan = _plan(first, out, config, changes, seeds, (), split, protocol, gpu, precision, workers, None, quiet)
+    side = load_settings(config, model, changes).side
+    releases = {"A": Path(first), "B": Path(second)}
+    caches = {name: open_cache(path, side, plan.cache, quiet=quiet) for name, path in releases.items()}
+    tested = open_cache(test, side, plan.cache, quiet=quiet)
+    numbers = tested.of(split)
+    scenes = {tested.samples[number].scene for number in numbers.tolist()}
+    masks: dict[str, dict[str, Any]] = {}
+    for name, cache in caches.items():
+        training = [cache.samples[number] for number in cache.of("train").tolist()]
+        leak = next((sample for sample in training if sample.scene in scenes), None)
+        if leak is not None:
+            where = f"{releases[name]}: scene {leak.scene} is in its train split and in {split} of {test}"
+            raise InputError(f"{where}; export both with one split list (--split FILE.csv)")
+        masks[name] = {sample.id: sample for sample in training}
+    common = sorted(set(masks["A"]) & set(masks["B"]))
+    if not common:
+        raise InputError(f"{first} and {second} have no training sample in common: not the same records")
+    agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, path in releases.items():
+        results[name] = []
+        for seed in range(seeds):
+            run = plan.out / f"{name}-{model}-seed{seed}"
+            train(
+                model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=plan.cache, quiet=quiet
+            )
+            results[name].append(
+                evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=plan.cache, quiet=quiet)
+            )
+    scored = {name: [_samples(result) for result in found] for name, found in results.items()}
+    images = [row["image"] for row in scored["A"][0]]
+    ious = {name: np.array([[_iou(row) for row in rows] for rows in found]) for name, found in scored.items()}
+    differences = ious["B"] - ious["A"]
+    result = {
+        "A": Path(first).name,
+        "B": Path(second).name,
+        "test_on": test.name,
+        "model": model,
+        "config": Path(config).stem,
+        "split": split,
+        "protocol": protocol,
+        "seeds": seeds,
+        "n": len(images),
+        "reviewed": results["A"][0]["reviewed"],
+        "training": {name: len(found) for name, found in masks.items()},
+        "common": len(common),
+        "mask_agreement": agreement,
+        "figures": {name: {metric: _mean(found, metric) for metric in METRICS} for name, found in results.items()},
+        "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},
+    }
+    write_durably(plan.out / "compare.json", to_json(result))
+    return {**result, "path": str(plan.out / "compare.json")}
+
+
+def _plan(
+    release: Path | str,
+    out: Path | str,
+    config: str,
+    changes: Sequence[str],
+    seeds: int,
+    rates: Sequence[float],
+    split: str,
+    protocol: str,
+    gpu: bool,
+    precision: str,
+    workers: int,
+    weights: Path | str | None,
+    quiet: bool,
+) -> Plan:
+    if seeds < 1:
+        raise OptionError(f"--seeds {seeds}: must be at least 1")
+    if any(rate <= 0 for rate in rates):
+        raise OptionError("--rates: every learning rate must be above 0")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    where = Path(weights) if weights is not None else None
+    return Plan(Path(release), folder, config, tuple(changes), seeds, tuple(rates), split, protocol, gpu, precision, workers, where, quiet)
+
+
+def _reference(against: str | None, chosen: Sequence[Subject]) -> str | None:
+    """Return the row that others are compared with."""
+    names = [subject.name for subject in chosen]
+    if against is not None:
+        if against not in names:
+            raise OptionError(f"--against {against}: must be one of the models, {', '.join(names)}")
+        return against
+    plain = [subject.name for subject in chosen if subject.is_trained and not subject.changes]
+    return "crobim" if "crobim" in plain else plain[-1] if plain else None
+
+
+def _runs(subject: Subject, plan: Plan) -> tuple[list[Path], float | None]:
+    """Train a subject with every seed, where it is trained; return its folders and the learning rate that was picked."""
+    if not subject.is_trained:
+        return [plan.out / subject.folder], None
+    picked: float | None = None
+    tried: dict[float, float] = {}
+    for rate in plan.rates:
+        made = _train(subject, plan, 0, rate)
+        tried[rate] = made["best"]["oIoU"]
+        picked = max(tried, key=lambda one: (tried[one], -one))
+    runs = [plan.out / _folder(subject, seed, picked) for seed in range(plan.seeds)]
+    for seed in range(plan.seeds):
+        _train(subject, plan, seed, picked)
+    return runs, picked
+
+
+def _folder(subject: Subject, seed: int, rate: float | None) -> str:
+    return f"{subject.folder}-seed{seed}" + (f"-lr{rate:g}" if rate is not None else "")
+
+
+def _train(subject: Subject, plan: Plan, seed: int, rate: float | None) -> dict[str, Any]:
+    changes = [*plan.changes, *subject.changes, *([f"recipe.learning_rate={rate}"] if rate is not None else [])]
+    return train(
+        subject.model,
+        plan.release,
+        out=plan.out / _folder(subject, seed, rate),
+        config=plan.config,
+        changes=changes,
+        seed=seed,
+        gpu=plan.gpu,
+        precision=plan.precision,
+        cache=plan.cache,
+        quiet=plan.quiet,
+    )
+
+
+def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None) -> dict[str, Any]:
+    return evaluate(
+        run if subject.is_trained else subject.model,
+        plan.release,
+        split=plan.split,
+        protocol=plan.protocol,
+        out=run,
+        weights=plan.weights,
+        boxes_from=boxes_from,
+        workers=plan.workers,
+        gpu=plan.gpu,
+        cache=plan.cache,
+        quiet=plan.quiet,
+    )
+
+
+def _row(subject: Subject, results: Sequence[dict[str, Any]], rate: float | None) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:
+    """Return a subject's row, its samples' IoUs (seeds, samples), and their images."""
+    samples = [_samples(result) for result in results]
+    ious = np.array([[_iou(row) for row in rows] for rows in samples])
+    images = [row["image"] for row in samples[0]]
+    row = {
+        "name": subject.name,
+        "seeds": [result["seed"] for result in results if "seed" in result],
+        "parameters": sum(read_about(Path(results[0]["path"]).parent)["parameters"].values()) if subject.is_trained else 0,
+        "learning_rate": rate,
+        "figures": {metric: _mean(results, metric) for metric in METRICS},
+        "by_seed": {metric: [result["figures"][metric]["value"] for result in results] for metric in METRICS},
+        "interval": list(paired_interval(ious, images)),
+    }
+    return row, ious, images
+
+
+def _differences(
+    rows: Sequence[dict[str, Any]], scores: dict[str, NDArray[np.float64]], reference: str | None, images: Sequence[str]
+) -> None:
+    """Add to every row how it differs from the reference, sample by sample and seed by seed."""
+    if reference is None:
+        return
+    base = scores[reference]
+    for row in rows:
+        if row["name"] == reference:
+            continue
+        own = scores[row["name"]]
+        difference = own - base if own.shape == base.shape else own.mean(axis=0, keepdims=True) - base
+        value = float(difference.mean())
+        row["difference"] = {"against": reference, "value": value, "interval": list(paired_interval(difference, images))}
+
+
+def _samples(result: dict[str, Any]) -> list[dict[str, Any]]:
+    lines = Path(result["path"]).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _iou(row: dict[str, Any]) -> float:
+    return row["intersection"] / row["union"] if row["union"] else 0.0
+
+
+def _mean(results: Sequence[dict[str, Any]], metric: str) -> float:
+    return float(np.mean([result["figures"][metric]["value"] for result in results]))

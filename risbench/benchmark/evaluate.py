@@ -1,0 +1,238 @@
+"""`risbench evaluate`: a trained model or a baseline on a split, scored as the peers do or at the images' own size."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from risbench.benchmark.baselines import BOXES, TRIVIAL, BoxToMask, trivial
+from risbench.benchmark.checkpoint import read_about, read_model
+from risbench.benchmark.data.cache import Cache, open_cache
+from risbench.benchmark.predict import Predictor, Trained, scored
+from risbench.benchmark.scoring import Scored, check_protocol
+from risbench.benchmark.settings import Settings
+from risbench.benchmark.sheet import write_sheet
+from risbench.benchmark.slices import by_slices, failures, summary
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.record import SPLITS
+from risbench.core.storage import digest_of, sha256_of_file, to_json, write_durably
+from risbench.sam.device import keep_freed_memory
+
+# The side at which baselines look at images: the peers'.
+_BASELINE_SIDE: Final = 480
+# Counts up when the same input is scored otherwise: results of before are made anew.
+_REVISION: Final = 1
+BASELINES: Final = (*TRIVIAL, *BOXES)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is evaluated on what: all that another process needs to know."""
+
+    subject: str
+    release: str
+    cache: str
+    split: str
+    protocol: str
+    device: str
+    precision: str
+    shuffled: bool
+    weights: str | None
+    boxes_from: str | None
+
+    def key(self) -> list[Any]:
+        """Return what the answer hangs on, besides the contents of the release and of the models."""
+        weights = sha256_of_file(Path(self.weights)) if self.weights is not None else None
+        name = self.subject if self.subject in BASELINES else "run"
+        return [name, self.split, self.protocol, self.device, self.precision, self.shuffled, weights]
+
+
+def evaluate(
+    subject: Path | str,
+    release: Path | str,
+    *,
+    split: str = "test",
+    protocol: str = "peer",
+    out: Path | str | None = None,
+    shuffled: bool = False,
+    weights: Path | str | None = None,
+    boxes_from: Path | str | None = None,
+    workers: int = 1,
+    gpu: bool = False,
+    precision: str = "fp32",
+    cache: Path | str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Score `subject`, a run's folder or a baseline's name, and write figures, samples and a sheet of cases to `out`.
+
+    The figures do not depend on `workers`: an image and its sentences are always asked together. `shuffled` gives every sample another
+    sample's sentence of its class: what is left is not owed to the sentence. `weights` is the SAM of the box baselines, `boxes_from` the
+    run whose masks give "box-predicted" its boxes.
+
+    Raises:
+        OptionError: no such baseline, split, protocol or precision.
+        InputError: the run or the release cannot be used, or the split is empty.
+        EnvironmentLacks: no CUDA.
+    """
+    check_protocol(protocol)
+    if split not in SPLITS:
+        raise OptionError(f"--split {split}: must be one of {', '.join(SPLITS)}")
+    if precision not in ("fp32", "bf16"):
+        raise OptionError(f"--precision {precision}: must be fp32 or bf16")
+    if gpu and not torch.cuda.is_available():
+        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to evaluate on the CPU")
+    name = str(subject)
+    if name == "box-predicted" and boxes_from is None:
+        raise OptionError("box-predicted: name the run whose masks give the boxes with --boxes-from")
+    folder = Path(out) if out is not None else Path(name) if name not in BASELINES else None
+    if folder is None:
+        raise OptionError(f"{name}: name a folder for its results with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = Asked(
+        subject=name,
+        release=str(release),
+        cache=str(cache if cache is not None else folder.parent / "cache"),
+        split=split,
+        protocol=protocol,
+        device="cuda" if gpu else "cpu",
+        precision=precision,
+        shuffled=shuffled,
+        weights=str(weights) if weights is not None else None,
+        boxes_from=str(boxes_from) if boxes_from is not None else None,
+    )
+    data = _data(asked, quiet)
+    stem = f"{split}-{protocol}" + ("-shuffled" if shuffled else "")
+    digest = digest_of([_REVISION, asked.key(), data.digest, _weights_of(asked)])
+    made = _made_before(folder / f"{stem}.json", digest)
+    if made is not None:
+        return made
+    numbers = data.of(split)
+    if not len(numbers):
+        raise InputError(f"{release}: has no sample in its {split} split")
+    found, predictor, read = _scored(asked, data, numbers, max(1, workers), quiet)
+    result = {
+        "subject": Path(name).name,
+        "release": Path(release).name,
+        "split": split,
+        "protocol": protocol,
+        "shuffled": shuffled,
+        "of": digest,
+        "precision": precision,
+        "n": len(found),
+        "images": len({one.image for one in found}),
+        "reviewed": sum(data.samples[number].reviewed for number in numbers.tolist()),
+        "figures": summary(found),
+        "slices": by_slices(data, found),
+        "failures": failures(data, found),
+        "left_out": data.left_out,
+        "first_left_out": data.first,
+        **read,
+        **_unseen(name, data, numbers),
+    }
+    write_durably(folder / f"{stem}.jsonl", "".join(json.dumps(one.to_json(), sort_keys=True) + "\n" for one in found).encode())
+    write_sheet(
+        folder / f"{stem}.png", f"{Path(name).name} on {split}, best and worst by IoU ({protocol} protocol)", predictor, data, found
+    )
+    write_durably(folder / f"{stem}.json", to_json(result))
+    return {**result, "path": str(folder / f"{stem}.json"), "sheet": str(folder / f"{stem}.png")}
+
+
+def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
+    """Return the result of the same question, where it was answered to the end."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if found.get("of") != digest or not path.with_suffix(".jsonl").exists():
+        return None
+    return {**found, "path": str(path), "sheet": str(path.with_suffix(".png"))}
+
+
+def _weights_of(asked: Asked) -> list[str]:
+    """Return the digests of the trained models that answer."""
+    runs = [run for run in (asked.subject if asked.subject not in BASELINES else None, asked.boxes_from) if run is not None]
+    return [str(read_about(Path(run))["sha256"]) for run in runs]
+
+
+def _data(asked: Asked, quiet: bool) -> Cache:
+    side = _BASELINE_SIDE
+    run = asked.boxes_from if asked.subject in BASELINES else asked.subject
+    if run is not None:
+        side = Settings.model_validate(read_about(Path(run))["settings"]).side
+    return open_cache(asked.release, side, Path(asked.cache), quiet=quiet)
+
+
+def _predictor(asked: Asked, data: Cache) -> tuple[Predictor, dict[str, Any]]:
+    """Return what answers, and what to say of what of its sentences were cut."""
+    if asked.subject in TRIVIAL:
+        return trivial(asked.subject, data), {}
+    if asked.subject in BOXES:
+        boxes = None
+        if asked.subject == "box-predicted":
+            model, words, _ = read_model(Path(str(asked.boxes_from)))
+            boxes = Trained(model, words, asked.device, asked.precision)
+        weights = Path(asked.weights) if asked.weights is not None else None
+        made = BoxToMask(Path(asked.release), weights, asked.device, boxes)
+        return made, {"weights_sha256": made.weights_sha256}
+    model, words, about = read_model(Path(asked.subject))
+    cut = words.encode([data.samples[number].sentence for number in data.of(asked.split)])[2]
+    told = {"model": about["model"], "seed": about["seed"], "weights": about["weights"], "sentences_cut": cut}
+    return Trained(model, words, asked.device, asked.precision), told
+
+
+def _scored(
+    asked: Asked, data: Cache, numbers: NDArray[np.int64], workers: int, quiet: bool
+) -> tuple[list[Scored], Predictor, dict[str, Any]]:
+    if asked.device == "cpu":
+        keep_freed_memory()
+    predictor, read = _predictor(asked, data)
+    if workers == 1:
+        label = f"evaluate {Path(asked.subject).name}"
+        return (
+            scored(predictor, _asked_about(asked, data), numbers, check_protocol(asked.protocol), label=label, quiet=quiet),
+            predictor,
+            read,
+        )
+    # torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
+        found = sorted((one for part in parts for one in part), key=lambda one: one.id)
+    return found, predictor, read
+
+
+def _share(asked: Asked, place: int, of: int) -> list[Scored]:
+    """Return one process's share. It has as many threads as the only process would: other numbers add up in another order."""
+    data = _data(asked, quiet=True)
+    predictor, _ = _predictor(asked, data)
+    return scored(predictor, _asked_about(asked, data), data.of(asked.split), check_protocol(asked.protocol), share=(place, of), quiet=True)
+
+
+def _asked_about(asked: Asked, data: Cache) -> Cache:
+    """Return the cache with the sentences that are asked: the samples' own, or each the next one's of its class."""
+    if not asked.shuffled:
+        return data
+    groups: dict[str, list[int]] = {}
+    for number in data.of(asked.split).tolist():
+        groups.setdefault(data.samples[number].category, []).append(number)
+    samples = list(data.samples)
+    for members in groups.values():
+        order = np.random.default_rng(len(members)).permutation(len(members))
+        for place, taken in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
+            samples[members[place]] = replace(data.samples[members[place]], sentence=data.samples[members[taken]].sentence)
+    return replace(data, samples=samples)
+
+
+def _unseen(subject: str, data: Cache, numbers: NDArray[np.int64]) -> dict[str, Any]:
+    """Return which of the split's classes the model never saw in training."""
+    if subject in BASELINES:
+        return {}
+    seen = set(read_about(Path(subject))["classes"])
+    return {"unseen_classes": sorted({data.samples[number].category for number in numbers.tolist()} - seen)}

@@ -1,0 +1,129 @@
+"""Scores by what a sample is like, and what failures have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from risbench.benchmark.data.cache import Cache
+from risbench.benchmark.data.release import Sample
+from risbench.benchmark.scoring import Scored
+from risbench.core.metrics import score_intervals, summarize
+
+# Slices with fewer samples are marked: their figures mean little.
+FEW: Final = 20
+# Shares of the image's area, at its own size (docs/benchmark.md).
+_SIZES: Final = (("tiny", 0.001), ("small", 0.01), ("medium", 0.05), ("large", 0.2), ("huge", 1.1))
+_WORDS: Final = (("1-5 words", 5), ("6-10 words", 10), ("11-15 words", 15), ("16-20 words", 20), ("over 20 words", 10**9))
+_FAILED: Final = 0.5
+# Two colours that differ by less in CIE Lab are hardly told apart at a glance.
+_ALIKE_LAB: Final = 12.0
+_RIM_SHARE: Final = 0.02
+_IMPRECISE: Final = 0.7
+
+
+def summary(found: Sequence[Scored]) -> dict[str, Any]:
+    """Return a figure and its interval by name, of samples scored; images are drawn."""
+    pairs = [(one.intersection, one.union) for one in found]
+    values, intervals = summarize(pairs), score_intervals(pairs, [one.image for one in found])
+    return {name: {"value": value, "interval": list(intervals.get(name, (0.0, 1.0)))} for name, value in values.items()}
+
+
+def by_slices(cache: Cache, found: Sequence[Scored]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the figures of every slice, by what it is sliced by: class, size, attribute, words, uniqueness, border."""
+    known = {sample.id: sample for sample in cache.samples}
+    peers = _class_counts(cache.samples)
+    kinds: dict[str, Callable[[Sample], Iterable[str]]] = {
+        "class": lambda sample: [sample.category],
+        "size": lambda sample: [_bin(np.count_nonzero(sample.mask) / (sample.size[0] * sample.size[1]), _SIZES)],
+        "attribute": lambda sample: sample.attributes,
+        "words": lambda sample: [_bin(len(sample.sentence.split()), _WORDS)],
+        "uniqueness": lambda sample: ["alone of its class" if peers[(sample.image, sample.category)] == 1 else "others of its class"],
+        "border": lambda sample: ["touches the border" if touches_border(sample.mask) else "inside"],
+    }
+    made: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, names in kinds.items():
+        groups: dict[str, list[Scored]] = {}
+        for one in found:
+            for name in names(known[one.id]):
+                groups.setdefault(name, []).append(one)
+        made[kind] = {name: {"n": len(group), "few": len(group) < FEW, **summary(group)} for name, group in sorted(groups.items())}
+    return made
+
+
+def failures(cache: Cache, found: Sequence[Scored]) -> dict[str, Any]:
+    """Return how often each of the paper's four failure kinds (Fig. 13) is met among failures, and among the rest.
+
+    A failure has an IoU below .5. A sample may be of several kinds or of none:
+
+    * several objects: besides the target it covers another object by half, or it falls into several pieces of which some miss it;
+    * look-alike background: the ring around the target differs from it by less than 12 in CIE Lab;
+    * imprecise annotation: the mask's extent and the record's box have an IoU below .7;
+    * image border: the target lies within 2 % of the image's side from its edge.
+    """
+    numbers = {sample.id: number for number, sample in enumerate(cache.samples)}
+    kinds: dict[str, Callable[[int, Scored], bool]] = {
+        "several objects": lambda _, one: one.intersection > 0 and (one.others > 0 or one.pieces > 1),
+        "look-alike background": lambda number, _: _ring_contrast(cache, number) < _ALIKE_LAB,
+        "imprecise annotation": lambda number, _: _box_agreement(cache.samples[number]) < _IMPRECISE,
+        "image border": lambda number, _: touches_border(cache.samples[number].mask, _RIM_SHARE),
+    }
+    failed = [one for one in found if one.iou < _FAILED]
+    rest = [one for one in found if one.iou >= _FAILED]
+    counted = {}
+    for kind, holds in kinds.items():
+        shares = [sum(holds(numbers[one.id], one) for one in group) for group in (failed, rest)]
+        counted[kind] = {"failures": shares[0], "of_failures": _share(shares[0], failed), "of_the_rest": _share(shares[1], rest)}
+    empty = sum(one.predicted == 0 for one in found)
+    missed = sum(one.intersection == 0 and one.predicted > 0 for one in found)
+    return {"failures": len(failed), "of": len(found), "nothing_found": empty, "wholly_elsewhere": missed, "kinds": counted}
+
+
+def touches_border(mask: NDArray[np.bool_], share: float = 0.0) -> bool:
+    """Return whether a mask (height, width) reaches to within `share` of the image's side from its edge."""
+    y, x = (max(1, round(share * side)) for side in mask.shape)
+    return bool(mask[:y].any() or mask[-y:].any() or mask[:, :x].any() or mask[:, -x:].any())
+
+
+def _class_counts(samples: Sequence[Sample]) -> Mapping[tuple[str, str], int]:
+    """Return how many objects of a class an image's sentences are about; several sentences about one object count once."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for sample in samples:
+        seen.setdefault((sample.image, sample.category), set()).add(sample.counts)
+    return {key: len(masks) for key, masks in seen.items()}
+
+
+def _bin(value: float, bins: Sequence[tuple[str, float]]) -> str:
+    return next(name for name, most in bins if value <= most)
+
+
+def _share(count: int, group: Sequence[Scored]) -> float:
+    return count / len(group) if group else 0.0
+
+
+def _ring_contrast(cache: Cache, number: int) -> float:
+    """Return the distance in CIE Lab of the target's mean colour from that of a ring around it, an eighth of its extent wide."""
+    mask = cache.mask(np.array([number]))[0]
+    if not mask.any():
+        return 0.0
+    reach = max(2, round(float(np.sqrt(mask.sum())) / 8))
+    ring = cv2.dilate(mask, np.ones((3, 3), np.uint8), iterations=reach).astype(bool) & ~mask.astype(bool)
+    if not ring.any():
+        return 0.0
+    image = np.asarray(cache.images[cache.image_of[number]], dtype=np.float32) / 255
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    return float(np.linalg.norm(lab[mask.astype(bool)].mean(axis=0) - lab[ring].mean(axis=0)))
+
+
+def _box_agreement(sample: Sample) -> float:
+    mask = sample.mask
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x0, y0, x1, y1 = sample.box
+    left, top, right, bottom = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    common = max(0.0, min(x1, right) - max(x0, left)) * max(0.0, min(y1, bottom) - max(y0, top))
+    union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - common
+    return common / union if union > 0 else 0.0
