@@ -112,8 +112,8 @@ def benchmark(
     models: Annotated[
         str,
         typer.Option(
-            help="Rows of the table: crobim, caris, lavt, each with changes behind a colon (crobim:mid.attention=pwam); empty, full, centre, "
-            "mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations)."
+            help="Rows of the table: crobim, caris, lavt, also with changes behind a colon (crobim:mid.attention=pwam); empty, full, "
+            "centre, mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations)."
         ),
     ] = "empty,full,centre,largest,lavt,caris,crobim",
     compare: Annotated[

@@ -60,7 +60,8 @@ def print_evaluate(result: dict[str, Any]) -> None:
 
 def print_benchmark(result: dict[str, Any]) -> None:
     """Print the table as it was written."""
-    say(Path(result["tables"]["txt"]).read_text(encoding="utf-8").rstrip())
+    for line in Path(result["tables"]["txt"]).read_text(encoding="utf-8").splitlines():
+        say(line)
     say(f"written: {', '.join(result['tables'].values())}")
 
 

@@ -31,7 +31,7 @@ class Backbone(nn.Module):
             self.net = from_hub(AutoBackbone, settings.weights, "config.json and model.safetensors", out_features=_STAGES)
         elif settings.kind == "swin":
             self.net = SwinBackbone(
-                SwinConfig(
+                SwinConfig(  # type: ignore[call-arg]
                     image_size=side,
                     embed_dim=settings.embed,
                     depths=list(settings.depths),
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
             )
         else:
             self.net = ConvNextBackbone(
-                ConvNextConfig(
+                ConvNextConfig(  # type: ignore[call-arg]
                     depths=list(settings.depths),
                     hidden_sizes=[settings.embed * 2**stage for stage in range(4)],
                     drop_path_rate=settings.drop_path,

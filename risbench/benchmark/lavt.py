@@ -33,7 +33,7 @@ class PixelWordAttention(nn.Module):
         """Return (B, C, H, W) from a map (B, C, H, W), words (B, L, width) and valid (B, L)."""
         query = self.query(features).flatten(2).transpose(1, 2)
         attended = functional.scaled_dot_product_attention(query, self.key(words), self.value(words), attn_mask=valid[:, None, :])
-        found = self.found(attended.transpose(1, 2).unflatten(2, features.shape[-2:]))
+        found = self.found(attended.transpose(1, 2).reshape(features.shape))
         result: Tensor = self.out(self.pixel(features) * found)
         return result
 

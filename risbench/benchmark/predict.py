@@ -42,8 +42,8 @@ class Trained:
     def predict(self, cache: Cache, numbers: Sequence[int]) -> list[Prediction]:
         """Return logits at a quarter of the model's side."""
         model = referring(self.model)
-        row = cache.images[cache.image_of[numbers[0]]]
-        image = torch.from_numpy(np.ascontiguousarray(row))[None].permute(0, 3, 1, 2).to(self.device)
+        row = np.array(cache.images[cache.image_of[numbers[0]]])
+        image = torch.from_numpy(row)[None].permute(0, 3, 1, 2).to(self.device)
         tokens, valid, _ = self.words.encode([cache.samples[number].sentence for number in numbers])
         made: list[Prediction] = []
         with torch.autocast(self.device.partition(":")[0], self.dtype, enabled=self.dtype != torch.float32):

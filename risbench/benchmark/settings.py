@@ -26,34 +26,34 @@ class BackboneSettings(Section):
     """The image encoder. `weights` is a name on the hub, a folder, or a file with a state dict; empty means random ones."""
 
     kind: Literal["swin", "convnext"] = "swin"
-    embed: int = Field(128, gt=0)
+    embed: int = Field(default=128, gt=0)
     depths: tuple[int, int, int, int] = (2, 2, 18, 2)
     heads: tuple[int, int, int, int] = (4, 8, 16, 32)
-    window: int = Field(12, gt=0)
-    drop_path: float = Field(0.1, ge=0, lt=1)
+    window: int = Field(default=12, gt=0)
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
     weights: str = ""
 
 
 class TextSettings(Section):
     """The text encoder, a BERT. `vocabulary` is the size of the WordPiece one that is trained where no weights bring theirs."""
 
-    width: int = Field(768, gt=0)
-    layers: int = Field(12, gt=0)
-    heads: int = Field(12, gt=0)
-    ffn: int = Field(3072, gt=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    max_tokens: int = Field(20, ge=4, le=480)
-    vocabulary: int = Field(8000, ge=100)
+    width: int = Field(default=768, gt=0)
+    layers: int = Field(default=12, gt=0)
+    heads: int = Field(default=12, gt=0)
+    ffn: int = Field(default=3072, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    max_tokens: int = Field(default=20, ge=4, le=480)
+    vocabulary: int = Field(default=8000, ge=100)
     weights: str = ""
 
 
 class CapmSettings(Section):
     """Table V: which scales, which pool. `context` off leaves prompts that never saw the image (CARIS's)."""
 
-    prompts: int = Field(4, gt=0, le=32)
+    prompts: int = Field(default=4, gt=0, le=32)
     scales: tuple[Level, ...] = (1, 2, 3, 4)
     pool: Literal["adaptive_avg", "max", "avg"] = "adaptive_avg"
-    grid: int = Field(1, gt=0)
+    grid: int = Field(default=1, gt=0)
     scale_logits: bool = True
     residual: bool = False
     context: bool = True
@@ -65,9 +65,9 @@ class LgfaSettings(Section):
 
     enabled: bool = True
     deficit_stages: tuple[Level, ...] = (1, 2, 3, 4)
-    regions: int = Field(32, gt=0)
-    width: int = Field(256, gt=0)
-    heads: int = Field(8, gt=0)
+    regions: int = Field(default=32, gt=0)
+    width: int = Field(default=256, gt=0)
+    heads: int = Field(default=8, gt=0)
     residual: bool = False
     norm: Literal["none", "instance"] = "none"
     deficit: Literal["attention", "score"] = "attention"
@@ -79,11 +79,11 @@ class LgfaSettings(Section):
 class MidSettings(Section):
     """Table VII: which attention. `pyramid` refines only the coarse `levels` and brings the finer ones in behind them (CARIS's)."""
 
-    width: int = Field(256, gt=0)
-    layers: int = Field(4, gt=0)
-    heads: int = Field(8, gt=0)
-    points: int = Field(4, gt=0)
-    ffn: int = Field(1024, gt=0)
+    width: int = Field(default=256, gt=0)
+    layers: int = Field(default=4, gt=0)
+    heads: int = Field(default=8, gt=0)
+    points: int = Field(default=4, gt=0)
+    ffn: int = Field(default=1024, gt=0)
     levels: tuple[Level, ...] = (1, 2, 3, 4)
     pyramid: bool = False
     attention: Literal["cbam", "pwam", "wpa"] = "cbam"
@@ -102,7 +102,7 @@ class MidSettings(Section):
 class LavtSettings(Section):
     """The LAVT-style baseline's decoder; 0 takes half of the coarsest map's channels."""
 
-    width: int = Field(0, ge=0)
+    width: int = Field(default=0, ge=0)
 
 
 class Recipe(Section):
@@ -112,26 +112,26 @@ class Recipe(Section):
     1.1, `rmsin` that with dice over the batch. `weight_decay` spares norms, biases, position tables and prompts.
     """
 
-    epochs: int = Field(40, gt=0)
-    steps: int = Field(0, ge=0)
-    batch: int = Field(32, gt=0)
-    learning_rate: float = Field(5e-5, gt=0)
-    backbone_share: float = Field(1.0, ge=0)
-    text_share: float = Field(1.0, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    power: float = Field(0.9, ge=0)
-    warm_up: int = Field(0, ge=0)
-    clip: float = Field(0.0, ge=0)
+    epochs: int = Field(default=40, gt=0)
+    steps: int = Field(default=0, ge=0)
+    batch: int = Field(default=32, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    backbone_share: float = Field(default=1.0, ge=0)
+    text_share: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    power: float = Field(default=0.9, ge=0)
+    warm_up: int = Field(default=0, ge=0)
+    clip: float = Field(default=0.0, ge=0)
     loss: Literal["crobim", "weighted", "rmsin"] = "crobim"
-    entropy_share: float = Field(0.9, ge=0, le=1)
+    entropy_share: float = Field(default=0.9, ge=0, le=1)
     dice: Literal["linear", "squared"] = "linear"
-    looks: int = Field(0, ge=0)
+    looks: int = Field(default=0, ge=0)
 
 
 class Settings(Section):
     """All of it. `side` is that of the square images the model sees, in pixels; they need not be multiples of 32."""
 
-    side: int = Field(480, ge=32, le=2048)
+    side: int = Field(default=480, ge=32, le=2048)
     backbone: BackboneSettings = BackboneSettings()
     text: TextSettings = TextSettings()
     capm: CapmSettings = CapmSettings()

@@ -80,7 +80,7 @@ def _row(predictor: Predictor, cache: Cache, number: int) -> list[NDArray[np.uin
 def _maps(predictor: Trained, cache: Cache, number: int) -> list[NDArray[np.float32]]:
     """Return what every scale's pixels give to the sentence's words rather than to [CLS] and [SEP], and the decoder's map."""
     model: Any = predictor.model
-    image = torch.from_numpy(np.ascontiguousarray(cache.images[cache.image_of[number]]))[None].permute(0, 3, 1, 2).to(predictor.device)
+    image = torch.from_numpy(np.array(cache.images[cache.image_of[number]]))[None].permute(0, 3, 1, 2).to(predictor.device)
     tokens, valid, _ = predictor.words.encode([cache.samples[number].sentence])
     given = torch.from_numpy(tokens).to(predictor.device), torch.from_numpy(valid).to(predictor.device)
     logits, attentions = model.explain(model.encode(normalised(image)), *given)

@@ -152,7 +152,9 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
     learner: Any = torch.compile(run.model) if compiled else run.model
     if count > 1:
-        learner = DistributedDataParallel(learner, device_ids=[torch.device(run.device)] if run.device != "cpu" else None)
+        devices = [torch.device(run.device)] if run.device != "cpu" else None
+        # static: some parts of others' encoders, such as Swin's last norm, are never used, and checkpointed layers run twice
+        learner = DistributedDataParallel(learner, device_ids=devices, static_graph=True)
     look_every = _look_every(run)
     began = kept = time.monotonic()
     waited, first = 0.0, run.step
@@ -214,7 +216,7 @@ def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
             logits = learner(normalised(given.images), given.tokens, given.valid)
         losses = mask_loss(logits, given.masks, run.settings.recipe, align_corners=referring(run.model).align_corners)
         if not bool(torch.isfinite(losses["loss"])):
-            said = ", ".join(f"{part} {float(value):g}" for part, value in losses.items())
+            said = ", ".join(f"{part} {float(value.detach()):g}" for part, value in losses.items())
             raise EnvironmentLacks(f"step {step}: the loss is not finite ({said}); lower recipe.learning_rate, or set recipe.clip=1.0")
         losses["loss"].backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -300,15 +302,14 @@ def _about(run: Run, name: str, seed: int, look: dict[str, Any]) -> dict[str, An
 
 def _built(model: nn.Module) -> dict[str, Any]:
     """Return the sizes that the encoders really have, which are the named weights' own."""
-    net, bert = model.backbone.net.config, model.text.bert.config  # type: ignore[union-attr]
-    is_swin = net.model_type == "swin"  # type: ignore[union-attr]
-    backbone = {
-        "kind": "swin" if is_swin else "convnext",
-        "embed": net.embed_dim if is_swin else net.hidden_sizes[0],  # type: ignore[union-attr]
-        "depths": list(net.depths),  # type: ignore[union-attr, arg-type]
-        **({"heads": list(net.num_heads), "window": net.window_size} if is_swin else {}),  # type: ignore[union-attr, arg-type]
-    }
-    text = {"width": bert.hidden_size, "layers": bert.num_hidden_layers, "heads": bert.num_attention_heads, "ffn": bert.intermediate_size}  # type: ignore[union-attr]
+    whole: Any = model
+    net, bert = whole.backbone.net.config, whole.text.bert.config
+    if net.model_type == "swin":
+        own = {"kind": "swin", "embed": net.embed_dim, "heads": list(net.num_heads), "window": net.window_size}
+    else:
+        own = {"kind": "convnext", "embed": net.hidden_sizes[0]}
+    backbone = {**own, "depths": list(net.depths)}
+    text = {"width": bert.hidden_size, "layers": bert.num_hidden_layers, "heads": bert.num_attention_heads, "ffn": bert.intermediate_size}
     return {"backbone": backbone, "text": text}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from segment_anything.modeling import Sam
+from typing import Any
 
 from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
@@ -15,7 +14,7 @@ from risbench.sam.pasam import PaSam, PasamPredictor
 from risbench.sam.predictor import BoxPredictor, Predictor
 from risbench.sam.weights import load_sam
 
-AnySam = CompactSam | PaSam | Sam
+AnySam = CompactSam | PaSam | Any  # segment-anything's Sam, which has no types
 
 
 def open_model(path: Path | None, device: str = "cpu") -> tuple[AnySam, str]:

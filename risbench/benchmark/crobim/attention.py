@@ -36,4 +36,5 @@ class Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """Return (B, heads, N, D / heads) of (B, N, D)."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        batch, count, _ = tokens.shape
+        return tokens.view(batch, count, self.heads, -1).transpose(1, 2)

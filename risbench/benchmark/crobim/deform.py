@@ -43,11 +43,11 @@ class DeformableAttention(nn.Module):
         offsets = self.offsets(query).view(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.weights(query).view(batch, count, self.heads, -1).float().softmax(dim=-1)
         weights = weights.view(batch, count, self.heads, self.levels, self.points)
-        per_head = self.value(value).unflatten(2, (self.heads, -1))
+        per_head = self.value(value).view(batch, value.shape[1], self.heads, -1)
         found: Tensor | None = None
         first = 0
         for level, (height, width) in enumerate(sizes):
-            part = per_head[:, first : first + height * width].permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (height, width))
+            part = per_head[:, first : first + height * width].permute(0, 2, 3, 1).reshape(batch * self.heads, -1, height, width)
             first += height * width
             cells = offsets.new_tensor([width, height])
             places = references[None, :, None, None, :] + offsets[:, :, :, level] / cells
@@ -59,7 +59,7 @@ class DeformableAttention(nn.Module):
             added = (sampled * share).sum(dim=2)
             found = added if found is None else found + added
         assert found is not None, "there is a level"
-        together = found.unflatten(0, (batch, self.heads)).permute(0, 3, 1, 2).flatten(2)
+        together = found.view(batch, self.heads, -1, count).permute(0, 3, 1, 2).flatten(2)
         result: Tensor = self.out(together.to(query.dtype))
         return result
 

@@ -94,7 +94,7 @@ def attention_deficit(attentions: Sequence[Tensor], valid: Tensor, resample: str
 
     `attentions` are (B, words, H_i, W_i), finest first; `valid` (B, words) leaves padding out. It carries no gradient: it only chooses.
     """
-    size = attentions[-1].shape[-2:]
+    size = (attentions[-1].shape[-2], attentions[-1].shape[-1])
     with torch.no_grad():
         alike = [
             functional.adaptive_avg_pool2d(maps.float(), size)

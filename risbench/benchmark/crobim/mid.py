@@ -111,13 +111,10 @@ class MutualInteractionDecoder(nn.Module):
         self.layers = nn.ModuleList(MutualLayer(settings) for _ in range(settings.layers))
         self.out = nn.Conv2d(width, width, 1)
         finer = [level for level in range(1, 5) if level not in settings.levels] if settings.pyramid else []
-        self.finer = nn.ModuleDict(
-            {
-                str(level): nn.ModuleList(
-                    [nn.Conv2d(channels[level - 1], width, 1), nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width)]
-                )
-                for level in finer
-            }
+        self.finer = sorted(finer, reverse=True)
+        self.lateral = nn.ModuleList(nn.Conv2d(channels[level - 1], width, 1) for level in self.finer)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU()) for _ in self.finer
         )
         self.scale = width**-0.5 if settings.scale_logits else 1.0
 
@@ -135,8 +132,8 @@ class MutualInteractionDecoder(nn.Module):
             given = (pixels, words, places, valid, references, sizes)
             pixels, words = checkpoint(layer, *given, use_reentrant=False) if self._frugal() else layer(*given)
         both = pixels + first
-        split = both.split([height * width for height, width in sizes], dim=1)
-        refined = [part.transpose(1, 2).unflatten(2, size) for part, size in zip(split, sizes, strict=True)]
+        split = torch.split(both, [height * width for height, width in sizes], dim=1)
+        refined = [part.transpose(1, 2).reshape(part.shape[0], -1, *size) for part, size in zip(split, sizes, strict=True)]
         embedding = self._embedded(refined, maps)
         return torch.einsum("bdhw,bd->bhw", embedding, words[:, 0])[:, None] * self.scale  # eq. 17; word 0 is [CLS]
 
@@ -148,11 +145,11 @@ class MutualInteractionDecoder(nn.Module):
         target = maps[0].shape[-2:]
         if self.finer:
             top = refined[0]
-            for level in sorted(self.finer, key=int, reverse=True):
-                lateral, smooth, norm = self.finer[level]  # type: ignore[misc]
-                fine = lateral(maps[int(level) - 1])
-                top = functional.relu(norm(smooth(fine + _resized(top, fine.shape[-2:]))))
-            return self.out(top)  # type: ignore[no-any-return]
+            for level, lateral, smooth in zip(self.finer, self.lateral, self.smooth, strict=True):
+                fine = lateral(maps[level - 1])
+                top = smooth(fine + _resized(top, fine.shape[-2:]))
+            embedded: Tensor = self.out(top)
+            return embedded
         total = self.out(refined[0]) if refined[0].shape[-2:] == target else _resized(self.out(refined[0]), target)
         for features in refined[1:]:
             total = total + _resized(self.out(features), target)

@@ -94,14 +94,14 @@ def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise EnvironmentLacks(f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache")
-    images = np.lib.format.open_memmap(place / "images.npy", mode="w+", dtype=np.uint8, shape=(len(groups), side, side, 3))
-    masks = np.lib.format.open_memmap(place / "masks.npy", mode="w+", dtype=np.uint8, shape=(len(release.samples), -(-side * side // 8)))
+    images = _mapped(place / "images.npy", (len(groups), side, side, 3))
+    masks = _mapped(place / "masks.npy", (len(release.samples), -(-side * side // 8)))
     bad: list[tuple[int, Refusal]] = []
     digests = [""] * len(groups)
     with Progress("cache", len(groups), quiet=quiet) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def one(place: int) -> tuple[int, Refusal] | None:
-            path, numbers = groups[place]
+        def one(index: int) -> tuple[int, Refusal] | None:
+            path, numbers = groups[index]
             try:
                 pixels = image_of(release.tree, path)
                 for number in numbers:
@@ -110,9 +110,9 @@ def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
                         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
                         raise Refusal("wrong_size", "mask", list(sample.size), f"the image {path} of sample {sample.id} is {size} px")
             except Refusal as reason:
-                return place, reason
-            images[place] = resized(pixels, side)
-            digests[place] = sha256_of(pixels.tobytes())
+                return index, reason
+            images[index] = resized(pixels, side)
+            digests[index] = sha256_of(pixels.tobytes())
             for number in numbers:
                 masks[number] = np.packbits(resized_mask(release.samples[number].mask, side))
             return None
@@ -121,8 +121,9 @@ def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
             bar.advance(1)
             if found is not None:
                 bad.append(found)
-    images.flush()
-    masks.flush()
+    for array in (images, masks):
+        assert isinstance(array, np.memmap), "it was mapped above"
+        array.flush()
     gone = {number: reason for index, reason in bad for number in groups[index][1]}
     for number, reason in gone.items():
         release.leave_out(release.samples[number].id, reason)
@@ -141,6 +142,12 @@ def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
         "first": release.first,
     }
     write_durably(place / "cache.json", to_json(about))
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a new file of bytes as an array, whose pages are written when they are."""
+    made: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _opened(place: Path) -> Cache:

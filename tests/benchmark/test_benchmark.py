@@ -1,0 +1,99 @@
+"""The table: every model alike, gone on with where it stopped, in four forms; and one model on two releases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+from risbench.benchmark.benchmark import benchmark, compare
+from risbench.benchmark.published import published
+from risbench.benchmark.subjects import ABLATIONS, subjects
+from risbench.core.errors import InputError, OptionError
+from risbench.export import export
+from risbench.refine import refine_masks
+from tests.benchmark.conftest import FEW_STEPS
+
+MODELS = "empty,centre,lavt,crobim,crobim:mid.attention=pwam+capm.scales=[1,2],box-predicted"
+
+
+@pytest.fixture(scope="module")
+def made(release: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("table")
+    return out, benchmark(release, out=out, models=MODELS, config="tiny", changes=FEW_STEPS, seeds=2, published_on="RISBench", quiet=True)
+
+
+def test_every_row_is_there_with_its_difference(made: tuple[Path, dict]) -> None:
+    out, result = made
+    assert [row["name"] for row in result["rows"]] == [subject.name for subject in subjects(MODELS)]
+    for row in result["rows"]:
+        assert len(row["seeds"]) == (2 if row["parameters"] else 0)
+        if row["name"] == "crobim":
+            assert "difference" not in row
+        else:
+            low, high = row["difference"]["interval"]
+            assert low <= row["difference"]["value"] <= high
+    text = (out / "table.txt").read_text()
+    assert "every model 6 steps of 8 samples" in text
+    assert "smaller gaps between papers mean nothing" in text
+    assert "CroBIM (ConvNeXt-B)      69.33" in text
+    assert (out / "table.md").read_text().count("\n| crobim") == 2
+    latex = (out / "table.tex").read_text()
+    assert latex.count(r"\\") == len(result["rows"]) + 1 + 1 + len(result["published"])
+    assert json.loads((out / "table.json").read_text())["rows"] == result["rows"]
+
+
+def test_the_same_command_makes_only_what_is_missing(release: Path, made: tuple[Path, dict]) -> None:
+    out, _ = made
+    before = {path.name: path.read_bytes() for path in out.glob("table.*")}
+    stamp = (out / "lavt-seed0" / "test-peer.json").stat().st_mtime_ns
+    shutil.rmtree(out / "crobim-seed1")
+    (out / "table.txt").unlink()
+    benchmark(release, out=out, models=MODELS, config="tiny", changes=FEW_STEPS, seeds=2, published_on="RISBench", quiet=True)
+    assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
+    assert (out / "lavt-seed0" / "test-peer.json").stat().st_mtime_ns == stamp
+
+
+def test_every_model_tries_the_same_learning_rates(release: Path, tmp_path: Path) -> None:
+    result = benchmark(release, out=tmp_path, models="lavt,crobim", config="tiny", changes=FEW_STEPS, rates=[1e-3, 1e-4], quiet=True)
+    assert "the best of 2 learning rates by val" in (tmp_path / "table.txt").read_text()
+    assert all(row["learning_rate"] in (1e-3, 1e-4) for row in result["rows"])
+    assert len([path for path in tmp_path.iterdir() if "seed0" in path.name]) == 4
+
+
+def test_a_list_of_models_is_read_with_brackets_and_tables() -> None:
+    names = [subject.name for subject in subjects("crobim,table5,crobim:mid.levels=[2,3,4]+mid.pyramid=true")]
+    assert names == ["crobim", *ABLATIONS["table5"], "crobim:mid.levels=[2,3,4]+mid.pyramid=true"]
+    for text, said in (("crobin", "there is no such model"), ("empty:x=1", "not trained"), ("lavt,lavt", "lavt stands twice")):
+        with pytest.raises(OptionError, match=said):
+            subjects(text)
+
+
+def test_the_papers_figures_are_the_papers() -> None:
+    rows = {(row["model"], row["backbone"]): row for row in published("RRSIS-D")}
+    ours = rows[("CroBIM", "Swin-B")]
+    assert (ours["oIoU"], ours["mIoU"], ours["Pr@0.5"], ours["Pr@0.9"]) == (76.37, 64.24, 75.00, 21.78)
+    assert rows[("LAVT", "Swin-B")]["oIoU"] == 76.16
+    with pytest.raises(OptionError, match="--published COCO"):
+        published("COCO")
+
+
+def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path: Path) -> None:
+    refine_masks(workspace=workspace, engine="box", redo_given=True, quiet=True)
+    split = workspace / "4-export" / "parquet" / "split.csv"
+    boxes = Path(
+        export(workspace=workspace, split=str(split), include_unreviewed=True, formats=("parquet",), name="boxes", quiet=True)["path"]
+    )
+    truth = workspace / "4-export" / "parquet"
+    result = compare(boxes, truth, out=tmp_path, config="tiny", changes=FEW_STEPS, quiet=True)
+    assert result["common"] == result["training"]["A"] == result["training"]["B"]
+    assert 0.3 < result["mask_agreement"] < 0.95
+    low, high = result["difference"]["interval"]
+    assert low <= result["difference"]["value"] <= high
+    other = export(workspace=workspace, split=".5,.2,.3", seed=9, include_unreviewed=True, formats=("parquet",), name="other", quiet=True)
+    with pytest.raises(InputError, match="is in its train split and in test"):
+        compare(other["path"], truth, out=tmp_path / "leak", config="tiny", changes=FEW_STEPS, quiet=True)

@@ -1,0 +1,207 @@
+"""Releases as samples: the same from every layout, and what cannot be used is counted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+import torch
+
+from risbench.benchmark.data.batches import Batches, normalised
+from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_mask
+from risbench.benchmark.data.release import image_of, read_release
+from risbench.benchmark.data.words import Words, learn_pieces, words_for
+from risbench.benchmark.settings import TextSettings, bundled, load_settings
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.imagery import encode_png
+from tests.benchmark.conftest import FORMATS
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_layout_gives_the_same_samples(workspace: Path, name: str) -> None:
+    found, plain = read_release(workspace / "4-export" / name), read_release(workspace / "4-export" / "parquet")
+    assert not found.left_out
+
+    def told(release: object) -> list[tuple[str, ...]]:
+        return sorted((one.split, one.sentence, one.category, one.counts, str(one.size)) for one in release.samples)  # type: ignore[attr-defined]
+
+    assert told(found) == told(plain)
+    if name != "refer":  # which says nothing of reviews and attributes; those are read off the sentence
+        assert [one.attributes for one in found.samples] == [one.attributes for one in plain.samples]
+
+
+def test_refsegrs_phrases_are_samples_too(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 1), ("test", 2)):
+        lines = []
+        for number in range(count):
+            name = f"{split}{number}"
+            random = np.random.default_rng(number)
+            mask = np.zeros((40, 40, 3), np.uint8)
+            mask[4 + number : 20, 6:30] = 255
+            for folder, pixels in (("images", random.integers(0, 256, (40, 40, 3), dtype=np.uint8)), ("masks", mask)):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                (tmp_path / folder / f"{name}.png").write_bytes(encode_png(pixels))
+            lines.append(f"{name}.png vehicle on the left road\n")
+        (tmp_path / f"output_phrase_{split}.txt").write_text("".join(lines))
+    release = read_release(tmp_path)
+    assert release.format == "phrases"
+    assert [len([one for one in release.samples if one.split == split]) for split in ("train", "val", "test")] == [3, 1, 2]
+    first = release.samples[0]
+    assert first.category == "vehicle"
+    assert first.box == (6.0, 4.0, 30.0, 20.0)
+
+
+def test_the_cache_holds_what_the_peers_loaders_would_make(release: Path, cache: Cache) -> None:
+    whole = read_release(release)
+    for number in (0, len(cache.samples) // 2, len(cache.samples) - 1):
+        sample = cache.samples[number]
+        pixels = image_of(whole.tree, sample.image)
+        assert np.array_equal(cache.images[cache.image_of[number]], resized(pixels, 96))
+        assert np.array_equal(cache.mask(np.array([number]))[0].astype(bool), resized_mask(sample.mask, 96))
+
+
+def test_a_cache_is_made_once_and_anew_when_the_release_changes(workspace: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    shutil.copytree(workspace / "4-export" / "risbench", release)
+    open_cache(release, 64, tmp_path / "cache", quiet=True)
+    made = sorted((tmp_path / "cache").iterdir())
+    stamp = (made[0] / "images.npy").stat().st_mtime_ns
+    assert open_cache(release, 64, tmp_path / "cache", quiet=True).digest
+    assert (made[0] / "images.npy").stat().st_mtime_ns == stamp
+    # several names of one image: the layout has one a referent
+    alone = Counter(sample.image for sample in read_release(release).samples).most_common()[-1][0]
+    (release / alone).unlink()
+    again = open_cache(release, 64, tmp_path / "cache", quiet=True)
+    assert sum(again.left_out.values()) == len(read_release(workspace / "4-export" / "risbench").samples) - len(again.samples) > 0
+    assert set(again.left_out) == {"image_missing"}
+    assert Path(alone).name in again.first[0]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_damaged_image_is_left_out_and_counted(workspace: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    shutil.copytree(workspace / "4-export" / "risbench", release)
+    whole = len(read_release(release).samples)
+    bad = sorted((release / "images").iterdir())[0]
+    bad.unlink()
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    cache = open_cache(release, 64, tmp_path / "cache", quiet=True)
+    assert sum(cache.left_out.values()) == whole - len(cache.samples) > 0
+
+
+def test_a_release_without_masks_says_what_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "train").mkdir()
+    row = '{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "expression": "The ship"}'
+    (tmp_path / "train" / "instances.json").write_text(
+        '{"images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}], "categories": [{"id": 1, "name": "ship"}], "annotations": ['
+        + row
+        + "]}"
+    )
+    with pytest.raises(InputError, match="no_mask.*refine-masks"):
+        read_release(tmp_path)
+    with pytest.raises(InputError, match="there is no such release"):
+        open_cache(tmp_path / "nowhere", 64, tmp_path / "cache", quiet=True)
+
+
+def test_a_full_disk_is_foreseen(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type(usage)(usage.total, usage.total, 1000))
+    with pytest.raises(EnvironmentLacks, match="1,000 are free"):
+        open_cache(release, 96, tmp_path, quiet=True)
+
+
+# -- words
+
+
+def test_a_vocabulary_does_not_hang_on_the_order_of_sentences() -> None:
+    sentences = ["The red ship at the top", "The blue ship", "The largest storage tank", "a ship, a ship"]
+    assert learn_pieces(sentences, 200) == learn_pieces(sentences[::-1], 200)
+    assert "ship" in learn_pieces(sentences, 200)
+
+
+def test_a_long_sentence_keeps_its_first_tokens_and_is_counted() -> None:
+    words = words_for(TextSettings(max_tokens=6), ["the ship near the quay and the crane"] * 2)
+    ids, valid, cut = words.encode(["the ship", "the ship near the quay and the crane"])
+    assert cut == 1
+    assert valid.sum(axis=1).tolist() == [4, 6]
+    assert ids[0, 4:].tolist() == [0, 0]
+    whole = words_for(TextSettings(max_tokens=20), ["the ship near the quay and the crane"] * 2)
+    assert ids[1].tolist() == whole.encode(["the ship near the quay and the crane"])[0][0, :6].tolist()
+
+
+def test_unknown_words_fall_apart_into_pieces_and_a_tokenizer_is_read_back(tmp_path: Path) -> None:
+    words = words_for(TextSettings(), ["the ship"] * 3)
+    assert words.pieces("the ships") == ["[CLS]", "the", "ship", "##s", "[SEP]"]
+    (tmp_path / "t.json").write_text(words.to_json())
+    again = Words.read(tmp_path / "t.json", 20)
+    assert np.array_equal(again.encode(["the ships sail"])[0], words.encode(["the ships sail"])[0])
+    (tmp_path / "t.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a tokenizer"):
+        Words.read(tmp_path / "t.json", 20)
+
+
+def test_a_hub_name_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(EnvironmentLacks, match=r"vocab.txt\) of https://huggingface.co/google-bert/bert-nowhere into a folder"):
+        words_for(TextSettings(weights="google-bert/bert-nowhere"), ["x"])
+
+
+# -- batches
+
+
+def test_batches_hang_on_seed_and_step_alone_and_ranks_share_them(cache: Cache) -> None:
+    numbers = cache.of("train")
+    tokens, valid = np.zeros((len(numbers), 4), np.int64), np.ones((len(numbers), 4), bool)
+
+    def made(**options: int) -> Batches:
+        return Batches(cache, numbers, tokens, valid, batch=8, seed=5, **options)
+
+    epoch = np.concatenate([made().chosen(step) for step in range(made().per_epoch)])
+    assert len(set(epoch.tolist())) == len(epoch)
+    assert not np.array_equal(made().chosen(0), made().chosen(made().per_epoch))
+    assert [step for step, _ in made().steps(2, 5)] == [2, 3, 4]
+    whole = made().read(3)
+    parts = [made(rank=rank, ranks=2).read(3) for rank in (0, 1)]
+    assert torch.equal(torch.stack([parts[0].images, parts[1].images], dim=1).flatten(0, 1), whole.images)
+    assert whole.images.is_contiguous(memory_format=torch.channels_last)
+    assert normalised(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)
+
+
+# -- settings
+
+
+def test_the_bundled_configurations_are_whole() -> None:
+    assert bundled() == ["base", "small", "tiny"]
+    base = load_settings("base")
+    assert (base.side, base.recipe.batch, base.recipe.epochs, base.recipe.learning_rate) == (480, 32, 40, 5e-5)
+    assert load_settings("base", "caris").mid.layers == 6
+    assert load_settings("base", "lavt").recipe.loss == "weighted"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ("mid.attention=cbamm", "mid.attention = 'cbamm'"), ("mid.heads=7", "must be divisible by heads 7"), ("recipe.batch=0", "recipe.batch = 0"),
+    ("lgfa.colour=1", "lgfa.colour = 1"), ("mid.levels=[3,2]", "finest first"),
+])  # fmt: skip
+def test_a_setting_out_of_bounds_is_named(change: str, said: str) -> None:
+    with pytest.raises(InputError, match=said.replace("[", r"\[")):
+        load_settings("tiny", changes=[change])
+
+
+def test_a_change_or_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="section.name=value"):
+        load_settings("tiny", changes=["batch"])
+    with pytest.raises(OptionError, match="is none of base, small, tiny"):
+        load_settings("huge")
+    (tmp_path / "own.toml").write_text("side = = 3")
+    with pytest.raises(InputError, match=f"{tmp_path}{os.sep}own.toml: is no TOML"):
+        load_settings(str(tmp_path / "own.toml"))

@@ -1,0 +1,177 @@
+"""Evaluation: the same for any number of processes, sliced, and honest about what it was given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+from risbench.benchmark.checkpoint import ABOUT, WEIGHTS
+from risbench.benchmark.data.cache import Cache, open_cache
+from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.scoring import score
+from risbench.benchmark.slices import by_slices, failures, touches_border
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.metrics import paired_interval, score_intervals
+
+
+def test_the_figures_are_the_same_for_any_number_of_processes(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    one = evaluate(run, release, out=tmp_path / "one", cache=caches, quiet=True)
+    two = evaluate(run, release, out=tmp_path / "two", cache=caches, workers=2, quiet=True)
+    assert (tmp_path / "one" / "test-peer.jsonl").read_bytes() == (tmp_path / "two" / "test-peer.jsonl").read_bytes()
+    assert one["figures"] == two["figures"]
+    assert one["n"] == len([1 for _ in (tmp_path / "one" / "test-peer.jsonl").open()])
+
+
+def test_slices_and_failures_cover_the_split(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    found = evaluate(run, release, out=tmp_path, cache=caches, protocol="native", quiet=True)
+    for kind in ("class", "size", "words", "uniqueness", "border"):
+        assert sum(row["n"] for row in found["slices"][kind].values()) == found["n"]
+    assert found["slices"]["attribute"]["category"]["n"] <= found["n"]
+    assert all(row["few"] == (row["n"] < 20) for groups in found["slices"].values() for row in groups.values())
+    assert set(found["failures"]["kinds"]) == {"several objects", "look-alike background", "imprecise annotation", "image border"}
+    sheet = cv2.imread(found["sheet"])
+    assert sheet.shape[0] > 600
+    assert sheet.std() > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("empty", 0, 0), ("full", 0.005, 0.06), ("centre", 0, 0.2), ("mean", 0, 0.2), ("largest", 0.1, 0.27)]
+)
+def test_trivial_baselines_are_what_they_are_called(
+    name: str, least: float, most: float, release: Path, caches: Path, tmp_path: Path
+) -> None:
+    found = evaluate(name, release, out=tmp_path, cache=caches, quiet=True)
+    assert least <= found["figures"]["mIoU"]["value"] <= most
+
+
+def test_true_boxes_given_to_the_built_in_sam_are_far_better(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    oracle = evaluate("box-oracle", release, out=tmp_path / "o", cache=caches, protocol="native", quiet=True)
+    assert oracle["figures"]["mIoU"]["value"] > 0.7
+    assert len(oracle["weights_sha256"]) == 64
+    guessed = evaluate("box-predicted", release, out=tmp_path / "p", cache=caches, boxes_from=run, quiet=True)
+    assert guessed["figures"]["mIoU"]["value"] < oracle["figures"]["mIoU"]["value"]
+    with pytest.raises(OptionError, match="--boxes-from"):
+        evaluate("box-predicted", release, out=tmp_path / "q", cache=caches, quiet=True)
+
+
+def test_the_largest_of_its_class_is_right_where_it_is_meant(cache: Cache, release: Path, caches: Path, tmp_path: Path) -> None:
+    evaluate("largest", release, out=tmp_path, cache=caches, protocol="native", quiet=True)
+    rows = [json.loads(line) for line in (tmp_path / "test-native.jsonl").read_text().splitlines()]
+    images = {row["image"] for row in rows}
+    right = [row for row in rows if row["intersection"] == row["union"]]
+    assert {row["image"] for row in right} == images
+    assert len(right) <= len(images) + 2
+
+
+def test_shuffled_sentences_are_of_the_same_class_and_another_sample(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    from risbench.benchmark.evaluate import Asked, _asked_about
+
+    data = open_cache(release, 96, caches, quiet=True)
+    asked = Asked(str(run), str(release), str(caches), "test", "peer", "cpu", "fp32", True, None, None)
+    shuffled = _asked_about(asked, data)
+    changed = 0
+    for before, after in zip(data.samples, shuffled.samples, strict=True):
+        assert before.id == after.id
+        if before.split != "test":
+            assert before == after
+        changed += before.sentence != after.sentence
+    for category in {sample.category for sample in data.samples}:
+        members = [number for number in data.of("test") if data.samples[number].category == category]
+        assert sorted(data.samples[n].sentence for n in members) == sorted(shuffled.samples[n].sentence for n in members)
+    assert changed > len(data.of("test")) / 2
+
+
+def test_a_flipped_bit_another_configuration_and_a_lost_file_are_named(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    def broken(name: str) -> Path:
+        shutil.copytree(run, tmp_path / name)
+        return tmp_path / name
+
+    flipped = broken("flipped")
+    data = bytearray((flipped / WEIGHTS).read_bytes())
+    data[-100] ^= 1
+    (flipped / WEIGHTS).write_bytes(data)
+    with pytest.raises(InputError, match=r"best.safetensors: is damaged or of another run"):
+        evaluate(flipped, release, cache=caches, quiet=True)
+    other = broken("other")
+    about = json.loads((other / ABOUT).read_text())
+    about["settings"]["mid"]["layers"] = 2
+    (other / ABOUT).write_text(json.dumps(about))
+    with pytest.raises(InputError, match="is of another configuration"):
+        evaluate(other, release, cache=caches, quiet=True)
+    lost = broken("lost")
+    (lost / WEIGHTS).unlink()
+    with pytest.raises(InputError, match="is missing; train again"):
+        evaluate(lost, release, cache=caches, quiet=True)
+    (lost / ABOUT).write_text("{")
+    with pytest.raises(InputError, match="model.json: is damaged"):
+        evaluate(lost, release, cache=caches, quiet=True)
+    with pytest.raises(InputError, match="holds no trained model"):
+        evaluate(tmp_path, release, cache=caches, quiet=True)
+
+
+def test_classes_that_were_never_seen_are_named(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    about = json.loads((copy / ABOUT).read_text())
+    about["classes"] = [name for name in about["classes"] if name != "vehicle"]
+    (copy / ABOUT).write_text(json.dumps(about))
+    assert evaluate(copy, release, cache=caches, quiet=True)["unseen_classes"] == ["vehicle"]
+
+
+def test_options_that_cannot_be_met_are_named(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--split tests"):
+        evaluate(run, release, split="tests", cache=caches, quiet=True)
+    with pytest.raises(OptionError, match="--precision half"):
+        evaluate(run, release, precision="half", cache=caches, quiet=True)
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentLacks, match="--gpu"):
+            evaluate(run, release, gpu=True, cache=caches, quiet=True)
+
+
+def test_every_kind_of_failure_is_told_from_the_others(cache: Cache) -> None:
+    """The counts come from the samples themselves: an empty answer is a failure, and shares are of failures and of the rest."""
+    samples = [cache.samples[number] for number in cache.of("test")]
+    found = []
+    for sample in samples:
+        others = [other for other in cache.samples if other.image == sample.image]
+        everything = np.logical_or.reduce([other.mask for other in others])
+        found += score([sample], [everything], others, "native")
+    told = failures(cache, found)
+    several = told["kinds"]["several objects"]
+    assert several["failures"] == told["failures"] > 0
+    at_border = sum(touches_border(sample.mask, 0.02) for sample, one in zip(samples, found, strict=True) if one.iou < 0.5)
+    assert told["kinds"]["image border"]["failures"] == at_border
+    assert by_slices(cache, found)["uniqueness"]["others of its class"]["n"] > 0
+
+
+# -- intervals
+
+
+def test_intervals_draw_images_not_samples() -> None:
+    random = np.random.default_rng(0)
+    image_ious = random.random(40)
+    pairs = [(int(1000 * value), 1000) for value in image_ious for _ in range(10)]
+    together = [f"i{number}" for number in range(40) for _ in range(10)]
+    low, high = score_intervals(pairs, together)["mIoU"]
+    apart_low, apart_high = score_intervals(pairs, [str(number) for number in range(400)])["mIoU"]
+    assert low < image_ious.mean() < high
+    assert high - low > 2 * (apart_high - apart_low)
+
+
+def test_a_paired_interval_holds_no_difference_where_there_is_none() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(0, 0.1, (3, 300))
+    images = [f"i{number // 3}" for number in range(300)]
+    low, high = paired_interval(noise, images)
+    assert low < 0 < high
+    low, high = paired_interval(noise + 0.05, images)
+    assert 0 < low < 0.05 < high

@@ -1,0 +1,159 @@
+"""Training: interrupted and resumed without a trace, alone or with others, stopped where it must stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from risbench.benchmark import train as loop
+from risbench.benchmark.checkpoint import ABOUT, STATE, WEIGHTS, read_model
+from risbench.benchmark.models import build
+from risbench.benchmark.settings import Recipe, load_settings
+from risbench.benchmark.train import learning_rate, optimizer_of, train
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from tests.benchmark.conftest import FEW_STEPS
+
+
+def digest(run: Path, name: str) -> str:
+    return hashlib.sha256((run / name).read_bytes()).hexdigest()
+
+
+def test_a_killed_training_ends_with_the_same_bytes(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "crobim"
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark import train as loop\n"
+        "loop._KEEP_EVERY_S = 0.0\nlearn, seen = loop.learn, []\n"
+        "def dying(learner, run, batch, step):\n"
+        "    if step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return learn(learner, run, batch, step)\n"
+        f"loop.learn = dying\nloop.train('crobim', {str(release)!r}, out={str(out)!r}, config='tiny', changes={FEW_STEPS!r}, "
+        f"cache={str(caches)!r}, quiet=True)"
+    )
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."})
+    assert died.returncode == -9, died.stderr
+    again = train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    assert [look["step"] for look in again["looks"]] == [3, 6]
+    assert digest(out, WEIGHTS) == digest(run, WEIGHTS)
+    assert (out / ABOUT).read_bytes() == (run / ABOUT).read_bytes()
+
+
+def test_a_finished_training_is_not_done_again(release: Path, caches: Path, run: Path) -> None:
+    before = digest(run, STATE)
+    again = train("crobim", release, out=run, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    assert again["seconds_a_step"] == 0.0
+    assert digest(run, STATE) == before
+
+
+def test_two_processes_learn_what_one_would(release: Path, caches: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"out={str(tmp_path / 'two')!r}, config='tiny', changes={FEW_STEPS!r}, cache={str(caches)!r}, precision='fp32', quiet=True"
+    code = f"from risbench.benchmark.train import train\nprint(train('crobim', {str(release)!r}, {options})['rank'])"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    alone = tmp_path / "one"
+    train("crobim", release, out=alone, config="tiny", changes=FEW_STEPS, cache=caches, precision="fp32", quiet=True)
+    one, two = (read_model(path)[0].state_dict() for path in (alone, tmp_path / "two"))
+    about = json.loads((alone / ABOUT).read_text())
+    begun = build("crobim", load_settings("tiny", changes=FEW_STEPS), about["vocabulary"]["tokens"]).state_dict()
+    # by mean squares: Adam makes a whole step of a gradient that is nothing but rounding
+    apart = sum(float((one[name].double() - two[name].double()).square().sum()) for name in one)
+    moved = sum(float((one[name].double() - begun[name].double()).square().sum()) for name in one)
+    assert moved > 0
+    assert apart < 0.02 * moved, (apart, moved)
+
+
+def test_other_settings_or_damage_are_refused(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="of a run with other settings or another release"):
+        train("crobim", release, out=run, config="tiny", changes=[*FEW_STEPS, "mid.attention=pwam"], cache=caches, quiet=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    data = bytearray((run / STATE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / STATE).write_bytes(data)
+    with pytest.raises(InputError, match="is damaged"):
+        train("crobim", release, out=copy, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+
+
+def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Path, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacks, match=r"the loss is not finite \(loss nan.*recipe.learning_rate"):
+        train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, "recipe.learning_rate=1e30"], cache=caches, quiet=True)
+
+
+def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "mask_loss", full)
+    with pytest.raises(EnvironmentLacks, match=r"--set recipe.batch=4, or set mid.checkpoint=true"):
+        train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+
+
+def test_options_that_cannot_be_met_are_named(release: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
+            train("crobim", release, out=tmp_path, config="tiny", gpu=True, quiet=True)
+    with pytest.raises(OptionError, match="there is no such model"):
+        train("crobimm", release, out=tmp_path, config="tiny", quiet=True)
+
+
+def test_the_schedule_is_polynomial_after_its_warm_up() -> None:
+    recipe = Recipe(learning_rate=1.0, power=0.9, warm_up=10)
+    assert [learning_rate(step, 100, recipe) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(50, 100, recipe) == pytest.approx(0.5**0.9)
+    assert learning_rate(50, 100, Recipe(learning_rate=1.0)) == pytest.approx(0.5**0.9)
+
+
+def test_norms_biases_prompts_and_position_tables_do_not_decay() -> None:
+    settings = load_settings("tiny", changes=["recipe.text_share=0.1"])
+    net = build("crobim", settings, 400)
+    names = {id(value): name for name, value in net.named_parameters()}
+    groups = optimizer_of(net, settings.recipe).param_groups
+    decaying = {names[id(value)] for group in groups if group["weight_decay"] for value in group["params"]}
+    assert "decoder.project.0.0.weight" in decaying
+    for name in ("prompts.prompts", "decoder.level_codes", "decoder.text_norm.weight", "decoder.text.bias"):
+        assert name not in decaying
+    assert not any("relative_position_bias_table" in name or "position_embeddings" in name for name in decaying)
+    assert {names[id(value)].split(".")[0] for group in groups if group["share"] == 0.1 for value in group["params"]} == {"text"}
+    assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+
+
+def test_tensorboard_has_losses_scores_and_pictures(run: Path) -> None:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/entropy", "train/dice", "train/learning_rate", "val/mIoU", "val/oIoU", "val/Pr@0.5"} <= set(
+        tags["scalars"]
+    )
+    assert len(tags["images"]) == 8
+
+
+def test_a_run_says_what_it_was_made_of(run: Path) -> None:
+    about = json.loads((run / ABOUT).read_text())
+    assert about["weights"] == {"backbone": {"from": "random"}, "text": {"from": "random"}}
+    assert about["vocabulary"]["from"] == "training sentences"
+    assert about["training"]["samples"] > 50
+    assert "vehicle" in about["classes"]
