@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint docs bench clean
 
-demo: $(VENV)/.sam
+demo: $(VENV)/.train
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/demo.sh
 
 test: $(VENV)/.test $(STUDIO)/.made
@@ -37,8 +37,8 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.sam: $(VENV)/.base
-	$(PIP) -c constraints.txt -e '.[sam]'
+$(VENV)/.train: $(VENV)/.base
+	$(PIP) -c constraints.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base

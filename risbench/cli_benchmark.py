@@ -143,7 +143,7 @@ def benchmark(
 
     need_packages("train")
     from risbench.benchmark.benchmark import benchmark as run
-    from risbench.benchmark.benchmark import compare as run_compare
+    from risbench.benchmark.compare import compare as run_compare
 
     folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
     if compare is not None:

@@ -40,7 +40,7 @@ def test_the_papers_recipe_builds_up_to_where_people_begin(tmp_path: Path) -> No
 
 
 def test_a_pipeline_without_its_words_says_what_it_wants() -> None:
-    for script in ("risbench.sh", "data_engine.sh"):
+    for script in ("risbench.sh", "data_engine.sh", "benchmark.sh"):
         done = run(script)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ")

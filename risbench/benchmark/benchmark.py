@@ -1,8 +1,7 @@
-"""`risbench benchmark`: many models on one release, trained alike, in one table; or one model on two releases."""
+"""`risbench benchmark`: many models on one release, trained alike, in one table."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.checkpoint import read_about
-from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import WARNING, published
+from risbench.benchmark.results import iou_of, mean_of, samples_of
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
 from risbench.benchmark.table import METRICS, write_tables
 from risbench.benchmark.train import train
-from risbench.core.errors import InputError, OptionError
-from risbench.core.metrics import mask_iou, paired_interval
-from risbench.core.storage import to_json, write_durably
+from risbench.core.errors import OptionError
+from risbench.core.metrics import paired_interval
 
 
 @dataclass(frozen=True)
@@ -117,85 +115,6 @@ def benchmark(
     return {**result, "tables": write_tables(plan.out, result)}
 
 
-def compare(
-    first: Path | str,
-    second: Path | str,
-    *,
-    out: Path | str,
-    test_on: Path | str | None = None,
-    model: str = "crobim",
-    config: str = "base",
-    changes: Sequence[str] = (),
-    seeds: int = 1,
-    split: str = "test",
-    protocol: str = "peer",
-    gpu: bool = False,
-    precision: str = "auto",
-    workers: int = 1,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
-
-    Raises:
-        InputError: a scene of the test split is in a train split, or the releases share no training sample.
-        OptionError, EnvironmentLacks: see `train` and `evaluate`.
-    """
-    test = Path(test_on) if test_on is not None else Path(second)
-    plan = _plan(first, out, config, changes, seeds, (), split, protocol, gpu, precision, workers, None, quiet)
-    side = load_settings(config, model, changes).side
-    releases = {"A": Path(first), "B": Path(second)}
-    caches = {name: open_cache(path, side, plan.cache, quiet=quiet) for name, path in releases.items()}
-    tested = open_cache(test, side, plan.cache, quiet=quiet)
-    numbers = tested.of(split)
-    scenes = {tested.samples[number].scene for number in numbers.tolist()}
-    masks: dict[str, dict[str, Any]] = {}
-    for name, cache in caches.items():
-        training = [cache.samples[number] for number in cache.of("train").tolist()]
-        leak = next((sample for sample in training if sample.scene in scenes), None)
-        if leak is not None:
-            where = f"{releases[name]}: scene {leak.scene} is in its train split and in {split} of {test}"
-            raise InputError(f"{where}; export both with one split list (--split FILE.csv)")
-        masks[name] = {sample.id: sample for sample in training}
-    common = sorted(set(masks["A"]) & set(masks["B"]))
-    if not common:
-        raise InputError(f"{first} and {second} have no training sample in common: not the same records")
-    agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name, path in releases.items():
-        results[name] = []
-        for seed in range(seeds):
-            run = plan.out / f"{name}-{model}-seed{seed}"
-            train(
-                model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=plan.cache, quiet=quiet
-            )
-            results[name].append(
-                evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=plan.cache, quiet=quiet)
-            )
-    scored = {name: [_samples(result) for result in found] for name, found in results.items()}
-    images = [row["image"] for row in scored["A"][0]]
-    ious = {name: np.array([[_iou(row) for row in rows] for rows in found]) for name, found in scored.items()}
-    differences = ious["B"] - ious["A"]
-    result = {
-        "A": Path(first).name,
-        "B": Path(second).name,
-        "test_on": test.name,
-        "model": model,
-        "config": Path(config).stem,
-        "split": split,
-        "protocol": protocol,
-        "seeds": seeds,
-        "n": len(images),
-        "reviewed": results["A"][0]["reviewed"],
-        "training": {name: len(found) for name, found in masks.items()},
-        "common": len(common),
-        "mask_agreement": agreement,
-        "figures": {name: {metric: _mean(found, metric) for metric in METRICS} for name, found in results.items()},
-        "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},
-    }
-    write_durably(plan.out / "compare.json", to_json(result))
-    return {**result, "path": str(plan.out / "compare.json")}
-
-
 def _plan(
     release: Path | str,
     out: Path | str,
@@ -286,15 +205,15 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
 
 def _row(subject: Subject, results: Sequence[dict[str, Any]], rate: float | None) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:
     """Return a subject's row, its samples' IoUs (seeds, samples), and their images."""
-    samples = [_samples(result) for result in results]
-    ious = np.array([[_iou(row) for row in rows] for rows in samples])
+    samples = [samples_of(result) for result in results]
+    ious = np.array([[iou_of(row) for row in rows] for rows in samples])
     images = [row["image"] for row in samples[0]]
     row = {
         "name": subject.name,
         "seeds": [result["seed"] for result in results if "seed" in result],
         "parameters": sum(read_about(Path(results[0]["path"]).parent)["parameters"].values()) if subject.is_trained else 0,
         "learning_rate": rate,
-        "figures": {metric: _mean(results, metric) for metric in METRICS},
+        "figures": {metric: mean_of(results, metric) for metric in METRICS},
         "by_seed": {metric: [result["figures"][metric]["value"] for result in results] for metric in METRICS},
         "interval": list(paired_interval(ious, images)),
     }
@@ -315,16 +234,3 @@ def _differences(
         difference = own - base if own.shape == base.shape else own.mean(axis=0, keepdims=True) - base
         value = float(difference.mean())
         row["difference"] = {"against": reference, "value": value, "interval": list(paired_interval(difference, images))}
-
-
-def _samples(result: dict[str, Any]) -> list[dict[str, Any]]:
-    lines = Path(result["path"]).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def _iou(row: dict[str, Any]) -> float:
-    return row["intersection"] / row["union"] if row["union"] else 0.0
-
-
-def _mean(results: Sequence[dict[str, Any]], metric: str) -> float:
-    return float(np.mean([result["figures"][metric]["value"] for result in results]))

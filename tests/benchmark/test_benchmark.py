@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from risbench.benchmark.benchmark import benchmark, compare
+from risbench.benchmark.benchmark import benchmark
+from risbench.benchmark.compare import compare
 from risbench.benchmark.published import published
 from risbench.benchmark.subjects import ABLATIONS, subjects
 from risbench.core.errors import InputError, OptionError

@@ -1,0 +1,98 @@
+"""`risbench benchmark --compare`: one model trained on two releases and scored on one test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from risbench.benchmark.data.cache import Cache, open_cache
+from risbench.benchmark.data.release import Sample
+from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.results import iou_of, mean_of, samples_of
+from risbench.benchmark.settings import load_settings
+from risbench.benchmark.table import METRICS
+from risbench.benchmark.train import train
+from risbench.core.errors import InputError, OptionError
+from risbench.core.metrics import mask_iou, paired_interval
+from risbench.core.storage import to_json, write_durably
+
+
+def compare(
+    first: Path | str,
+    second: Path | str,
+    *,
+    out: Path | str,
+    test_on: Path | str | None = None,
+    model: str = "crobim",
+    config: str = "base",
+    changes: Sequence[str] = (),
+    seeds: int = 1,
+    split: str = "test",
+    protocol: str = "peer",
+    gpu: bool = False,
+    precision: str = "auto",
+    workers: int = 1,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
+
+    Raises:
+        InputError: a scene of the test split is in a train split, or the releases share no training sample.
+        OptionError, EnvironmentLacks: see `train` and `evaluate`.
+    """
+    if seeds < 1:
+        raise OptionError(f"--seeds {seeds}: must be at least 1")
+    folder, test = Path(out), Path(test_on) if test_on is not None else Path(second)
+    folder.mkdir(parents=True, exist_ok=True)
+    releases = {"A": Path(first), "B": Path(second)}
+    side, kept = load_settings(config, model, changes).side, folder / "cache"
+    tested = open_cache(test, side, kept, quiet=quiet)
+    masks = {name: _training(path, open_cache(path, side, kept, quiet=quiet), test, tested, split) for name, path in releases.items()}
+    common = sorted(set(masks["A"]) & set(masks["B"]))
+    if not common:
+        raise InputError(f"{first} and {second} have no training sample in common: not the same records")
+    agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, path in releases.items():
+        results[name] = []
+        for seed in range(seeds):
+            run = folder / f"{name}-{model}-seed{seed}"
+            train(model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=kept, quiet=quiet)
+            results[name].append(evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=kept, quiet=quiet))
+    scored = {name: [samples_of(result) for result in found] for name, found in results.items()}
+    images = [row["image"] for row in scored["A"][0]]
+    ious = {name: np.array([[iou_of(row) for row in rows] for rows in found]) for name, found in scored.items()}
+    differences = ious["B"] - ious["A"]
+    result = {
+        "A": Path(first).name,
+        "B": Path(second).name,
+        "test_on": test.name,
+        "model": model,
+        "config": Path(config).stem,
+        "split": split,
+        "protocol": protocol,
+        "seeds": seeds,
+        "n": len(images),
+        "reviewed": results["A"][0]["reviewed"],
+        "training": {name: len(found) for name, found in masks.items()},
+        "common": len(common),
+        "mask_agreement": agreement,
+        "figures": {name: {metric: mean_of(found, metric) for metric in METRICS} for name, found in results.items()},
+        "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},
+    }
+    write_durably(folder / "compare.json", to_json(result))
+    return {**result, "path": str(folder / "compare.json")}
+
+
+def _training(release: Path, cache: Cache, test: Path, tested: Cache, split: str) -> dict[str, Sample]:
+    """Return a release's training samples by id, none of which may be of a scene that is tested on."""
+    scenes = {tested.samples[number].scene for number in tested.of(split).tolist()}
+    training = [cache.samples[number] for number in cache.of("train").tolist()]
+    leak = next((sample for sample in training if sample.scene in scenes), None)
+    if leak is not None:
+        where = f"{release}: scene {leak.scene} is in its train split and in {split} of {test}"
+        raise InputError(f"{where}; export both with one split list (--split FILE.csv)")
+    return {sample.id: sample for sample in training}
