@@ -1,0 +1,53 @@
+"""What mask quality is worth: one model trained on GrabCut's masks and on true ones, both scored on the true masks of unseen scenes.
+
+    python benchmarks/masks_are_worth.py [--scenes 2000] [--steps 1000] [--seeds 3] [--keep FOLDER] [--gpu]
+
+Generated referring scenes; the boxes are exact, so that the masks alone differ. Killed, the same command with --keep goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from common import risbench
+from referring_scenes import referring_release
+
+from risbench.benchmark.compare import compare
+
+
+def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
+    truth = referring_release(keep, scenes)
+    workspace = truth.parents[1]
+    for engine in ("box", "grabcut"):
+        release = truth.with_name(engine)
+        if not (release / "release.json").exists():
+            risbench("refine-masks", "--engine", engine, "--redo-given", "-w", workspace)
+            options = ("--include-unreviewed", "--format", "parquet", "--name", engine)
+            risbench("export", "--split", truth / "split.csv", *options, "-w", workspace)
+        changes = [f"recipe.steps={steps}", "recipe.looks=2"]
+        out = keep / f"compare-{engine}-{scenes}"
+        found = compare(release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu)
+        low, high = found["difference"]["interval"]
+        print(
+            f"{engine} masks (mean IoU with the true ones {found['mask_agreement']:.3f}) against true masks, {found['seeds']} seeds, tiny, {steps} steps:"
+        )
+        print(f"  trained on {engine:8} mIoU {100 * found['figures']['A']['mIoU']:.2f}  oIoU {100 * found['figures']['A']['oIoU']:.2f}")
+        print(f"  trained on true     mIoU {100 * found['figures']['B']['mIoU']:.2f}  oIoU {100 * found['figures']['B']['oIoU']:.2f}")
+        print(
+            f"  difference {100 * found['difference']['value']:+.2f} mIoU [{100 * low:+.2f}, {100 * high:+.2f}] of {found['n']:,} samples",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--gpu", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        main(given.scenes, given.steps, given.seeds, given.keep or Path(temporary), given.gpu)
