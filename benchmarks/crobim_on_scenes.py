@@ -37,13 +37,13 @@ def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
         ("the built-in SAM with true boxes", "box-oracle", False),
     ):
         found = evaluate(subject, release, out=run if subject == str(run) else keep / subject, cache=cache, shuffled=shuffled, gpu=gpu)
-        figures = found["figures"]
-        low, high = figures["mIoU"]["interval"]
+        values = {metric: 100 * row["value"] for metric, row in found["figures"].items()}
+        low, high = (100 * bound for bound in found["figures"]["mIoU"]["interval"])
         print(
-            f"{name:34} mIoU {100 * figures['mIoU']['value']:6.2f} [{100 * low:.2f}, {100 * high:.2f}]  oIoU {100 * figures['oIoU']['value']:6.2f}"
-            f"  Pr@.5 {100 * figures['Pr@0.5']['value']:6.2f}  of {found['n']:,} samples on {found['images']:,} images",
+            f"{name:34} mIoU {values['mIoU']:6.2f} [{low:.2f}, {high:.2f}]  oIoU {values['oIoU']:6.2f}  Pr@.5 {values['Pr@0.5']:6.2f}",
             flush=True,
         )
+    print(f"{found['n']:,} samples on {found['images']:,} images")
 
 
 if __name__ == "__main__":
