@@ -30,15 +30,13 @@ def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
         out = keep / f"compare-{engine}-{scenes}"
         found = compare(release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu)
         low, high = found["difference"]["interval"]
-        print(
-            f"{engine} masks (mean IoU with the true ones {found['mask_agreement']:.3f}) against true masks, {found['seeds']} seeds, tiny, {steps} steps:"
-        )
-        print(f"  trained on {engine:8} mIoU {100 * found['figures']['A']['mIoU']:.2f}  oIoU {100 * found['figures']['A']['oIoU']:.2f}")
-        print(f"  trained on true     mIoU {100 * found['figures']['B']['mIoU']:.2f}  oIoU {100 * found['figures']['B']['oIoU']:.2f}")
-        print(
-            f"  difference {100 * found['difference']['value']:+.2f} mIoU [{100 * low:+.2f}, {100 * high:+.2f}] of {found['n']:,} samples",
-            flush=True,
-        )
+        agreement = found["mask_agreement"]
+        print(f"{engine} masks (mean IoU with the true ones {agreement:.3f}) against true ones, {seeds} seeds, tiny, {steps} steps:")
+        for name, row in (("A", engine), ("B", "true")):
+            figures = found["figures"][name]
+            print(f"  trained on {row:8} mIoU {100 * figures['mIoU']:.2f}  oIoU {100 * figures['oIoU']:.2f}")
+        difference = 100 * found["difference"]["value"]
+        print(f"  difference {difference:+.2f} mIoU [{100 * low:+.2f}, {100 * high:+.2f}] of {found['n']:,} samples", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/training_input.py [--samples 400] [--rounds 3]
 
-NWPU VHR-10's real images and masks. The peers' way for every sample of every epoch: open with PIL, resize, to a float tensor, normalise; the
-mask from its run lengths, resized by nearest neighbours. Ours: bytes to the device, where they are normalised. One thread each, interleaved, medians.
+NWPU VHR-10's real images and masks. The peers' way for every sample of every epoch: open with PIL, resize, to a float tensor, normalise;
+the mask from its run lengths, resized by nearest neighbours. Ours: bytes to the device, where they are normalised. One thread each,
+interleaved, medians.
 """
 
 from __future__ import annotations
