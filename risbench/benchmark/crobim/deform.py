@@ -3,11 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+_CACHE_BYTES: Final = 1 << 24
+
+
+class _WeightedSamples(torch.autograd.Function):
+    """Values (M, C, H, W) at places (M, P, N, 2), times shares (M, P, N), added up over the P points: (M, C, N).
+
+    Written out, what is sampled (P times as much as what comes out, at every level of every layer) would be kept for the way back,
+    and on a CPU the products would run through memory three times. Here it is sampled again, a few rows at a time, which stay in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, places: Tensor, shares: Tensor) -> Tensor:
+        """Return the sums."""
+        ctx.save_for_backward(values, places, shares)
+        found = values.new_empty(values.shape[0], values.shape[1], places.shape[2])
+        for rows in _rows(values, places):
+            torch.sum(_sampled(values[rows], places[rows]).mul_(shares[rows].unsqueeze(1)), dim=2, out=found[rows])
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of values, places and shares."""
+        values, places, shares = ctx.saved_tensors
+        given = gradients[0].contiguous().unsqueeze(2)
+        made = torch.empty_like(values), torch.empty_like(places), torch.empty_like(shares)
+        for rows in _rows(values, places):
+            sampled = _sampled(values[rows], places[rows])
+            torch.sum(sampled.mul_(given[rows]), dim=1, out=made[2][rows])
+            torch.mul(given[rows], shares[rows].unsqueeze(1), out=sampled)
+            back = torch.ops.aten.grid_sampler_2d_backward(sampled, values[rows], places[rows], 0, 0, False, [True, True])
+            made[0][rows], made[1][rows] = back
+        return made
+
+
+def _sampled(values: Tensor, places: Tensor) -> Tensor:
+    return functional.grid_sample(values, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _rows(values: Tensor, places: Tensor) -> Iterator[slice]:
+    """Yield all rows at once on a GPU, and on a CPU as many as its cache may hold, at least one a thread."""
+    count, size = values.shape[0], values.shape[1] * places.shape[1] * places.shape[2] * 4
+    step = count if values.is_cuda else max(torch.get_num_threads(), _CACHE_BYTES // size)
+    for start in range(0, count, step):
+        yield slice(start, start + step)
 
 
 class DeformableAttention(nn.Module):
@@ -52,11 +98,10 @@ class DeformableAttention(nn.Module):
             cells = offsets.new_tensor([width, height])
             places = references[None, :, None, None, :] + offsets[:, :, :, level] / cells
             # points before queries: then sums over points run along contiguous queries
-            grid = (2 * places.float() - 1).permute(0, 2, 3, 1, 4).flatten(0, 1)
+            grid = (2 * places.float() - 1).permute(0, 2, 3, 1, 4).flatten(0, 1).contiguous()
             # in 32 bits: a bfloat16 cannot tell neighbouring cells of a fine level apart
-            sampled = functional.grid_sample(part.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-            share = weights[:, :, :, level].permute(0, 2, 3, 1).flatten(0, 1).unsqueeze(1)
-            added = (sampled * share).sum(dim=2)
+            share = weights[:, :, :, level].permute(0, 2, 3, 1).flatten(0, 1).contiguous()
+            added: Tensor = _WeightedSamples.apply(part.float().contiguous(), grid, share)
             found = added if found is None else found + added
         assert found is not None, "there is a level"
         together = found.view(batch, self.heads, -1, count).permute(0, 3, 1, 2).flatten(2)
