@@ -19,6 +19,7 @@ CacheOption = Annotated[Path | None, typer.Option(help="Where resized images are
 ProtocolOption = Annotated[str, typer.Option(help="peer (480 x 480, as published figures) or native (the images' own size).")]
 SplitOption = Annotated[str, typer.Option(help="train, val or test.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes; the figures are the same for any number.")]
+_MODELS = "empty,full,centre,largest,lavt,caris,crobim"
 PrecisionOption = Annotated[str, typer.Option(help="fp32, bf16, or auto (bf16 on a GPU, and on CPUs made for it).")]
 
 
@@ -115,7 +116,7 @@ def benchmark(
             help="Rows of the table: crobim, caris, lavt, also with changes behind a colon (crobim:mid.attention=pwam); empty, full, "
             "centre, mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations)."
         ),
-    ] = "empty,full,centre,largest,lavt,caris,crobim",
+    ] = _MODELS,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two releases: one model trained on each, scored on one test split.")
     ] = None,
@@ -146,12 +147,18 @@ def benchmark(
     from risbench.benchmark.compare import compare as run_compare
 
     folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
+    if compare is None and test_on is not None:
+        raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None:
+        if release is not None or rates or against or published:
+            raise typer.BadParameter("takes no RELEASE, --rates, --against or --published", param_hint="--compare")
+        if models != _MODELS and models not in ("crobim", "caris", "lavt"):
+            raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
         both = run_compare(
             *compare,
             out=folder,
             test_on=test_on,
-            model=models if ":" not in models and "," not in models else "crobim",
+            model=models if models != _MODELS else "crobim",
             config=config,
             changes=set_ or (),
             seeds=seeds,

@@ -27,7 +27,7 @@ def print_train(result: dict[str, Any]) -> None:
     table("on val, peer protocol, in percent", ["step", *_SHOWN], rows)
     say(f"{result['seconds_a_step']:.3f} s a step; waiting for input {100 * result['input_stall']:.1f} % of the time")
     say(f"best at step {result['best']['step']:,}, by oIoU; model, log and TensorBoard: {result['run']}")
-    say(f"score it: risbench evaluate {result['run']}")
+    say(f"score it: risbench evaluate {result['run']} {result['release']}")
 
 
 def print_evaluate(result: dict[str, Any]) -> None:
@@ -37,6 +37,10 @@ def print_evaluate(result: dict[str, Any]) -> None:
     say(f"{result['subject']} on {result['split']}: {result['n']:,} samples on {result['images']:,} images, {reviewed}; ")
     say(f"{result['protocol']} protocol{shuffled}")
     _left_out(result)
+    if result.get("sentences_cut"):
+        say(f"sentences cut to the model's length: {result['sentences_cut']:,}")
+    if result["shuffled"]:
+        say(f"sentences that are others now: {result['sentences_changed']:,}")
     if result.get("unseen_classes"):
         say(f"warning: never seen in training: {', '.join(result['unseen_classes'])}")
     rows = [[name, f"{100 * row['value']:.2f}", _interval(row["interval"])] for name, row in result["figures"].items()]
@@ -78,6 +82,10 @@ def print_compare(result: dict[str, Any]) -> None:
         for name in ("A", "B")
     ]
     table("in percent, means over seeds", ["trained on", "samples", *_SHOWN], rows)
+    if not result["reviewed"]:
+        say("warning: nobody has reviewed the masks that both are scored on")
+    if result["steps"]["A"] != result["steps"]["B"]:
+        say(f"warning: {result['steps']['A']:,} and {result['steps']['B']:,} steps; set recipe.steps for equal budgets")
     say(f"{result['common']:,} training samples are in both; their masks agree at mean IoU {result['mask_agreement']:.3f}")
     low, high = result["difference"]["interval"]
     say(f"B less A: {100 * result['difference']['value']:+.2f} mIoU, 95 % [{100 * low:+.2f}, {100 * high:+.2f}]; {result['path']}")

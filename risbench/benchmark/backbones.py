@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoBackbone, ConvNextBackbone, ConvNextConfig, SwinBackbone, SwinConfig
+from transformers import ConvNextBackbone, ConvNextConfig, SwinBackbone, SwinConfig
 
-from risbench.benchmark.pretrained import FILES, from_hub, load_state
+from risbench.benchmark.pretrained import load_pretrained
 from risbench.benchmark.settings import BackboneSettings
-from risbench.core.errors import OptionError
 
+BACKBONE_FILES = "config.json and model.safetensors"
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -22,38 +22,17 @@ class Backbone(nn.Module):
         """Build it with random weights, or load those that are named.
 
         Raises:
-            OptionError: the weights are of another kind of network.
-            EnvironmentLacks, InputError: see `from_hub` and `load_state`.
+            OptionError, EnvironmentLacks, InputError: see `load_pretrained`.
         """
         super().__init__()
-        is_file = Path(settings.weights).suffix in FILES
-        if settings.weights and not is_file:
-            self.net = from_hub(AutoBackbone, settings.weights, "config.json and model.safetensors", out_features=_STAGES)
-        elif settings.kind == "swin":
-            self.net = SwinBackbone(
-                SwinConfig(  # type: ignore[call-arg]
-                    image_size=side,
-                    embed_dim=settings.embed,
-                    depths=list(settings.depths),
-                    num_heads=list(settings.heads),
-                    window_size=settings.window,
-                    drop_path_rate=settings.drop_path,
-                    out_features=_STAGES,
-                )
-            )
+        self.commit = ""
+        config = _config(settings, side)
+        if settings.weights:
+            kinds: dict[str, Any] = {settings.kind: SwinBackbone if settings.kind == "swin" else ConvNextBackbone}
+            own = {"drop_path_rate": settings.drop_path, "out_features": _STAGES}
+            self.net, self.commit = load_pretrained(kinds, settings.weights, BACKBONE_FILES, config, **own)
         else:
-            self.net = ConvNextBackbone(
-                ConvNextConfig(  # type: ignore[call-arg]
-                    depths=list(settings.depths),
-                    hidden_sizes=[settings.embed * 2**stage for stage in range(4)],
-                    drop_path_rate=settings.drop_path,
-                    out_features=_STAGES,
-                )
-            )
-        if not isinstance(self.net, SwinBackbone | ConvNextBackbone):
-            raise OptionError(f"{settings.weights}: is a {type(self.net).__name__}; the backbone must be a Swin or a ConvNeXt")
-        if is_file:
-            load_state(self.net, Path(settings.weights))
+            self.net = SwinBackbone(config) if settings.kind == "swin" else ConvNextBackbone(config)
 
     @property
     def channels(self) -> Sequence[int]:
@@ -63,3 +42,22 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return maps (B, C_i, H / 4, W / 4) to (B, C_4, H / 32, W / 32) of a normalised image (B, 3, H, W)."""
         return list(self.net(pixel_values=image).feature_maps)
+
+
+def _config(settings: BackboneSettings, side: int) -> Any:
+    if settings.kind == "convnext":
+        return ConvNextConfig(  # type: ignore[call-arg]
+            depths=list(settings.depths),
+            hidden_sizes=[settings.embed * 2**stage for stage in range(4)],
+            drop_path_rate=settings.drop_path,
+            out_features=_STAGES,
+        )
+    return SwinConfig(  # type: ignore[call-arg]
+        image_size=side,
+        embed_dim=settings.embed,
+        depths=list(settings.depths),
+        num_heads=list(settings.heads),
+        window_size=settings.window,
+        drop_path_rate=settings.drop_path,
+        out_features=_STAGES,
+    )

@@ -113,7 +113,7 @@ class BoxToMask:
         boxes: list[Box | None] = [sample.box for sample in samples]
         if self._boxes is not None:
             found = self._boxes.predict(cache, numbers)
-            boxes = [mask_bounds(mask_at(one, sample.size, "native")) for one, sample in zip(found, samples, strict=True)]
+            boxes = [mask_bounds(mask_at(one, sample.size)) for one, sample in zip(found, samples, strict=True)]
         made: list[Prediction] = [np.zeros(sample.size, dtype=bool) for sample in samples]
         asked = [(place, box) for place, box in enumerate(boxes) if box is not None]
         if asked:

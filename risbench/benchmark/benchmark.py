@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.checkpoint import read_about
+from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import WARNING, published
 from risbench.benchmark.results import iou_of, mean_of, samples_of
+from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
 from risbench.benchmark.table import METRICS, write_tables
 from risbench.benchmark.train import train
-from risbench.core.errors import OptionError
+from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import paired_interval
+from risbench.core.record import SPLITS
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,22 @@ def benchmark(
     theirs = published(published_on, split) if published_on is not None else []
     trained = [subject for subject in chosen if subject.is_trained]
     reference = _reference(against, chosen)
+    _check(chosen, plan)
     runs: dict[str, list[Path]] = {}
     rows: list[dict[str, Any]] = []
     scores: dict[str, NDArray[np.float64]] = {}
     images: list[str] = []
     for subject in [*trained, *(other for other in chosen if not other.is_trained)]:
-        boxes_from = runs[reference or trained[0].name][0] if subject.model == "box-predicted" and trained else None
-        if subject.model == "box-predicted" and boxes_from is None:
-            raise OptionError("--models box-predicted: its boxes are the extents of a trained model's masks; name one, too")
+        boxes_from = runs[_boxes_of(trained)][0] if subject.model == "box-predicted" else None
         runs[subject.name], picked = _runs(subject, plan)
         results = [_evaluated(subject, run, plan, boxes_from) for run in runs[subject.name]]
         row, ious, images = _row(subject, results, picked)
         scores[subject.name] = ious
         rows.append(row)
+    ids = {row["name"]: row.pop("ids") for row in rows}
+    odd = next((name for name, own in ids.items() if own != ids[rows[0]["name"]]), None)
+    if odd is not None:
+        raise InputError(f"{plan.out}: {odd} and {rows[0]['name']} were scored on different samples; remove the folder")
     _differences(rows, scores, reference, images)
     order = [subject.name for subject in chosen]
     first = results[0]
@@ -104,6 +110,7 @@ def benchmark(
         "steps": read_about(runs[trained[0].name][0])["steps"] if trained else 0,
         "batch": settings.recipe.batch,
         "rates": list(rates),
+        "left_out": first["left_out"],
         "n": first["n"],
         "images": first["images"],
         "reviewed": first["reviewed"],
@@ -149,6 +156,41 @@ def _reference(against: str | None, chosen: Sequence[Subject]) -> str | None:
         return against
     plain = [subject.name for subject in chosen if subject.is_trained and not subject.changes]
     return "crobim" if "crobim" in plain else plain[-1] if plain else None
+
+
+def _boxes_of(trained: Sequence[Subject]) -> str:
+    """Return the model whose masks give the boxes: CroBIM as it is, else the last that is trained."""
+    plain = next((subject.name for subject in trained if subject.name == "crobim"), None)
+    return plain or trained[-1].name
+
+
+def _check(chosen: Sequence[Subject], plan: Plan) -> None:
+    """Check everything that can be before the first model is trained for hours.
+
+    Raises:
+        OptionError, InputError: see `benchmark`.
+    """
+    trained = [subject for subject in chosen if subject.is_trained]
+    check_protocol(plan.protocol)
+    if plan.split not in SPLITS:
+        raise OptionError(f"--split {plan.split}: must be one of {', '.join(SPLITS)}")
+    if any(subject.model == "box-predicted" for subject in chosen) and not trained:
+        raise OptionError("--models box-predicted: its boxes are the extents of a trained model's masks; name one, too")
+    if plan.weights is not None and not plan.weights.is_file():
+        raise InputError(f"--weights {plan.weights}: there is no such file")
+    budgets = {}
+    for subject in trained:
+        settings = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes])
+        budgets[subject.name] = (settings.recipe.steps, settings.recipe.epochs, settings.recipe.batch, settings.side)
+        data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
+        for split in ("train", "val", plan.split):
+            if not len(data.of(split)):
+                raise InputError(f"{plan.release}: has no sample in its {split} split; `risbench export --split` makes one with all three")
+    odd = next((name for name, budget in budgets.items() if budget != next(iter(budgets.values()))), None)
+    if odd is not None:
+        raise OptionError(
+            f"--models {odd}: has other steps, epochs, batch or side than {next(iter(budgets))}; give all the same with --set"
+        )
 
 
 def _runs(subject: Subject, plan: Plan) -> tuple[list[Path], float | None]:
@@ -212,6 +254,7 @@ def _row(subject: Subject, results: Sequence[dict[str, Any]], rate: float | None
         "name": subject.name,
         "seeds": [result["seed"] for result in results if "seed" in result],
         "parameters": sum(read_about(Path(results[0]["path"]).parent)["parameters"].values()) if subject.is_trained else 0,
+        "ids": [row["id"] for row in samples[0]],
         "learning_rate": rate,
         "figures": {metric: mean_of(results, metric) for metric in METRICS},
         "by_seed": {metric: [result["figures"][metric]["value"] for result in results] for metric in METRICS},
@@ -231,6 +274,6 @@ def _differences(
         if row["name"] == reference:
             continue
         own = scores[row["name"]]
-        difference = own - base if own.shape == base.shape else own.mean(axis=0, keepdims=True) - base
+        difference = own - base  # of one row where neither has seeds, else of as many as have
         value = float(difference.mean())
         row["difference"] = {"against": reference, "value": value, "interval": list(paired_interval(difference, images))}

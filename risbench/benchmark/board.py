@@ -20,7 +20,7 @@ def pictures(predictor: Predictor, cache: Cache, numbers: Sequence[int]) -> list
     made = []
     for number in numbers:
         prediction = predictor.predict(cache, [number])[0]
-        found = mask_at(prediction, (cache.side, cache.side), "native")
+        found = mask_at(prediction, (cache.side, cache.side))
         truth = cache.mask(np.array([number]))[0].astype(bool)
         made.append(outlined(np.asarray(cache.images[cache.image_of[number]]), truth, found, cache.samples[number].sentence))
     return made

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -17,20 +18,26 @@ from risbench.benchmark.data.words import Words
 from risbench.benchmark.models import build
 from risbench.benchmark.settings import Settings
 from risbench.core.errors import InputError
-from risbench.core.storage import sha256_of, to_json, write_durably
+from risbench.core.storage import digest_of, sha256_of, sha256_of_file, to_json, write_durably
 
 ABOUT: Final = "model.json"
-WEIGHTS: Final = "best.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 STATE: Final = "last.pt"
 FORMAT: Final = "risbench-referring-1"
 
 
 def write_weights(run: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write the weights and, after them, what they are: `about` and their sha256."""
+    """Write the weights under a name of their own and commit to them by `model.json`; only then are older ones removed."""
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    write_durably(run / WEIGHTS, data)
-    write_durably(run / ABOUT, to_json({"format": FORMAT, **about, "sha256": sha256_of(data)}))
+    digest = sha256_of(data)
+    name = f"best-{about['step']:07d}-{digest[:8]}.safetensors"
+    write_durably(run / name, data)
+    told = {"format": FORMAT, **about, "weights_file": name, "sha256": digest}
+    told["tokenizer_sha256"] = sha256_of_file(run / TOKENIZER)
+    write_durably(run / ABOUT, to_json({**told, "digest": digest_of(told)}))
+    for old in run.glob("best-*.safetensors"):
+        if old.name != name:
+            old.unlink()
 
 
 def read_about(run: Path) -> dict[str, Any]:
@@ -47,8 +54,27 @@ def read_about(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error}); train again, or take the file from where the run came from") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path}: is no model of risbench's format {FORMAT}")
+        raise InputError(f"{path}: is no model of risbench's format {FORMAT}; train again with this version")
+    if digest_of({name: value for name, value in about.items() if name != "digest"}) != about.get("digest"):
+        raise InputError(f"{path}: is damaged (its digest is not what it says); train again, or take the file from where the run came from")
     return about
+
+
+def checked_weights(run: Path, about: dict[str, Any]) -> bytes:
+    """Return the weights' file.
+
+    Raises:
+        InputError: it or the tokenizer is missing, damaged or of another run.
+    """
+    for name, digest in ((TOKENIZER, about["tokenizer_sha256"]), (about["weights_file"], about["sha256"])):
+        path = run / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{path}: is missing; take it from where the run came from, or remove {run} and train again") from None
+        if sha256_of(data) != digest:
+            raise InputError(f"{path}: is damaged or of another run (its sha256 is not the one in {ABOUT}); remove {run} and train again")
+    return data
 
 
 def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
@@ -58,14 +84,13 @@ def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
         InputError: a file is missing, damaged, or of another configuration.
     """
     about = read_about(run)
-    settings = Settings.model_validate(about["settings"])
-    path = run / WEIGHTS
+    data = checked_weights(run, about)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: is missing; train again, or take the file from where the run came from") from None
-    if sha256_of(data) != about["sha256"]:
-        raise InputError(f"{path}: is damaged or of another run (its sha256 is not the one in {ABOUT})")
+        settings = Settings.model_validate(about["settings"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(piece) for piece in first["loc"])
+        raise InputError(f"{run / ABOUT}: settings.{field} = {first['input']!r}: {first['msg']}; train again with this version") from None
     words = Words.read(run / TOKENIZER, settings.text.max_tokens)
     bare = settings.model_copy(
         update={
@@ -73,8 +98,8 @@ def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
             "text": settings.text.model_copy(update={"weights": "", **about["built"]["text"]}),
         }
     )
-    model = build(about["model"], bare, words.vocabulary)
-    load_into(model, data, path)
+    model = build(about["model"], bare, about["built"]["embedded"])
+    load_into(model, data, run / about["weights_file"])
     return model.eval(), words, about
 
 
@@ -96,11 +121,11 @@ def load_into(model: nn.Module, data: bytes, path: Path) -> None:
 
 
 def write_state(run: Path, state: dict[str, Any]) -> None:
-    """Write what is needed to go on, behind its own digest."""
+    """Write what is needed to go on, behind its own digest; the state before it is kept until then."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
-    write_durably(run / STATE, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+    view = buffer.getbuffer()
+    write_durably(run / STATE, b"".join((hashlib.sha256(view).hexdigest().encode(), b"\n", view)))
 
 
 def read_state(run: Path, plan: str) -> dict[str, Any] | None:
@@ -113,10 +138,14 @@ def read_state(run: Path, plan: str) -> dict[str, Any] | None:
     try:
         digest, _, data = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
+        if (run / ABOUT).exists():
+            raise InputError(f"{run}: holds a trained model and nothing to go on from; give another -o, or remove it") from None
         return None
     if hashlib.sha256(data).hexdigest().encode() != digest:
         raise InputError(f"{path}: is damaged (its sha256 is not what it says); remove {run} to start anew")
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if state["plan"] != plan:
         raise InputError(f"{path}: is of a run with other settings or another release; give the same ones, another -o, or remove {run}")
+    if state["best"] >= 0:
+        checked_weights(run, read_about(run))
     return state

@@ -12,11 +12,13 @@ from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.results import iou_of, mean_of, samples_of
+from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.table import METRICS
 from risbench.benchmark.train import train
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import mask_iou, paired_interval
+from risbench.core.record import SPLITS
 from risbench.core.storage import to_json, write_durably
 
 
@@ -43,6 +45,9 @@ def compare(
         InputError: a scene of the test split is in a train split, or the releases share no training sample.
         OptionError, EnvironmentLacks: see `train` and `evaluate`.
     """
+    check_protocol(protocol)
+    if split not in SPLITS:
+        raise OptionError(f"--split {split}: must be one of {', '.join(SPLITS)}")
     if seeds < 1:
         raise OptionError(f"--seeds {seeds}: must be at least 1")
     folder, test = Path(out), Path(test_on) if test_on is not None else Path(second)
@@ -56,11 +61,16 @@ def compare(
         raise InputError(f"{first} and {second} have no training sample in common: not the same records")
     agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
     results: dict[str, list[dict[str, Any]]] = {}
+    trained: dict[str, list[dict[str, Any]]] = {"A": [], "B": []}
     for name, path in releases.items():
         results[name] = []
         for seed in range(seeds):
             run = folder / f"{name}-{model}-seed{seed}"
-            train(model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=kept, quiet=quiet)
+            trained[name].append(
+                train(
+                    model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=kept, quiet=quiet
+                )
+            )
             results[name].append(evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=kept, quiet=quiet))
     scored = {name: [samples_of(result) for result in found] for name, found in results.items()}
     images = [row["image"] for row in scored["A"][0]]
@@ -79,6 +89,7 @@ def compare(
         "reviewed": results["A"][0]["reviewed"],
         "training": {name: len(found) for name, found in masks.items()},
         "common": len(common),
+        "steps": {name: found[0]["steps"] for name, found in trained.items()},
         "mask_agreement": agreement,
         "figures": {name: {metric: mean_of(found, metric) for metric in METRICS} for name, found in results.items()},
         "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},
@@ -91,8 +102,9 @@ def _training(release: Path, cache: Cache, test: Path, tested: Cache, split: str
     """Return a release's training samples by id, none of which may be of a scene that is tested on."""
     scenes = {tested.samples[number].scene for number in tested.of(split).tolist()}
     training = [cache.samples[number] for number in cache.of("train").tolist()]
-    leak = next((sample for sample in training if sample.scene in scenes), None)
+    chosen = [*training, *(cache.samples[number] for number in cache.of("val").tolist())]
+    leak = next((sample for sample in chosen if sample.scene in scenes), None)
     if leak is not None:
-        where = f"{release}: scene {leak.scene} is in its train split and in {split} of {test}"
+        where = f"{release}: scene {leak.scene} is in its {leak.split} split and in {split} of {test}"
         raise InputError(f"{where}; export both with one split list (--split FILE.csv)")
     return {sample.id: sample for sample in training}

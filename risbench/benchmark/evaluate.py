@@ -23,13 +23,14 @@ from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.record import SPLITS
-from risbench.core.storage import digest_of, sha256_of_file, to_json, write_durably
+from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
+from risbench.sam.builtin import builtin_weights
 from risbench.sam.device import keep_freed_memory
 
 # The side at which baselines look at images: the peers'.
 _BASELINE_SIDE: Final = 480
 # Counts up when the same input is scored otherwise: results of before are made anew.
-_REVISION: Final = 1
+_REVISION: Final = 2
 BASELINES: Final = (*TRIVIAL, *BOXES)
 
 
@@ -49,10 +50,16 @@ class Asked:
     boxes_from: str | None
 
     def key(self) -> list[Any]:
-        """Return what the answer hangs on, besides the contents of the release and of the models."""
-        weights = sha256_of_file(Path(self.weights)) if self.weights is not None else None
+        """Return what the answer hangs on, besides the release: the question, and the weights of all that answers."""
+        runs = [run for run in (self.subject if self.subject not in BASELINES else None, self.boxes_from) if run is not None]
+        digests = [str(read_about(Path(run))["sha256"]) for run in runs]
+        if self.subject in BOXES:
+            weights = Path(self.weights) if self.weights is not None else builtin_weights()
+            digests += [sha256_of_file(weights)] + [
+                sha256_of_file(base) for base in weights.parent.glob("*base*") if self.weights is not None
+            ]
         name = self.subject if self.subject in BASELINES else "run"
-        return [name, self.split, self.protocol, self.device, self.precision, self.shuffled, weights]
+        return [name, self.split, self.protocol, self.device, self.precision, self.shuffled, digests]
 
 
 def evaluate(
@@ -82,19 +89,13 @@ def evaluate(
         InputError: the run or the release cannot be used, or the split is empty.
         EnvironmentLacks: no CUDA.
     """
-    check_protocol(protocol)
-    if split not in SPLITS:
-        raise OptionError(f"--split {split}: must be one of {', '.join(SPLITS)}")
-    if precision not in ("fp32", "bf16"):
-        raise OptionError(f"--precision {precision}: must be fp32 or bf16")
-    if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to evaluate on the CPU")
     name = str(subject)
-    if name == "box-predicted" and boxes_from is None:
-        raise OptionError("box-predicted: name the run whose masks give the boxes with --boxes-from")
+    _check(name, split, protocol, precision, gpu=gpu, workers=workers, boxes_from=boxes_from)
     folder = Path(out) if out is not None else Path(name) if name not in BASELINES else None
     if folder is None:
         raise OptionError(f"{name}: name a folder for its results with -o")
+    if name not in BASELINES:
+        read_about(Path(name))  # before a folder of a mistyped name is made
     folder.mkdir(parents=True, exist_ok=True)
     asked = Asked(
         subject=name,
@@ -109,40 +110,72 @@ def evaluate(
         boxes_from=str(boxes_from) if boxes_from is not None else None,
     )
     data = _data(asked, quiet)
-    stem = f"{split}-{protocol}" + ("-shuffled" if shuffled else "")
-    digest = digest_of([_REVISION, asked.key(), data.digest, _weights_of(asked)])
-    made = _made_before(folder / f"{stem}.json", digest)
-    if made is not None:
-        return made
-    numbers = data.of(split)
+    stem = f"{Path(release).name}-{split}-{protocol}" + ("-shuffled" if shuffled else "")
+    path = folder / f"{stem}.json"
+    with open_lock(folder / ".evaluate.lock", "risbench evaluate", folder):
+        made = _made_before(path, digest_of([_REVISION, asked.key(), data.all_digest]))
+        return made if made is not None else _evaluated(asked, data, path, workers, quiet)
+
+
+def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, workers: int, boxes_from: Path | str | None) -> None:
+    """Check options before anything is done.
+
+    Raises:
+        OptionError, EnvironmentLacks: see `evaluate`.
+    """
+    check_protocol(protocol)
+    if split not in SPLITS:
+        raise OptionError(f"--split {split}: must be one of {', '.join(SPLITS)}")
+    if precision not in ("fp32", "bf16"):
+        raise OptionError(f"--precision {precision}: must be fp32 or bf16")
+    if workers < 1:
+        raise OptionError(f"--workers {workers}: must be at least 1")
+    if name == "box-predicted" and boxes_from is None:
+        raise OptionError("box-predicted: name the run whose masks give the boxes with --boxes-from")
+    if name not in BASELINES and not Path(name).is_dir():
+        raise OptionError(f"{name}: is neither a run's folder nor a baseline; the baselines are {', '.join(BASELINES)}")
+    if gpu and not torch.cuda.is_available():
+        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to evaluate on the CPU")
+
+
+def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool) -> dict[str, Any]:
+    """Score, and write samples, sheet, and last the figures, which name the samples' digest."""
+    numbers = data.of(asked.split)
     if not len(numbers):
-        raise InputError(f"{release}: has no sample in its {split} split")
-    found, predictor, read = _scored(asked, data, numbers, max(1, workers), quiet)
+        told = f" (left out: {'; '.join(data.first)})" if data.first else ""
+        raise InputError(f"{asked.release}: has no sample in its {asked.split} split{told}")
+    path.unlink(missing_ok=True)
+    name = Path(asked.subject).name
+    given = _asked_about(asked, data)
+    found, predictor, read = _scored(asked, given, numbers, workers, quiet)
+    lines = "".join(json.dumps(one.to_json(), sort_keys=True) + "\n" for one in found).encode()
+    changed = sum(given.samples[number].sentence != data.samples[number].sentence for number in numbers.tolist())
     result = {
-        "subject": Path(name).name,
-        "release": Path(release).name,
-        "split": split,
-        "protocol": protocol,
-        "shuffled": shuffled,
-        "of": digest,
-        "precision": precision,
+        "subject": name,
+        "release": Path(asked.release).name,
+        "split": asked.split,
+        "protocol": asked.protocol,
+        "shuffled": asked.shuffled,
+        "sentences_changed": changed,
+        "of": digest_of([_REVISION, asked.key(), data.all_digest]),
+        "samples_sha256": sha256_of(lines),
+        "precision": asked.precision,
         "n": len(found),
         "images": len({one.image for one in found}),
         "reviewed": sum(data.samples[number].reviewed for number in numbers.tolist()),
         "figures": summary(found),
-        "slices": by_slices(data, found),
-        "failures": failures(data, found),
+        "slices": by_slices(given, found),
+        "failures": failures(given, found),
         "left_out": data.left_out,
         "first_left_out": data.first,
         **read,
-        **_unseen(name, data, numbers),
+        **_unseen(asked.subject, data, numbers),
     }
-    write_durably(folder / f"{stem}.jsonl", "".join(json.dumps(one.to_json(), sort_keys=True) + "\n" for one in found).encode())
-    write_sheet(
-        folder / f"{stem}.png", f"{Path(name).name} on {split}, best and worst by IoU ({protocol} protocol)", predictor, data, found
-    )
-    write_durably(folder / f"{stem}.json", to_json(result))
-    return {**result, "path": str(folder / f"{stem}.json"), "sheet": str(folder / f"{stem}.png")}
+    write_durably(path.with_suffix(".jsonl"), lines)
+    title = f"{name} on {asked.split}, best and worst by IoU ({asked.protocol} protocol)"
+    write_sheet(path.with_suffix(".png"), title, predictor, given, found)
+    write_durably(path, to_json(result))
+    return {**result, "path": str(path), "sheet": str(path.with_suffix(".png"))}
 
 
 def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
@@ -151,15 +184,10 @@ def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if found.get("of") != digest or not path.with_suffix(".jsonl").exists():
+    samples = path.with_suffix(".jsonl")
+    if found.get("of") != digest or not samples.exists() or sha256_of_file(samples) != found.get("samples_sha256"):
         return None
     return {**found, "path": str(path), "sheet": str(path.with_suffix(".png"))}
-
-
-def _weights_of(asked: Asked) -> list[str]:
-    """Return the digests of the trained models that answer."""
-    runs = [run for run in (asked.subject if asked.subject not in BASELINES else None, asked.boxes_from) if run is not None]
-    return [str(read_about(Path(run))["sha256"]) for run in runs]
 
 
 def _data(asked: Asked, quiet: bool) -> Cache:
@@ -197,7 +225,7 @@ def _scored(
     if workers == 1:
         label = f"evaluate {Path(asked.subject).name}"
         return (
-            scored(predictor, _asked_about(asked, data), numbers, check_protocol(asked.protocol), label=label, quiet=quiet),
+            scored(predictor, data, numbers, check_protocol(asked.protocol), label=label, quiet=quiet),
             predictor,
             read,
         )
@@ -216,7 +244,7 @@ def _share(asked: Asked, place: int, of: int) -> list[Scored]:
 
 
 def _asked_about(asked: Asked, data: Cache) -> Cache:
-    """Return the cache with the sentences that are asked: the samples' own, or each the next one's of its class."""
+    """Return the cache with the sentences that are asked: the samples' own, or each another one's of its class, if it has another."""
     if not asked.shuffled:
         return data
     groups: dict[str, list[int]] = {}

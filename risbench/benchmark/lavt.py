@@ -41,8 +41,6 @@ class PixelWordAttention(nn.Module):
 class Lavt(nn.Module):
     """Swin with words between its stages, and a decoder of convolutions from coarse to fine."""
 
-    align_corners = True
-
     def __init__(self, settings: Settings, vocabulary: int) -> None:
         """Build it for `vocabulary` word pieces.
 

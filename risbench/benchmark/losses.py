@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,24 +14,29 @@ from risbench.benchmark.settings import Recipe
 _CLASS_WEIGHTS = (0.9, 1.1)
 
 
-def mask_loss(logits: Tensor, masks: Tensor, recipe: Recipe, *, align_corners: bool) -> dict[str, Tensor]:
+def raised(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return logits (B, 1, h, w) at a size (height, width): bilinear, corner on corner, in training as in the peers' protocol."""
+    return functional.interpolate(logits.float(), (size[0], size[1]), mode="bilinear", align_corners=True)
+
+
+def mask_loss(logits: Tensor, masks: Tensor, recipe: Recipe) -> dict[str, Tensor]:
     """Return the loss and its parts by name, `loss` first, of logits (B, 1, h, w) against masks (B, H, W) of 0 and 1."""
-    raised = functional.interpolate(logits.float(), masks.shape[-2:], mode="bilinear", align_corners=align_corners)[:, 0]
+    found = raised(logits, masks.shape[-2:])[:, 0]
     wanted = masks.float()
     if recipe.loss == "crobim":
-        entropy, dice = functional.binary_cross_entropy_with_logits(raised, wanted), _dice(raised, wanted, squared=recipe.dice == "squared")
+        entropy, dice = functional.binary_cross_entropy_with_logits(found, wanted), _dice(found, wanted, squared=recipe.dice == "squared")
     else:
         # one logit is the difference of two: their softmax is its sigmoid
         weights = torch.where(wanted > 0, _CLASS_WEIGHTS[1], _CLASS_WEIGHTS[0])
-        entropy = (functional.binary_cross_entropy_with_logits(raised, wanted, reduction="none") * weights).sum() / weights.sum()
+        entropy = (functional.binary_cross_entropy_with_logits(found, wanted, reduction="none") * weights).sum() / weights.sum()
         if recipe.loss == "weighted":
             return {"loss": entropy, "entropy": entropy}
-        dice = _dice_over_batch(raised, wanted)
+        dice = _dice_over_batch(found, wanted)
     return {"loss": recipe.entropy_share * entropy + (1 - recipe.entropy_share) * dice, "entropy": entropy, "dice": dice}
 
 
 def _dice(logits: Tensor, wanted: Tensor, *, squared: bool) -> Tensor:
-    """Return the mean over the samples of the dice loss (Milletari et al. 2016, whose sums are of squares), smoothed by 1."""
+    """Return the mean over the samples of the dice loss, smoothed by 1; `squared` sums squares, as Milletari et al. 2016 do."""
     found = logits.sigmoid().flatten(1)
     wanted = wanted.flatten(1)
     common = (found * wanted).sum(dim=1)
@@ -38,7 +45,7 @@ def _dice(logits: Tensor, wanted: Tensor, *, squared: bool) -> Tensor:
 
 
 def _dice_over_batch(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return RMSIN's dice: each class's over the whole batch, added up over samples and classes."""
+    """Return RMSIN's dice: of each class, added up over the samples of the batch instead of averaged."""
     thing = logits.sigmoid()
     total = logits.new_zeros(())
     for found, truth in ((1 - thing, 1 - wanted), (thing, wanted)):

@@ -16,8 +16,6 @@ from risbench.core.errors import OptionError
 class ReferringModel(Protocol):
     """What training and evaluation need of a model; it is a `torch.nn.Module` besides."""
 
-    align_corners: bool
-
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return what a normalised image (B, 3, H, W) needs no sentence for."""
 

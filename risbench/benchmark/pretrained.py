@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import AutoConfig
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.storage import sha256_of_file
+from risbench.sam.hf import quiet
 
 FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
-_PREFIXES: Final = ("module.", "backbone.", "model.", "encoder.backbone.")
+# What stands before the names in files of others' trainings.
+_PREFIXES: Final = ("module.", "model.", "encoder.", "backbone.")
+# Tensors that published weights have no place for: norms of the maps that a backbone hands out, and what we do not use.
+_OWN: Final = ("hidden_states_norms.", "swin.layernorm.", "layernorm.", "pooler.")
 
 
-def from_hub(maker: Any, name: str, files: str, **options: Any) -> Any:
-    """Return `maker.from_pretrained` of a name on the hub or a folder.
+def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: Any, **options: Any) -> tuple[Any, str]:
+    """Return a network of transformers with the named weights, and the hub's commit where they are from there.
+
+    `kinds` maps a configuration's type to the class to load it as; `config` is that of the settings, used where `weights` is a file with a
+    state dict; `options` are the configuration's fields that are ours to choose; `files` says what a folder must hold.
 
     Raises:
-        EnvironmentLacks: it can be had neither from the hub nor from here; the message says which files to put where.
-        InputError: the folder holds something else.
+        EnvironmentLacks: they can be had neither from the hub nor from here; the message says which files to put where.
+        OptionError: they are of another kind of network.
+        InputError: a file or folder does not hold what is needed.
+    """
+    quiet()
+    if Path(weights).suffix in FILES:
+        kind = kinds[config.model_type]
+        state = _read_state(Path(weights))
+        net, told = _asked(lambda: kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True), weights, files)
+        commit = ""
+    else:
+        found = hub(lambda: AutoConfig.from_pretrained(weights, **options), weights, files)
+        if found.model_type not in kinds:
+            raise OptionError(f"{weights}: is a {found.model_type}; settings ask for {' or '.join(kinds)}")
+        kind = kinds[found.model_type]
+        net, told = hub(lambda: kind.from_pretrained(weights, config=found, output_loading_info=True), weights, files)
+        commit = getattr(found, "_commit_hash", None) or ""
+    lacking = [name for name in told["missing_keys"] if not name.startswith(_OWN)] + [str(name) for name in told["mismatched_keys"]]
+    if lacking:
+        share = f"{len(lacking)} of the {len(net.state_dict())} tensors"
+        raise InputError(f"{weights}: lacks {share} that are needed, such as {sorted(lacking)[0]}; it needs {files}")
+    return net, commit
+
+
+def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
+    """Return what transformers gives for a name on the hub or a folder.
+
+    Raises:
+        EnvironmentLacks: the hub does not have it, or cannot be reached; the message says which files to put where.
+        InputError: it is a folder that holds something else.
     """
     try:
-        return maker.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError) as error:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - the hub's client raises its own, by its version, on every kind of failure
         reason = " ".join(str(error).split())[:160]
         if Path(name).is_dir():
             raise InputError(f"{name}: holds no weights of this kind ({reason}); it needs {files}") from None
@@ -35,45 +72,33 @@ def from_hub(maker: Any, name: str, files: str, **options: Any) -> Any:
         ) from None
 
 
-def load_state(module: nn.Module, path: Path) -> None:
-    """Load a file's state dict into a module, whatever its names begin with.
-
-    Raises:
-        InputError: it is missing, damaged, or lacks tensors of the module.
-    """
+def _asked(ask: Callable[[], Any], name: str, files: str) -> Any:
     try:
-        state: dict[str, Tensor] = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        return ask()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{name}: cannot be used ({' '.join(str(error).split())[:160]}); it needs {files}") from None
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except Exception as error:  # noqa: BLE001 - a damaged file makes the readers fail in any way
         raise InputError(f"{path}: cannot be read as a state dict ({' '.join(str(error).split())[:160]})") from None
     for key in ("state_dict", "model"):
-        if isinstance(state.get(key), dict):
-            state = state[key]  # type: ignore[assignment]
-    wanted = module.state_dict()
-    found = {_plain(name, wanted): value for name, value in state.items() if isinstance(value, Tensor)}
-    missing = [name for name, value in wanted.items() if name not in found or found[name].shape != value.shape]
-    if missing:
-        raise InputError(
-            f"{path}: lacks {len(missing)} of the {len(wanted)} tensors that are needed, or has them in another shape, such as "
-            f"{missing[0]} {tuple(wanted[missing[0]].shape)}; the names must be those of transformers"
-        )
-    module.load_state_dict({name: found[name] for name in wanted})
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors by name")
+    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
-def _plain(name: str, wanted: dict[str, Tensor]) -> str:
-    while name not in wanted:
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-        if prefix is None:
-            return name
-        name = name.removeprefix(prefix)
-    return name
-
-
-def described(weights: str) -> dict[str, str]:
-    """Return what to say of weights that were used: random, a file with its sha256, a folder with its files', or a name on the hub."""
+def described(weights: str, commit: str = "") -> dict[str, str]:
+    """Return what to say of weights that were used: random, a file with its sha256, a folder with its files', or a name and its commit."""
     if not weights:
         return {"from": "random"}
     path = Path(weights)
@@ -82,4 +107,4 @@ def described(weights: str) -> dict[str, str]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in FILES)
         return {"from": path.name, **{file.name: sha256_of_file(file) for file in files}}
-    return {"from": f"hub: {weights}"}
+    return {"from": f"hub: {weights}", "commit": commit}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from risbench.benchmark.data.cache import resized_mask
 from risbench.benchmark.data.release import Sample
+from risbench.benchmark.losses import raised
 from risbench.core.errors import OptionError
 from risbench.core.metrics import intersection_union
 
@@ -31,8 +31,8 @@ Prediction = Tensor | NDArray[np.bool_]
 class Scored:
     """One sample's counts in pixels at the protocol's size: common, together, of the truth, of the prediction.
 
-    `pieces` is how many connected pieces of at least a tenth of the largest the prediction has, `others` how many other objects of
-    the image it covers by half or more.
+    `astray` is how many connected pieces of the prediction, of at least a tenth of its largest, miss the truth; `others` how many other
+    objects of the image it covers by half or more, of what of them is not the truth's.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Scored:
     truth: int
     predicted: int
     pixels: int
-    pieces: int
+    astray: int
     others: int
 
     @property
@@ -72,16 +72,13 @@ def truth_at(sample: Sample, protocol: Protocol) -> NDArray[np.bool_]:
     return resized_mask(sample.mask, PEER_SIDE) if protocol == "peer" else sample.mask
 
 
-def mask_at(prediction: Prediction, size: Sequence[int], protocol: Protocol) -> NDArray[np.bool_]:
-    """Return a prediction as a mask (height, width): the object is where the resized logit is above 0; a tie is background.
+def mask_at(prediction: Prediction, size: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a prediction as a mask (height, width): the object is where the raised logit is above 0; a tie is background.
 
-    Logits are resized bilinearly, with aligned corners under the peers' protocol; masks by nearest neighbours.
+    Logits are raised as in training, bilinearly and corner on corner; masks by nearest neighbours.
     """
     if isinstance(prediction, Tensor):
-        raised = functional.interpolate(
-            prediction[None, None].float(), (size[0], size[1]), mode="bilinear", align_corners=protocol == "peer"
-        )
-        found: NDArray[np.bool_] = (raised[0, 0] > 0).cpu().numpy()
+        found: NDArray[np.bool_] = (raised(prediction[None, None], size)[0, 0] > 0).cpu().numpy()
         return found
     return prediction if prediction.shape == tuple(size) else resized_mask(prediction, size[0])
 
@@ -92,7 +89,7 @@ def score(samples: Sequence[Sample], predictions: Sequence[Prediction], others: 
     made = []
     for sample, prediction in zip(samples, predictions, strict=True):
         truth = truths[sample.id] if sample.id in truths else truth_at(sample, protocol)
-        found = mask_at(prediction, truth.shape, protocol)
+        found = mask_at(prediction, truth.shape)
         common, union = intersection_union(found, truth)
         made.append(
             Scored(
@@ -103,20 +100,23 @@ def score(samples: Sequence[Sample], predictions: Sequence[Prediction], others: 
                 truth=int(np.count_nonzero(truth)),
                 predicted=int(np.count_nonzero(found)),
                 pixels=truth.size,
-                pieces=_pieces(found),
+                astray=_astray(found, truth),
                 others=_others_covered(sample, found, truth, truths),
             )
         )
     return made
 
 
-def _pieces(mask: NDArray[np.bool_]) -> int:
-    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+def _astray(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> int:
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     areas = statistics[1:count, cv2.CC_STAT_AREA]
-    return int((areas >= 0.1 * areas.max()).sum()) if len(areas) else 0
+    if not len(areas):
+        return 0
+    hit = np.bincount(labels[truth], minlength=count)[1:count]
+    return int(((areas >= 0.1 * areas.max()) & (hit == 0)).sum())
 
 
-def _others_covered(sample: Sample, found: NDArray[np.bool_], truth: NDArray[np.bool_], truths: dict[str, NDArray[np.bool_]]) -> int:
+def _others_covered(sample: Sample, found: NDArray[np.bool_], truth: NDArray[np.bool_], truths: Mapping[str, NDArray[np.bool_]]) -> int:
     """Return how many other objects are covered by half; several sentences about one object are one."""
     seen: list[NDArray[np.bool_]] = [truth]
     covered = 0
@@ -124,7 +124,9 @@ def _others_covered(sample: Sample, found: NDArray[np.bool_], truth: NDArray[np.
         if name == sample.id or any(_same(other, before) for before in seen):
             continue
         seen.append(other)
-        covered += np.count_nonzero(found & other) * 2 >= np.count_nonzero(other) > 0
+        own = other & ~truth
+        apart = 2 * np.count_nonzero(own) >= np.count_nonzero(other)
+        covered += apart and 2 * np.count_nonzero(found & own) >= np.count_nonzero(own) > 0
     return int(covered)
 
 

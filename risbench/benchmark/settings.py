@@ -22,6 +22,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _once_and_ascending(name: str, levels: tuple[int, ...], *, may_be_none: bool) -> None:
+    if list(levels) != sorted(set(levels)) or not (levels or may_be_none):
+        raise ValueError(f"{name} must name scales once each, finest first")
+
+
+def _divides(heads: int, width: int, name: str = "width") -> None:
+    if width % heads:
+        raise ValueError(f"{name} {width} must be divisible by heads {heads}")
+
+
 class BackboneSettings(Section):
     """The image encoder. `weights` is a name on the hub, a folder, or a file with a state dict; empty means random ones."""
 
@@ -32,6 +42,12 @@ class BackboneSettings(Section):
     window: int = Field(default=12, gt=0)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     weights: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> BackboneSettings:
+        for stage, heads in enumerate(self.heads if self.kind == "swin" else ()):
+            _divides(heads, self.embed * 2**stage, f"stage {stage + 1} of embed")
+        return self
 
 
 class TextSettings(Section):
@@ -46,6 +62,11 @@ class TextSettings(Section):
     vocabulary: int = Field(default=8000, ge=100)
     weights: str = ""
 
+    @model_validator(mode="after")
+    def _fits(self) -> TextSettings:
+        _divides(self.heads, self.width)
+        return self
+
 
 class CapmSettings(Section):
     """Table V: which scales, which pool. `context` off leaves prompts that never saw the image (CARIS's)."""
@@ -58,6 +79,11 @@ class CapmSettings(Section):
     residual: bool = False
     context: bool = True
     injection: Literal["embeds", "post_embedding"] = "embeds"
+
+    @model_validator(mode="after")
+    def _fits(self) -> CapmSettings:
+        _once_and_ascending("scales", self.scales, may_be_none=False)
+        return self
 
 
 class LgfaSettings(Section):
@@ -75,6 +101,12 @@ class LgfaSettings(Section):
     write_back: Literal["add", "replace"] = "add"
     region_tokens: Literal["patch", "pooled"] = "patch"
 
+    @model_validator(mode="after")
+    def _fits(self) -> LgfaSettings:
+        _once_and_ascending("deficit_stages", self.deficit_stages, may_be_none=True)
+        _divides(self.heads, self.width)
+        return self
+
 
 class MidSettings(Section):
     """Table VII: which attention. `pyramid` refines only the coarse `levels` and brings the finer ones in behind them (CARIS's)."""
@@ -91,11 +123,14 @@ class MidSettings(Section):
     checkpoint: bool = False
 
     @model_validator(mode="after")
-    def _levels_ascend(self) -> MidSettings:
-        if not self.levels or list(self.levels) != sorted(set(self.levels)):
-            raise ValueError("levels must name scales once each, finest first")
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(f"width {self.width} must be divisible by heads {self.heads} and by 4")
+    def _fits(self) -> MidSettings:
+        _once_and_ascending("levels", self.levels, may_be_none=False)
+        _divides(self.heads, self.width)
+        _divides(4, self.width)
+        if self.pyramid and self.levels != tuple(range(self.levels[0], 5)):
+            raise ValueError("levels before a pyramid must be all from one on, such as [2, 3, 4]")
+        if not self.pyramid and 1 not in self.levels:
+            raise ValueError("levels without the finest, 1, need pyramid = true")
         return self
 
 
@@ -129,9 +164,9 @@ class Recipe(Section):
 
 
 class Settings(Section):
-    """All of it. `side` is that of the square images the model sees, in pixels; they need not be multiples of 32."""
+    """All of it. `side` is that of the square images the model sees, in pixels; what is missing to a multiple of 32 is padded."""
 
-    side: int = Field(default=480, ge=32, le=2048)
+    side: int = Field(default=480, ge=64, le=2048, multiple_of=4)
     backbone: BackboneSettings = BackboneSettings()
     text: TextSettings = TextSettings()
     capm: CapmSettings = CapmSettings()
@@ -141,12 +176,6 @@ class Settings(Section):
     recipe: Recipe = Recipe()
 
 
-# What makes CARIS (arXiv 2308.12534) of CroBIM's parts: prompts of its own, no aggregation, six layers on three coarse levels, a pyramid.
-_CARIS: Final[dict[str, dict[str, Any]]] = {
-    "capm": {"context": False, "injection": "post_embedding"},
-    "lgfa": {"enabled": False},
-    "mid": {"layers": 6, "levels": [2, 3, 4], "pyramid": True},
-}
 _LAVT: Final[dict[str, dict[str, Any]]] = {"recipe": {"loss": "weighted"}}
 
 
@@ -160,10 +189,10 @@ def load_settings(config: str, model: str = "crobim", changes: Sequence[str] = (
     if model not in MODELS:
         raise OptionError(f"{model}: there is no such model; name one of {', '.join(MODELS)}")
     values, where = _read(config)
-    _merge(values, {"crobim": {}, "caris": _CARIS, "lavt": _LAVT}[model])
-    if model == "caris" and "mid" in values and config in bundled():
-        # its six layers to CroBIM's four, at any size
-        values["mid"]["layers"] = max(1, round(1.5 * _read(config)[0].get("mid", {}).get("layers", 4)))
+    for section, fields in values.items():
+        if section in Settings.model_fields and section != "side" and not isinstance(fields, dict):
+            raise InputError(f"{where}: {section} = {fields!r}: must be a section, [{section}]")
+    _merge(values, {"crobim": {}, "caris": _caris(values), "lavt": _LAVT}[model])
     for change in changes:
         _change(values, change)
     try:
@@ -172,6 +201,19 @@ def load_settings(config: str, model: str = "crobim", changes: Sequence[str] = (
         first = error.errors()[0]
         field = ".".join(str(piece) for piece in first["loc"]) or "settings"
         raise InputError(f"{where}: {field} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _caris(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what makes CARIS (arXiv 2308.12534) of CroBIM's parts: prompts of its own, no aggregation, a pyramid behind coarse levels.
+
+    Its six layers to CroBIM's four are half as many again at any size.
+    """
+    layers = values.get("mid", {}).get("layers", MidSettings().layers)
+    return {
+        "capm": {"context": False, "injection": "post_embedding"},
+        "lgfa": {"enabled": False},
+        "mid": {"layers": round(1.5 * layers) if isinstance(layers, int) else layers, "levels": [2, 3, 4], "pyramid": True},
+    }
 
 
 def bundled() -> list[str]:
@@ -186,7 +228,10 @@ def _read(config: str) -> tuple[dict[str, Any], str]:
         path = Path(config)
         if path.suffix != ".toml" or not path.is_file():
             raise OptionError(f"--config {config}: is none of {', '.join(bundled())}, nor a TOML file")
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     try:
         return tomllib.loads(text), where
     except tomllib.TOMLDecodeError as error:
@@ -208,6 +253,8 @@ def _change(values: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         read = value.strip()
     if dot:
+        if section == "side":
+            raise OptionError(f"--set {change}: side has no parts; write side={value}")
         values[section] = {**values.get(section, {}), field: read}
     else:
         values[section] = read

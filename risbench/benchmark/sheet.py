@@ -41,7 +41,7 @@ def write_sheet(path: Path, title: str, predictor: Predictor, cache: Cache, foun
     sheet = Image.new("RGB", (width, 64 + len(rows) * (_SIDE + _MARGIN)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     draw.text((_MARGIN, 10), title, fill=_INK, font=ImageFont.load_default(16))
-    heads = ["green: true, pink: found", "S1", "S2", "S3", "S4", "decoder (eq. 17)"]
+    heads = ["green: true, pink: found", *(f"S{scale + 1}" for scale in range(columns - 2)), "decoder (eq. 17)"]
     for column in range(columns):
         draw.text((_TEXT + column * (_SIDE + _MARGIN), 40), heads[column], fill=_INK, font=font)
     for place, ((group, one), row) in enumerate(zip(rows, pictures, strict=True)):
@@ -69,7 +69,7 @@ def _of_different_images(ordered: Sequence[Scored]) -> list[Scored]:
 def _row(predictor: Predictor, cache: Cache, number: int) -> list[NDArray[np.uint8]]:
     image = np.asarray(cache.images[cache.image_of[number]])
     truth = cache.mask(np.array([number]))[0].astype(bool)
-    found = mask_at(predictor.predict(cache, [number])[0], (cache.side, cache.side), "native")
+    found = mask_at(predictor.predict(cache, [number])[0], (cache.side, cache.side))
     shown = [_fitted(outlined(image, truth, found)[: -(14 + 4)])]
     if isinstance(predictor, Trained) and isinstance(predictor.model, CroBim):
         shown += [_fitted(_heated(image, heat)) for heat in _maps(predictor, cache, number)]

@@ -42,7 +42,9 @@ def by_slices(cache: Cache, found: Sequence[Scored]) -> dict[str, dict[str, dict
         "size": lambda sample: [_bin(np.count_nonzero(sample.mask) / (sample.size[0] * sample.size[1]), _SIZES)],
         "attribute": lambda sample: sample.attributes,
         "words": lambda sample: [_bin(len(sample.sentence.split()), _WORDS)],
-        "uniqueness": lambda sample: ["alone of its class" if peers[(sample.image, sample.category)] == 1 else "others of its class"],
+        "uniqueness": lambda sample: [
+            "the only one of its class referred to" if peers[(sample.image, sample.category)] == 1 else "others of its class referred to"
+        ],
         "border": lambda sample: ["touches the border" if touches_border(sample.mask) else "inside"],
     }
     made: dict[str, dict[str, dict[str, Any]]] = {}
@@ -60,24 +62,30 @@ def failures(cache: Cache, found: Sequence[Scored]) -> dict[str, Any]:
 
     A failure has an IoU below .5. A sample may be of several kinds or of none:
 
-    * several objects: besides the target it covers another object by half, or it falls into several pieces of which some miss it;
+    * several objects: it meets the target, and covers another object by half or has a piece that misses the target;
     * look-alike background: the ring around the target differs from it by less than 12 in CIE Lab;
     * imprecise annotation: the mask's extent and the record's box have an IoU below .7;
     * image border: the target lies within 2 % of the image's side from its edge.
     """
     numbers = {sample.id: number for number, sample in enumerate(cache.samples)}
-    kinds: dict[str, Callable[[int, Scored], bool]] = {
-        "several objects": lambda _, one: one.intersection > 0 and (one.others > 0 or one.pieces > 1),
-        "look-alike background": lambda number, _: _ring_contrast(cache, number) < _ALIKE_LAB,
-        "imprecise annotation": lambda number, _: _box_agreement(cache.samples[number]) < _IMPRECISE,
+    kinds: dict[str, Callable[[int, Scored], bool | None]] = {
+        "several objects": lambda _, one: one.intersection > 0 and (one.others > 0 or one.astray > 0),
+        "look-alike background": lambda number, _: _below(_ring_contrast(cache, number), _ALIKE_LAB),
+        "imprecise annotation": lambda number, _: _below(_box_agreement(cache.samples[number]), _IMPRECISE),
         "image border": lambda number, _: touches_border(cache.samples[number].mask, _RIM_SHARE),
     }
     failed = [one for one in found if one.iou < _FAILED]
     rest = [one for one in found if one.iou >= _FAILED]
     counted = {}
     for kind, holds in kinds.items():
-        shares = [sum(holds(numbers[one.id], one) for one in group) for group in (failed, rest)]
-        counted[kind] = {"failures": shares[0], "of_failures": _share(shares[0], failed), "of_the_rest": _share(shares[1], rest)}
+        told = [[holds(numbers[one.id], one) for one in group] for group in (failed, rest)]
+        known = [[one for one in group if one is not None] for group in told]
+        counted[kind] = {
+            "failures": sum(known[0]),
+            "of_failures": _share(sum(known[0]), known[0]),
+            "of_the_rest": _share(sum(known[1]), known[1]),
+            "cannot_tell": sum(len(group) for group in told) - sum(len(group) for group in known),
+        }
     empty = sum(one.predicted == 0 for one in found)
     missed = sum(one.intersection == 0 and one.predicted > 0 for one in found)
     return {"failures": len(failed), "of": len(found), "nothing_found": empty, "wholly_elsewhere": missed, "kinds": counted}
@@ -101,25 +109,39 @@ def _bin(value: float, bins: Sequence[tuple[str, float]]) -> str:
     return next(name for name, most in bins if value <= most)
 
 
-def _share(count: int, group: Sequence[Scored]) -> float:
+def _share(count: int, group: Sequence[Any]) -> float:
     return count / len(group) if group else 0.0
 
 
-def _ring_contrast(cache: Cache, number: int) -> float:
-    """Return the distance in CIE Lab of the target's mean colour from that of a ring around it, an eighth of its extent wide."""
+def _below(value: float | None, bound: float) -> bool | None:
+    return None if value is None else value < bound
+
+
+def _ring_contrast(cache: Cache, number: int) -> float | None:
+    """Return the distance in CIE Lab of the target's mean colour from that of a ring around it, an eighth of its extent wide.
+
+    None where nothing is left of the target at the cache's side, or nothing around it.
+    """
     mask = cache.mask(np.array([number]))[0]
     if not mask.any():
-        return 0.0
+        return None
     reach = max(2, round(float(np.sqrt(mask.sum())) / 8))
     ring = cv2.dilate(mask, np.ones((3, 3), np.uint8), iterations=reach).astype(bool) & ~mask.astype(bool)
     if not ring.any():
-        return 0.0
-    image = np.asarray(cache.images[cache.image_of[number]], dtype=np.float32) / 255
+        return None
+    both = ring | (mask > 0)
+    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    mask, ring = mask[window], ring[window]
+    image = np.asarray(cache.images[cache.image_of[number]][window], dtype=np.float32) / 255
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     return float(np.linalg.norm(lab[mask.astype(bool)].mean(axis=0) - lab[ring].mean(axis=0)))
 
 
-def _box_agreement(sample: Sample) -> float:
+def _box_agreement(sample: Sample) -> float | None:
+    """Return the IoU of the mask's extent with the box that the source gave; None where it gave none."""
+    if not sample.box_given:
+        return None
     mask = sample.mask
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x0, y0, x1, y1 = sample.box

@@ -59,7 +59,9 @@ def caption(result: dict[str, Any]) -> str:
     tried = f", the best of {len(result['rates'])} learning rates by val" if len(result["rates"]) > 1 else ""
     return (
         f"{result['release']}, {result['split']}: {result['n']:,} samples on {result['images']:,} images, {result['protocol']} protocol, "
-        f"configuration {result['config']}{budget}{tried}. Figures in percent, means over seeds; intervals draw images and seeds."
+        f"configuration {result['config']}{budget}{tried}. Figures in percent, means over seeds; intervals draw images"
+        f"{' and seeds' if any(len(row['seeds']) > 1 for row in result['rows']) else ''}."
+        + (f" Left out: {', '.join(f'{count:,} {code}' for code, count in result['left_out'].items())}." if result["left_out"] else "")
     )
 
 
@@ -105,7 +107,7 @@ def as_latex(result: dict[str, Any], rows: Sequence[Sequence[str]], theirs: Sequ
         head = _latex(f"Published, on {result['published_on']} ({SOURCE})")
         lines += [r"\midrule", rf"\multicolumn{{{len(wanted)}}}{{l}}{{{head}}} \\"]
         lines += [_latex_row([*row, ""]) for row in theirs]
-        lines += [f"% {WARNING}"]
+        lines += [rf"\multicolumn{{{len(wanted)}}}{{p{{\linewidth}}}}{{\footnotesize {_latex(WARNING)}}} \\"]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 from risbench.benchmark.board import pictures
-from risbench.benchmark.checkpoint import STATE, TOKENIZER, read_state, write_state, write_weights
+from risbench.benchmark.checkpoint import TOKENIZER, read_state, write_state, write_weights
 from risbench.benchmark.data.batches import Batch, Batches, normalised
 from risbench.benchmark.data.cache import Cache, open_cache
-from risbench.benchmark.data.words import Words, words_for
+from risbench.benchmark.data.words import words_for
 from risbench.benchmark.losses import mask_loss
-from risbench.benchmark.models import build, parameters_of, referring
+from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
-from risbench.benchmark.pretrained import described
+from risbench.benchmark.run import Run, about_of, state_of, summary_of, what_fits
 from risbench.benchmark.settings import Recipe, Settings, load_settings
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
@@ -37,24 +34,6 @@ _PICTURES: Final = 8
 _KEEP_EVERY_S: Final = 600.0
 # What the weight decay spares (models' parameters by the end of their names, besides all of one dimension).
 _SPARED: Final = ("prompts", "level_codes", "relative_position_bias_table", "position_embeddings.weight")
-
-
-@dataclass
-class Run:
-    """A training: the model, what it learns from, and how far it is."""
-
-    settings: Settings
-    cache: Cache
-    words: Words
-    model: nn.Module
-    device: str
-    precision: str
-    batches: Batches
-    validation: NDArray[np.int64]
-    steps: int
-    step: int = 0
-    looks: list[dict[str, Any]] = field(default_factory=list)
-    best: float = -1.0
 
 
 def train(
@@ -82,6 +61,8 @@ def train(
     """
     settings = load_settings(config, model, changes)
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"-o {folder}: is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     rank, count = ranks()
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
@@ -98,7 +79,8 @@ def train(
                 "ranks": count,
             }
         )
-        return _trained(run, folder, plan, model, seed, compiled=compiled, quiet=quiet or rank > 0)
+        made = _trained(run, folder, plan, model, seed, compiled=compiled, quiet=quiet or rank > 0)
+        return {**made, "release": str(release)}
 
 
 def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: str, precision: str) -> Run:
@@ -111,18 +93,25 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
     recipe, (rank, count) = settings.recipe, ranks()
     if precision not in ("auto", "fp32", "bf16"):
         raise OptionError(f"--precision {precision}: must be auto, fp32 or bf16")
+    if seed < 0:
+        raise OptionError(f"--seed {seed}: must be 0 or more")
     if recipe.batch % count:
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
     training, validation = cache.of("train"), cache.of("val")
     for name, numbers in (("train", training), ("val", validation)):
         if not len(numbers):
-            raise InputError(f"the release has no sample in its {name} split; `risbench export --split` makes one with all three")
+            told = f" (left out: {'; '.join(cache.first)})" if cache.first else ""
+            raise InputError(f"the release has no sample in its {name} split{told}; `risbench export --split` makes one with all three")
+    if recipe.batch > len(training):
+        raise OptionError(f"recipe.batch = {recipe.batch}: the train split has only {len(training)} samples; set it lower")
     sentences = [cache.samples[number].sentence for number in training]
     words = words_for(settings.text, sentences)
     tokens, valid, _ = words.encode(sentences)
     if device == "cpu":
         keep_freed_memory()
     net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
+    if device != "cpu" and count > 1:
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     batches = Batches(cache, training, tokens, valid, batch=recipe.batch, seed=seed, rank=rank, ranks=count, pin=device != "cpu")
     return Run(
         settings=settings,
@@ -143,13 +132,14 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     optimizer = optimizer_of(run.model, recipe)
     state = read_state(folder, plan)
     if state is None:
-        _refuse_other_run(folder)
         if rank == 0:
             write_durably(folder / TOKENIZER, run.words.to_json().encode())
     else:
         run.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
+    # what comes from the hub comes ready for use, not for learning
+    run.model.train()
     learner: Any = torch.compile(run.model) if compiled else run.model
     if count > 1:
         devices = [torch.device(run.device)] if run.device != "cpu" else None
@@ -157,7 +147,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         learner = DistributedDataParallel(learner, device_ids=devices, static_graph=True)
     look_every = _look_every(run)
     began = kept = time.monotonic()
-    waited, first = 0.0, run.step
+    waited, looking, first = 0.0, 0.0, run.step
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step) if rank == 0 else None
     with Progress(f"train {name}", run.steps, quiet=quiet) as bar:
         bar.advance(run.step)
@@ -165,7 +155,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         for step, batch in run.batches.steps(run.step, run.steps):
             waited += time.monotonic() - asked
             # 1  the step's own randomness: a run that was interrupted draws what it would have drawn
-            torch.manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed((seed * 1_000_003 + step) * count + rank)
             # 2  the learning rate
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, run.steps, recipe) * group["share"]
@@ -174,7 +164,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
             # 4  the step itself
             if recipe.clip:
                 torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
-            optimizer.step()
+            advance(optimizer, run, step)
             optimizer.zero_grad(set_to_none=True)
             run.step = step + 1
             # 5  what it looks like from outside
@@ -185,15 +175,17 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
             # 6  now and then: validate, keep the best, keep what is needed to go on
             looked = run.step % look_every == 0 or run.step == run.steps
             if looked:
+                before = time.monotonic()
                 look = _look(run, board)
                 run.looks.append(look)
                 if look["oIoU"] > run.best:
                     run.best = look["oIoU"]
                     if rank == 0:
-                        write_weights(folder, run.model.state_dict(), _about(run, name, seed, look))
+                        write_weights(folder, run.model.state_dict(), about_of(run, name, seed, look))
                 run.model.train()
+                looking += time.monotonic() - before
             if rank == 0 and (looked or time.monotonic() - kept > _KEEP_EVERY_S):
-                write_state(folder, _state(run, optimizer, plan))
+                write_state(folder, state_of(run, optimizer, plan))
                 kept = time.monotonic()
             bar.advance(1)
             asked = time.monotonic()
@@ -201,7 +193,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         board.close()
     if count > 1:
         distributed.barrier()
-    return _summary(run, folder, rank, time.monotonic() - began, waited, run.steps - first)
+    return summary_of(run, folder, rank, time.monotonic() - began - looking, waited, run.steps - first)
 
 
 def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -214,17 +206,32 @@ def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
         given = batch.to(run.device)
         with torch.autocast(run.device.partition(":")[0], dtype_of(run.precision), enabled=run.precision != "fp32"):
             logits = learner(normalised(given.images), given.tokens, given.valid)
-        losses = mask_loss(logits, given.masks, run.settings.recipe, align_corners=referring(run.model).align_corners)
+        losses = mask_loss(logits, given.masks, run.settings.recipe)
         if not bool(torch.isfinite(losses["loss"])):
             said = ", ".join(f"{part} {float(value.detach()):g}" for part, value in losses.items())
             raise EnvironmentLacks(f"step {step}: the loss is not finite ({said}); lower recipe.learning_rate, or set recipe.clip=1.0")
         losses["loss"].backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        lacking = out_of_memory(error, _what_fits(run, step))
+        lacking = out_of_memory(error, what_fits(run, step))
         if lacking is None:
             raise
         raise lacking from error
     return {part: value.detach() for part, value in losses.items()}
+
+
+def advance(optimizer: torch.optim.AdamW, run: Run, step: int) -> None:
+    """Make the optimiser's step; the first one takes twice the model's memory for its state.
+
+    Raises:
+        EnvironmentLacks: memory ran out.
+    """
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        lacking = out_of_memory(error, what_fits(run, step))
+        if lacking is None:
+            raise
+        raise lacking from error
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -249,7 +256,17 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def _look(run: Run, board: SummaryWriter | None) -> dict[str, Any]:
-    """Return what validation says at this step; every rank asks about its share of the images."""
+    """Return what validation says at this step; every rank asks about its share of the images.
+
+    Raises:
+        EnvironmentLacks: a weight is no finite number: it would be kept as the best, or gone on from.
+    """
+    bad = next((name for name, weight in run.model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
+    if bad is not None:
+        raise EnvironmentLacks(f"step {run.step}: {bad} is not finite; lower recipe.learning_rate, or set recipe.clip=1.0, with another -o")
+    if ranks()[1] > 1:
+        for buffer in run.model.buffers():  # running means are each process's own until now
+            distributed.broadcast(buffer, 0)
     run.model.eval()
     predictor = Trained(run.model, run.words, run.device, run.precision)
     rank, count = ranks()
@@ -273,65 +290,6 @@ def _look_every(run: Run) -> int:
     return max(1, run.steps // looks) if looks else min(run.batches.per_epoch, run.steps)
 
 
-def _state(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any]:
-    state = {"plan": plan, "step": run.step, "looks": run.looks, "best": run.best}
-    return {**state, "model": run.model.state_dict(), "optimizer": optimizer.state_dict()}
-
-
-def _about(run: Run, name: str, seed: int, look: dict[str, Any]) -> dict[str, Any]:
-    settings = run.settings
-    cut = run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2]
-    return {
-        "model": name,
-        "settings": settings.model_dump(mode="json"),
-        "built": _built(run.model),
-        "seed": seed,
-        "precision": run.precision,
-        "step": run.step,
-        "steps": run.steps,
-        "validation": look,
-        "parameters": parameters_of(run.model),
-        "weights": {"backbone": described(settings.backbone.weights), "text": described(settings.text.weights)},
-        "vocabulary": {"tokens": run.words.vocabulary, "from": run.words.origin},
-        "sentences_cut": cut,
-        "training": {"samples": len(run.batches.numbers), "format": run.cache.format, "digest": run.cache.digest},
-        "classes": sorted({run.cache.samples[number].category for number in run.batches.numbers}),
-        "left_out": run.cache.left_out,
-    }
-
-
-def _built(model: nn.Module) -> dict[str, Any]:
-    """Return the sizes that the encoders really have, which are the named weights' own."""
-    whole: Any = model
-    net, bert = whole.backbone.net.config, whole.text.bert.config
-    if net.model_type == "swin":
-        own = {"kind": "swin", "embed": net.embed_dim, "heads": list(net.num_heads), "window": net.window_size}
-    else:
-        own = {"kind": "convnext", "embed": net.hidden_sizes[0]}
-    backbone = {**own, "depths": list(net.depths)}
-    text = {"width": bert.hidden_size, "layers": bert.num_hidden_layers, "heads": bert.num_attention_heads, "ffn": bert.intermediate_size}
-    return {"backbone": backbone, "text": text}
-
-
-def _summary(run: Run, folder: Path, rank: int, seconds: float, waited: float, steps: int) -> dict[str, Any]:
-    best = max(run.looks, key=lambda look: look["oIoU"])
-    return {
-        "rank": rank,
-        "run": str(folder),
-        "steps": run.steps,
-        "samples": len(run.batches.numbers),
-        "best": best,
-        "looks": run.looks,
-        "seconds": round(seconds, 1),
-        "seconds_a_step": round(seconds / steps, 4) if steps else 0.0,
-        "input_stall": round(waited / seconds, 4) if seconds else 0.0,
-        "sentences_cut": run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2],
-        "left_out": run.cache.left_out,
-        "first_left_out": run.cache.first,
-        "weights": {name: described(getattr(run.settings, name).weights)["from"] for name in ("backbone", "text")},
-    }
-
-
 def _device(*, gpu: bool) -> str:
     if gpu and not torch.cuda.is_available():
         raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to train on the CPU, or mend the driver")
@@ -350,20 +308,3 @@ def _rank_folder(folder: Path, rank: int) -> Path:
     made = folder / f".rank{rank}"
     made.mkdir(exist_ok=True)
     return made
-
-
-def _refuse_other_run(folder: Path) -> None:
-    if (folder / STATE).exists():  # read_state would have said so
-        raise InputError(f"{folder}: holds another run")
-
-
-def _what_fits(run: Run, step: int) -> str:
-    batch = run.settings.recipe.batch
-    smaller = max(1, 2 ** math.floor(math.log2(max(1, batch // 2))))
-    frugal = "" if run.settings.mid.checkpoint else ", or set mid.checkpoint=true, which keeps less for the way back"
-    return f"step {step} with recipe.batch={batch} at {run.settings.side} px does not fit; try --set recipe.batch={smaller}{frugal}"
-
-
-def default_run(workspace: Path, model: str, config: str, seed: int) -> Path:
-    """Return where a run goes that no folder was named for."""
-    return workspace / "5-benchmark" / f"{model}-{Path(config).stem}-seed{seed}"

@@ -73,7 +73,7 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     return model.eval().to(device), processor, digest
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what transformers prints: what matters of its warnings is an error of ours."""
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -116,7 +116,7 @@ def weights_digest(name: str) -> str:
         InputError: there are none, or a file was named.
         EnvironmentLacks: nothing of that name is here, and the hub cannot be reached.
     """
-    _quiet()
+    quiet()
     place = Path(name)
     if place.is_file():
         raise InputError(

@@ -44,19 +44,19 @@ def test_every_row_is_there_with_its_difference(made: tuple[Path, dict]) -> None
     assert "CroBIM (ConvNeXt-B)      69.33" in text
     assert (out / "table.md").read_text().count("\n| crobim") == 2
     latex = (out / "table.tex").read_text()
-    assert latex.count(r"\\") == len(result["rows"]) + 1 + 1 + len(result["published"])
+    assert latex.count(r"\\") == len(result["rows"]) + 1 + 1 + len(result["published"]) + 1
     assert json.loads((out / "table.json").read_text())["rows"] == result["rows"]
 
 
 def test_the_same_command_makes_only_what_is_missing(release: Path, made: tuple[Path, dict]) -> None:
     out, _ = made
     before = {path.name: path.read_bytes() for path in out.glob("table.*")}
-    stamp = (out / "lavt-seed0" / "test-peer.json").stat().st_mtime_ns
+    stamp = (out / "lavt-seed0" / "parquet-test-peer.json").stat().st_mtime_ns
     shutil.rmtree(out / "crobim-seed1")
     (out / "table.txt").unlink()
     benchmark(release, out=out, models=MODELS, config="tiny", changes=FEW_STEPS, seeds=2, published_on="RISBench", quiet=True)
     assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
-    assert (out / "lavt-seed0" / "test-peer.json").stat().st_mtime_ns == stamp
+    assert (out / "lavt-seed0" / "parquet-test-peer.json").stat().st_mtime_ns == stamp
 
 
 def test_every_model_tries_the_same_learning_rates(release: Path, tmp_path: Path) -> None:
@@ -64,6 +64,37 @@ def test_every_model_tries_the_same_learning_rates(release: Path, tmp_path: Path
     assert "the best of 2 learning rates by val" in (tmp_path / "table.txt").read_text()
     assert all(row["learning_rate"] in (1e-3, 1e-4) for row in result["rows"])
     assert len([path for path in tmp_path.iterdir() if "seed0" in path.name]) == 4
+
+
+def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_path: Path) -> None:
+    def asked(**options: object) -> None:
+        benchmark(release, out=tmp_path, **{"models": "crobim", "config": "tiny", "changes": FEW_STEPS, "quiet": True, **options})  # type: ignore[arg-type]
+
+    for options, said in (
+        ({"protocol": "peers"}, "--protocol peers"),
+        ({"split": "tests"}, "--split tests"),
+        ({"models": "crobim,crobim:mid.attention=foo"}, "mid.attention = 'foo'"),
+        ({"models": "crobim,crobim:recipe.steps=9"}, "has other steps"),
+        ({"models": "box-predicted,empty"}, "name one, too"),
+        ({"weights": tmp_path / "no.pth"}, "there is no such file"),
+    ):
+        with pytest.raises((OptionError, InputError), match=said):
+            asked(**options)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) -> None:
+    options = {
+        "models": "crobim,box-predicted,centre",
+        "config": "tiny",
+        "changes": FEW_STEPS,
+        "against": "centre",
+        "seeds": 2,
+        "quiet": True,
+    }
+    rows = {row["name"]: row for row in benchmark(release, out=tmp_path, **options)["rows"]}  # type: ignore[arg-type]
+    assert rows["crobim"]["difference"]["against"] == "centre"
+    assert "difference" not in rows["centre"]
 
 
 def test_a_list_of_models_is_read_with_brackets_and_tables() -> None:

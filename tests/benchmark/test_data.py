@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -71,7 +74,7 @@ def test_a_cache_is_made_once_and_anew_when_the_release_changes(workspace: Path,
     release = tmp_path / "release"
     shutil.copytree(workspace / "4-export" / "risbench", release)
     open_cache(release, 64, tmp_path / "cache", quiet=True)
-    made = sorted((tmp_path / "cache").iterdir())
+    made = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     stamp = (made[0] / "images.npy").stat().st_mtime_ns
     assert open_cache(release, 64, tmp_path / "cache", quiet=True).digest
     assert (made[0] / "images.npy").stat().st_mtime_ns == stamp
@@ -82,7 +85,7 @@ def test_a_cache_is_made_once_and_anew_when_the_release_changes(workspace: Path,
     assert sum(again.left_out.values()) == len(read_release(workspace / "4-export" / "risbench").samples) - len(again.samples) > 0
     assert set(again.left_out) == {"image_missing"}
     assert Path(alone).name in again.first[0]
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2
 
 
 def test_a_damaged_image_is_left_out_and_counted(workspace: Path, tmp_path: Path) -> None:
@@ -94,6 +97,47 @@ def test_a_damaged_image_is_left_out_and_counted(workspace: Path, tmp_path: Path
     bad.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     cache = open_cache(release, 64, tmp_path / "cache", quiet=True)
     assert sum(cache.left_out.values()) == whole - len(cache.samples) > 0
+
+
+def test_a_picture_under_several_names_is_one_image(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for number in range(3):
+        mask = np.zeros((40, 40, 3), np.uint8)
+        mask[4:12, 4 + 10 * number : 12 + 10 * number] = 255
+        (tmp_path / "images" / f"P0001_{number}.png").write_bytes(encode_png(picture))
+        (tmp_path / "masks" / f"P0001_{number}.png").write_bytes(encode_png(mask))
+    lines = "".join(f"P0001_{number}.png the vehicle number {number}\n" for number in range(3))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"output_phrase_{split}.txt").write_text(lines)
+    cache = open_cache(tmp_path, 64, tmp_path / "cache", quiet=True)
+    assert len(cache.samples) == 9
+    assert {sample.image for sample in cache.samples} == {"images/P0001_0.png"}
+    assert set(cache.image_of.tolist()) == {0}
+
+
+def test_two_commands_make_one_cache(release: Path, tmp_path: Path) -> None:
+    code = f"from pathlib import Path\nfrom risbench.benchmark.data.cache import open_cache\nprint(open_cache({str(release)!r}, 64, Path({str(tmp_path)!r}), quiet=True).digest)"
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate(timeout=120)[0] for process in started}
+    assert len(said) == 1
+    cache = open_cache(release, 64, tmp_path, quiet=True)
+    assert all(cache.images[row].any() for row in set(cache.image_of.tolist()))
+
+
+def test_duplicate_ids_and_files_that_are_no_release_are_named(workspace: Path, tmp_path: Path) -> None:
+    refs = tmp_path / "r"
+    shutil.copytree(workspace / "4-export" / "refer", refs)
+    instances = next(refs.rglob("instances.json"))
+    for path in (*refs.rglob("refs*.json"), *refs.rglob("refs*.p")):
+        path.chmod(0o644)
+    listed = json.loads(next(refs.rglob("refs*.json")).read_text())
+    listed.append(listed[0])
+    next(refs.rglob("refs*.json")).write_text(json.dumps(listed))
+    assert read_release(refs).left_out["duplicate_id"] == 1
+    with pytest.raises(InputError, match="is a file; a release is a folder"):
+        read_release(instances)
 
 
 def test_a_release_without_masks_says_what_makes_them(tmp_path: Path) -> None:
@@ -190,7 +234,8 @@ def test_the_bundled_configurations_are_whole() -> None:
 
 @pytest.mark.parametrize(("change", "said"), [
     ("mid.attention=cbamm", "mid.attention = 'cbamm'"), ("mid.heads=7", "must be divisible by heads 7"), ("recipe.batch=0", "recipe.batch = 0"),
-    ("lgfa.colour=1", "lgfa.colour = 1"), ("mid.levels=[3,2]", "finest first"),
+    ("lgfa.colour=1", "lgfa.colour = 1"), ("mid.levels=[3,2]", "finest first"), ("capm.scales=[]", "once each"), ("lgfa.heads=5", "divisible by heads 5"),
+    ("mid.levels=[2,3]", "need pyramid"), ("backbone.heads=[3,2,2,4]", "stage 1 of embed 16 must be divisible by heads 3"), ("side=98", "multiple of 4"),
 ])  # fmt: skip
 def test_a_setting_out_of_bounds_is_named(change: str, said: str) -> None:
     with pytest.raises(InputError, match=said.replace("[", r"\[")):
@@ -200,6 +245,14 @@ def test_a_setting_out_of_bounds_is_named(change: str, said: str) -> None:
 def test_a_change_or_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="section.name=value"):
         load_settings("tiny", changes=["batch"])
+    with pytest.raises(OptionError, match="side has no parts"):
+        load_settings("tiny", changes=["side.x=3"])
+    (tmp_path / "flat.toml").write_text("capm = 3")
+    with pytest.raises(InputError, match=r"must be a section, \[capm\]"):
+        load_settings(str(tmp_path / "flat.toml"))
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
+    with pytest.raises(InputError, match="byte 5 is not UTF-8"):
+        load_settings(str(tmp_path / "latin.toml"))
     with pytest.raises(OptionError, match="is none of base, small, tiny"):
         load_settings("huge")
     (tmp_path / "own.toml").write_text("side = = 3")

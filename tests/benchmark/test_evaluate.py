@@ -12,21 +12,28 @@ import pytest
 
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from risbench.benchmark.checkpoint import ABOUT, WEIGHTS
+from risbench.benchmark.checkpoint import ABOUT, read_about
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.scoring import score
 from risbench.benchmark.slices import by_slices, failures, touches_border
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
+from risbench.core.storage import digest_of, to_json
+
+
+def signed(about: dict, run: Path) -> None:
+    """Write a changed model.json as if it had been made so."""
+    told = {name: value for name, value in about.items() if name != "digest"}
+    (run / ABOUT).write_bytes(to_json({**told, "digest": digest_of(told)}))
 
 
 def test_the_figures_are_the_same_for_any_number_of_processes(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
     one = evaluate(run, release, out=tmp_path / "one", cache=caches, quiet=True)
     two = evaluate(run, release, out=tmp_path / "two", cache=caches, workers=2, quiet=True)
-    assert (tmp_path / "one" / "test-peer.jsonl").read_bytes() == (tmp_path / "two" / "test-peer.jsonl").read_bytes()
+    assert (tmp_path / "one" / "parquet-test-peer.jsonl").read_bytes() == (tmp_path / "two" / "parquet-test-peer.jsonl").read_bytes()
     assert one["figures"] == two["figures"]
-    assert one["n"] == len([1 for _ in (tmp_path / "one" / "test-peer.jsonl").open()])
+    assert one["n"] == len([1 for _ in (tmp_path / "one" / "parquet-test-peer.jsonl").open()])
 
 
 def test_slices_and_failures_cover_the_split(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
@@ -63,7 +70,7 @@ def test_true_boxes_given_to_the_built_in_sam_are_far_better(release: Path, cach
 
 def test_the_largest_of_its_class_is_right_where_it_is_meant(cache: Cache, release: Path, caches: Path, tmp_path: Path) -> None:
     evaluate("largest", release, out=tmp_path, cache=caches, protocol="native", quiet=True)
-    rows = [json.loads(line) for line in (tmp_path / "test-native.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "parquet-test-native.jsonl").read_text().splitlines()]
     images = {row["image"] for row in rows}
     right = [row for row in rows if row["intersection"] == row["union"]]
     assert {row["image"] for row in right} == images
@@ -94,20 +101,24 @@ def test_a_flipped_bit_another_configuration_and_a_lost_file_are_named(release: 
         return tmp_path / name
 
     flipped = broken("flipped")
-    data = bytearray((flipped / WEIGHTS).read_bytes())
+    weights = read_about(run)["weights_file"]
+    data = bytearray((flipped / weights).read_bytes())
     data[-100] ^= 1
-    (flipped / WEIGHTS).write_bytes(data)
-    with pytest.raises(InputError, match=r"best.safetensors: is damaged or of another run"):
+    (flipped / weights).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{weights}: is damaged or of another run"):
         evaluate(flipped, release, cache=caches, quiet=True)
     other = broken("other")
     about = json.loads((other / ABOUT).read_text())
     about["settings"]["mid"]["layers"] = 2
     (other / ABOUT).write_text(json.dumps(about))
+    with pytest.raises(InputError, match="is damaged .its digest is not what it says"):
+        evaluate(other, release, cache=caches, quiet=True)
+    signed({**about}, other)
     with pytest.raises(InputError, match="is of another configuration"):
         evaluate(other, release, cache=caches, quiet=True)
     lost = broken("lost")
-    (lost / WEIGHTS).unlink()
-    with pytest.raises(InputError, match="is missing; train again"):
+    (lost / weights).unlink()
+    with pytest.raises(InputError, match="is missing; take it from"):
         evaluate(lost, release, cache=caches, quiet=True)
     (lost / ABOUT).write_text("{")
     with pytest.raises(InputError, match="model.json: is damaged"):
@@ -121,7 +132,7 @@ def test_classes_that_were_never_seen_are_named(release: Path, caches: Path, run
     shutil.copytree(run, copy)
     about = json.loads((copy / ABOUT).read_text())
     about["classes"] = [name for name in about["classes"] if name != "vehicle"]
-    (copy / ABOUT).write_text(json.dumps(about))
+    signed(about, copy)
     assert evaluate(copy, release, cache=caches, quiet=True)["unseen_classes"] == ["vehicle"]
 
 
@@ -147,10 +158,10 @@ def test_every_kind_of_failure_is_told_from_the_others(cache: Cache) -> None:
         found += score([sample], [everything], others, "native")
     told = failures(cache, found)
     several = told["kinds"]["several objects"]
-    assert several["failures"] == told["failures"] > 0
+    assert 0.9 * told["failures"] <= several["failures"] <= told["failures"] > 0
     at_border = sum(touches_border(sample.mask, 0.02) for sample, one in zip(samples, found, strict=True) if one.iou < 0.5)
     assert told["kinds"]["image border"]["failures"] == at_border
-    assert by_slices(cache, found)["uniqueness"]["others of its class"]["n"] > 0
+    assert by_slices(cache, found)["uniqueness"]["others of its class referred to"]["n"] > 0
 
 
 # -- intervals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from risbench.benchmark import train as loop
-from risbench.benchmark.checkpoint import ABOUT, STATE, WEIGHTS, read_model
+from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model
 from risbench.benchmark.models import build
 from risbench.benchmark.settings import Recipe, load_settings
 from risbench.benchmark.train import learning_rate, optimizer_of, train
@@ -45,7 +46,9 @@ def test_a_killed_training_ends_with_the_same_bytes(release: Path, caches: Path,
     assert died.returncode == -9, died.stderr
     again = train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     assert [look["step"] for look in again["looks"]] == [3, 6]
-    assert digest(out, WEIGHTS) == digest(run, WEIGHTS)
+    weights = read_about(run)["weights_file"]
+    assert digest(out, weights) == digest(run, weights)
+    assert len(list(out.glob("best-*"))) == 1
     assert (out / ABOUT).read_bytes() == (run / ABOUT).read_bytes()
 
 
@@ -98,6 +101,33 @@ def test_other_settings_or_damage_are_refused(release: Path, caches: Path, run: 
         train("crobim", release, out=copy, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 
+def test_a_finished_run_without_its_weights_and_a_shipped_one_are_left_alone(
+    release: Path, caches: Path, run: Path, tmp_path: Path
+) -> None:
+    for name, gone, said in (
+        ("a", read_about(run)["weights_file"], "is missing; take it from"),
+        ("b", STATE, "holds a trained model and nothing"),
+    ):
+        shutil.copytree(run, tmp_path / name)
+        (tmp_path / name / gone).unlink()
+        with pytest.raises(InputError, match=said):
+            train("crobim", release, out=tmp_path / name, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+
+
+def test_a_weight_that_is_no_number_is_never_kept(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop.advance
+
+    def spoiling(optimizer: torch.optim.AdamW, run: loop.Run, step: int) -> None:
+        whole(optimizer, run, step)
+        if step == 2:
+            next(run.model.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(loop, "advance", spoiling)
+    with pytest.raises(EnvironmentLacks, match="step 3: .* is not finite"):
+        train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    assert not (tmp_path / ABOUT).exists()
+
+
 def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacks, match=r"the loss is not finite \(loss nan.*recipe.learning_rate"):
         train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, "recipe.learning_rate=1e30"], cache=caches, quiet=True)
@@ -108,7 +138,7 @@ def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path,
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(loop, "mask_loss", full)
-    with pytest.raises(EnvironmentLacks, match=r"--set recipe.batch=4, or set mid.checkpoint=true"):
+    with pytest.raises(EnvironmentLacks, match=r"--set recipe.batch=4 or --set mid.checkpoint=true"):
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 
@@ -116,6 +146,8 @@ def test_options_that_cannot_be_met_are_named(release: Path, tmp_path: Path) -> 
     if not torch.cuda.is_available():
         with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
             train("crobim", release, out=tmp_path, config="tiny", gpu=True, quiet=True)
+    with pytest.raises(OptionError, match=r"recipe.batch = 5000: the train split has only \d+ samples"):
+        train("crobim", release, out=tmp_path, config="tiny", changes=["recipe.batch=5000"], quiet=True)
     with pytest.raises(OptionError, match="there is no such model"):
         train("crobimm", release, out=tmp_path, config="tiny", quiet=True)
 

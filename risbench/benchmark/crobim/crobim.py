@@ -21,9 +21,6 @@ class CroBim(nn.Module):
     The words alone (L) aggregate the maps, the words with prompts (L_v) decode them; the figure shows two passes where the text has one.
     """
 
-    # how its logits are brought to the image's size in training (Section IV-C)
-    align_corners = False
-
     def __init__(self, settings: Settings, vocabulary: int) -> None:
         """Build it for `vocabulary` word pieces.
 
@@ -51,7 +48,8 @@ class CroBim(nn.Module):
 
     def explain(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the logits, and LGFA's attention from pixels to words (B, L, H_i, W_i) of every scale (none where it is off)."""
-        words, prompted = self.text.with_prompts(tokens, valid, self.prompts(maps), self.settings.capm.injection)
+        plain = self.aggregation is not None
+        words, prompted = self.text.with_prompts(tokens, valid, self.prompts(maps), self.settings.capm.injection, plain=plain)
         attentions: list[Tensor] = []
         if self.aggregation is not None:
             maps, attentions = self.aggregation(maps, words, valid)

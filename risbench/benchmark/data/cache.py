@@ -6,9 +6,12 @@ Images are resized as the peers do it, with PIL's bilinear filter and without ke
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from risbench.benchmark.data.release import Sample, by_image, fingerprint, image_of, read_release
+from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, sha256_of, to_json, write_durably
 
-_REVISION: Final = 1
+_REVISION: Final = 2
 
 
 @dataclass(frozen=True)
 class Cache:
     """Samples with `images` (n, side, side, 3) uint8 and `masks` (samples, side x side / 8) of packed bits.
 
-    `image_of` gives a sample's row in `images`; `left_out` and `first` say what of the release could not be used.
+    `image_of` gives a sample's row in `images`, `rows` its row in `masks`; `left_out` and `first` say what of the release could not be
+    used. `digest` is of what is learnt from, `all_digest` of everything that is told of samples.
     """
 
     side: int
     digest: str
+    all_digest: str
     format: str
     samples: list[Sample]
     image_of: NDArray[np.int64]
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
+    rows: NDArray[np.int64]
     left_out: dict[str, int]
     first: list[str]
 
@@ -49,7 +55,7 @@ class Cache:
 
     def mask(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return masks (len(numbers), side, side) of 0 and 1."""
-        bits = np.unpackbits(self.masks[numbers], axis=1, count=self.side * self.side)
+        bits = np.unpackbits(self.masks[self.rows[numbers]], axis=1, count=self.side * self.side)
         return bits.reshape(-1, self.side, self.side)
 
 
@@ -81,11 +87,22 @@ def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = Fa
     key = digest_of([_REVISION, side, fingerprint(source)])[:16]
     place = folder / key
     if not (place / "cache.json").exists():
-        _make(source, side, place, key, quiet)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f".{key}.lock"):
+            if not (place / "cache.json").exists():
+                _make(source, side, place, quiet)
     return _opened(place)
 
 
-def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process makes this cache, and keep others waiting."""
+    with open(path, "a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(source: Path, side: int, place: Path, quiet: bool) -> None:
     release = read_release(source)
     groups = list(by_image(release.samples))
     needed = len(groups) * side * side * 3 + len(release.samples) * (side * side // 8 + 1)
@@ -96,48 +113,67 @@ def _make(source: Path, side: int, place: Path, key: str, quiet: bool) -> None:
         raise EnvironmentLacks(f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache")
     images = _mapped(place / "images.npy", (len(groups), side, side, 3))
     masks = _mapped(place / "masks.npy", (len(release.samples), -(-side * side // 8)))
-    bad: list[tuple[int, Refusal]] = []
     digests = [""] * len(groups)
+
+    def one(index: int) -> list[tuple[int, Refusal]]:
+        """Fill an image's row and its samples'; return those that cannot be used."""
+        path, numbers = groups[index]
+        try:
+            pixels = image_of(release.tree, path)
+        except Refusal as reason:
+            return [(number, reason) for number in numbers]
+        images[index] = resized(pixels, side)
+        digests[index] = sha256_of(pixels.tobytes() + repr(pixels.shape).encode())
+        bad = []
+        for number in numbers:
+            sample = release.samples[number]
+            if sample.size == pixels.shape[:2]:
+                masks[number] = np.packbits(resized_mask(sample.mask, side))
+            else:
+                shown = f"{pixels.shape[1]} x {pixels.shape[0]}"
+                bad.append((number, Refusal("wrong_size", "mask", list(sample.size), f"its image {path} is {shown} px")))
+        return bad
+
+    gone: dict[int, Refusal] = {}
     with Progress("cache", len(groups), quiet=quiet) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-
-        def one(index: int) -> tuple[int, Refusal] | None:
-            path, numbers = groups[index]
-            try:
-                pixels = image_of(release.tree, path)
-                for number in numbers:
-                    sample = release.samples[number]
-                    if sample.size != pixels.shape[:2]:
-                        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-                        raise Refusal("wrong_size", "mask", list(sample.size), f"the image {path} of sample {sample.id} is {size} px")
-            except Refusal as reason:
-                return index, reason
-            images[index] = resized(pixels, side)
-            digests[index] = sha256_of(pixels.tobytes())
-            for number in numbers:
-                masks[number] = np.packbits(resized_mask(release.samples[number].mask, side))
-            return None
-
         for found in pool.map(one, range(len(groups))):
             bar.advance(1)
-            if found is not None:
-                bad.append(found)
+            gone.update(found)
     for array in (images, masks):
         assert isinstance(array, np.memmap), "it was mapped above"
         array.flush()
-    gone = {number: reason for index, reason in bad for number in groups[index][1]}
+    _commit(source, side, place, release, groups, digests, gone)
+
+
+def _commit(
+    source: Path,
+    side: int,
+    place: Path,
+    release: Release,
+    groups: Sequence[tuple[str, list[int]]],
+    digests: Sequence[str],
+    gone: Mapping[int, Refusal],
+) -> None:
+    """Write what the samples are, and last what the cache is."""
     for number, reason in gone.items():
         release.leave_out(release.samples[number].id, reason)
     if len(gone) == len(release.samples):
-        raise InputError(f"{source}: no image of it can be read: {'; '.join(release.first)}")
-    of_image = {number: index for index, (_, numbers) in enumerate(groups) for number in numbers}
-    kept = [(number, sample) for number, sample in enumerate(release.samples) if number not in gone]
-    rows = [{**sample.to_json(), "row": number, "of_image": of_image[number]} for number, sample in kept]
+        raise InputError(f"{source}: no image of it can be used: {'; '.join(release.first)}")
+    # one picture under several names, as the released set has one a referent, is one image
+    first: dict[str, int] = {}
+    of_image = {number: first.setdefault(digests[index], index) for index, (_, numbers) in enumerate(groups) for number in numbers}
+    rows = []
+    for number, sample in enumerate(release.samples):
+        if number not in gone:
+            path = groups[of_image[number]][0]
+            rows.append({**sample.to_json(), "image": path, "row": number, "of_image": of_image[number]})
     write_durably(place / "samples.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
     contents = [(row["id"], row["split"], row["sentence"], row["counts"], digests[row["of_image"]]) for row in rows]
     about = {
         "side": side,
         "format": release.format,
         "digest": digest_of([side, contents]),
+        "all_digest": digest_of([side, rows, dict(sorted(release.left_out.items()))]),
         "left_out": dict(sorted(release.left_out.items())),
         "first": release.first,
     }
@@ -155,15 +191,16 @@ def _opened(place: Path) -> Cache:
     rows = [json.loads(line) for line in (place / "samples.jsonl").read_text().splitlines()]
     numbers = np.array([row.pop("row") for row in rows], dtype=np.int64)
     of_image = np.array([row.pop("of_image") for row in rows], dtype=np.int64)
-    masks = np.load(place / "masks.npy", mmap_mode="r")
     return Cache(
         side=about["side"],
         digest=about["digest"],
+        all_digest=about["all_digest"],
         format=about["format"],
         samples=[Sample.from_json(row) for row in rows],
         image_of=of_image,
         images=np.load(place / "images.npy", mmap_mode="r"),
-        masks=masks if len(numbers) == len(masks) else masks[numbers],
+        masks=np.load(place / "masks.npy", mmap_mode="r"),
+        rows=numbers,
         left_out=about["left_out"],
         first=about["first"],
     )

@@ -33,7 +33,7 @@ class Sample:
     """One sample.
 
     `image` is the path of its image in the release, `size` (height, width) and `counts` its mask as COCO run lengths at the image's own
-    size, `box` the record's box or the mask's extent in pixels, `attributes` the kinds that the sentence uses.
+    size, `box` is the source's box (`box_given`) or the mask's extent, in pixels, `attributes` are the kinds that the sentence uses.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Sample:
     box: Box
     attributes: tuple[str, ...]
     reviewed: bool
+    box_given: bool
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -87,8 +88,9 @@ def fingerprint(folder: Path) -> str:
         InputError: there is no such folder, or nothing in it.
     """
     tree = SourceTree.open(folder)
-    files = {str(entry.file): entry.file.stat() for entry in tree.entries}
-    return digest_of([(name, status.st_size, status.st_mtime_ns) for name, status in sorted(files.items())])
+    files = {entry.file: entry.path if entry.member is None else "" for entry in tree.entries}
+    stated = [(path or file.name, status.st_size, status.st_mtime_ns) for file, path in files.items() for status in [file.stat()]]
+    return digest_of(sorted(stated))
 
 
 def read_release(folder: Path) -> Release:
@@ -97,11 +99,16 @@ def read_release(folder: Path) -> Release:
     Raises:
         InputError: it is in no layout with sentences and masks, or no row of it can be used.
     """
+    if folder.is_file() and folder.suffix.lower() not in (".zip", ".tar"):
+        raise InputError(f"{folder}: is a file; a release is a folder, a zip or a tar")
     tree = SourceTree.open(folder)
     kind, files, _ = choose_format(tree, None, None)
     if kind not in READ:
         raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({', '.join(READ)})")
     release = Release(tree, kind)
+    for path, reason in tree.refused:
+        release.leave_out(path, reason)
+    seen: set[str] = set()
     for item in read_source(tree, kind, files, None):
         if isinstance(item, SetAside):
             release.leave_out(item.locator, Refusal(item.code, "row", item.locator, item.detail))
@@ -109,7 +116,11 @@ def read_release(folder: Path) -> Release:
             release.leave_out(f"{item.file}: {item.locator}", item.reason)
         else:
             try:
-                release.samples.append(_sample(item, tree))
+                sample = _sample(item, tree)
+                if sample.id in seen:
+                    raise Refusal("duplicate_id", "id", sample.id, "another row of the release has it; ids must differ")
+                seen.add(sample.id)
+                release.samples.append(sample)
             except Refusal as reason:
                 release.leave_out(f"{item.file}: {item.locator}", reason)
     if not release.samples:
@@ -162,9 +173,10 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
         category=category,
         size=size,
         counts=counts,
-        box=_extent(mask),
+        box=_given_box(row, height, width) or _extent(mask),
         attributes=_kinds(attributes_of(category, row.sentence, {})),
         reviewed=False,
+        box_given=bool(row.boxes),
     )
 
 
@@ -173,6 +185,11 @@ def _of_record(row: Row, entry: Entry) -> Sample:
     assert record is not None, "only rows of records come here"
     if record.mask is None:
         raise Refusal("no_mask", "mask", None, f"record {record.id} has none; `risbench refine-masks` makes masks")
+    try:
+        if not decode_rle(record.mask.size, record.mask.counts).any():
+            raise Refusal("empty_mask", "mask", record.mask.counts, f"record {record.id}: it must have at least one pixel")
+    except InputError as error:
+        raise Refusal("broken_rle", "mask", record.mask.counts, f"record {record.id}: {error}") from None
     boxes = np.array([target.box for target in record.targets])
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     return Sample(
@@ -187,7 +204,19 @@ def _of_record(row: Row, entry: Entry) -> Sample:
         box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
         attributes=_kinds(record.attributes),
         reviewed=record.review.status in REVIEWED,
+        box_given=True,
     )
+
+
+def _given_box(row: Row, height: int, width: int) -> Box | None:
+    """Return the box around all that the source gives, in pixels, cut to the image."""
+    if not row.boxes:
+        return None
+    scaled = [np.array(given.box) * ((width, height, width, height) if given.relative else 1) for given in row.boxes]
+    low, high = np.min(scaled, axis=0)[:2], np.max(scaled, axis=0)[2:]
+    x0, y0 = (float(value) for value in np.clip(low, 0, (width, height)))
+    x1, y1 = (float(value) for value in np.clip(high, 0, (width, height)))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def _image_entry(row: Row, tree: SourceTree) -> Entry:

@@ -17,10 +17,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 from transformers import AutoTokenizer
 
-from risbench.benchmark.pretrained import FILES, from_hub
+from risbench.benchmark.pretrained import FILES, hub
 from risbench.benchmark.settings import TextSettings
 from risbench.benchmark.text import BERT_FILES
-from risbench.core.errors import InputError
+from risbench.core.errors import InputError, OptionError
 
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -81,9 +81,12 @@ def words_for(settings: TextSettings, training: Iterable[str]) -> Words:
 
     Raises:
         EnvironmentLacks, InputError: the named weights' tokenizer cannot be had.
+        OptionError: the weights are a file, which has none.
     """
-    if settings.weights and Path(settings.weights).suffix not in FILES:
-        loaded: Any = from_hub(AutoTokenizer, settings.weights, BERT_FILES, use_fast=True)
+    if Path(settings.weights).suffix in FILES:
+        raise OptionError(f"text.weights = {settings.weights}: a file has no vocabulary; name a folder with {BERT_FILES}")
+    if settings.weights:
+        loaded: Any = hub(lambda: AutoTokenizer.from_pretrained(settings.weights, use_fast=True), settings.weights, BERT_FILES)
         return Words(loaded.backend_tokenizer, settings.max_tokens, settings.weights)
     return Words(_tokenizer(learn_pieces(training, settings.vocabulary)), settings.max_tokens, "training sentences")
 

@@ -1,0 +1,115 @@
+"""A training as it stands: its parts, what is kept of it, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from risbench.benchmark.crobim.crobim import CroBim
+from risbench.benchmark.data.batches import Batches
+from risbench.benchmark.data.cache import Cache
+from risbench.benchmark.data.words import Words
+from risbench.benchmark.models import parameters_of
+from risbench.benchmark.pretrained import described
+from risbench.benchmark.settings import Settings
+from risbench.sam.device import ranks
+
+
+@dataclass
+class Run:
+    """A training: the model, what it learns from, and how far it is."""
+
+    settings: Settings
+    cache: Cache
+    words: Words
+    model: nn.Module
+    device: str
+    precision: str
+    batches: Batches
+    validation: NDArray[np.int64]
+    steps: int
+    step: int = 0
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+
+
+def state_of(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any]:
+    """Return what is needed to go on."""
+    state = {"plan": plan, "step": run.step, "looks": run.looks, "best": run.best}
+    return {**state, "model": run.model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def about_of(run: Run, name: str, seed: int, look: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run's model is and was made of, for its `model.json`."""
+    settings, whole = run.settings, cast("Any", run.model)
+    cut = run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2]
+    return {
+        "model": name,
+        "settings": settings.model_dump(mode="json"),
+        "built": _built(run.model),
+        "seed": seed,
+        "precision": run.precision,
+        "step": run.step,
+        "steps": run.steps,
+        "validation": look,
+        "parameters": parameters_of(run.model),
+        "weights": {
+            "backbone": described(settings.backbone.weights, whole.backbone.commit),
+            "text": described(settings.text.weights, whole.text.commit),
+        },
+        "vocabulary": {"tokens": run.words.vocabulary, "from": run.words.origin},
+        "sentences_cut": cut,
+        "training": {"samples": len(run.batches.numbers), "format": run.cache.format, "digest": run.cache.digest},
+        "classes": sorted({run.cache.samples[number].category for number in run.batches.numbers}),
+        "left_out": run.cache.left_out,
+    }
+
+
+def _built(model: nn.Module) -> dict[str, Any]:
+    """Return the sizes that the encoders really have, which are the named weights' own."""
+    whole: Any = model
+    net, bert = whole.backbone.net.config, whole.text.bert.config
+    if net.model_type == "swin":
+        own = {"kind": "swin", "embed": net.embed_dim, "heads": list(net.num_heads), "window": net.window_size}
+    else:
+        own = {"kind": "convnext", "embed": net.hidden_sizes[0]}
+    backbone = {**own, "depths": list(net.depths)}
+    text = {"width": bert.hidden_size, "layers": bert.num_hidden_layers, "heads": bert.num_attention_heads, "ffn": bert.intermediate_size}
+    return {"backbone": backbone, "text": text, "embedded": bert.vocab_size}
+
+
+def summary_of(run: Run, folder: Path, rank: int, seconds: float, waited: float, steps: int) -> dict[str, Any]:
+    """Return what a training came to; `seconds` are those of its steps, `waited` of them for input."""
+    best = max(run.looks, key=lambda look: look["oIoU"])
+    return {
+        "rank": rank,
+        "run": str(folder),
+        "steps": run.steps,
+        "samples": len(run.batches.numbers),
+        "best": best,
+        "looks": run.looks,
+        "seconds": round(seconds, 1),
+        "seconds_a_step": round(seconds / steps, 4) if steps else 0.0,
+        "input_stall": round(waited / seconds, 4) if seconds else 0.0,
+        "sentences_cut": run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2],
+        "left_out": run.cache.left_out,
+        "first_left_out": run.cache.first,
+        "weights": {name: described(getattr(run.settings, name).weights)["from"] for name in ("backbone", "text")},
+    }
+
+
+def what_fits(run: Run, step: int) -> str:
+    """Return what to try where memory ran out: half the batch that every process has now, and what keeps less for the way back."""
+    batch, (_, count) = run.settings.recipe.batch, ranks()
+    frugal = isinstance(run.model, CroBim) and not run.settings.mid.checkpoint
+    tried = f"step {step} with recipe.batch={batch} at {run.settings.side} px does not fit"
+    smaller = batch // count // 2 * count
+    ways = [f"--set recipe.batch={smaller}"] if smaller else [f"a smaller side than {run.settings.side}, or another model"]
+    ways += ["--set mid.checkpoint=true, which keeps less for the way back"] if frugal else []
+    return f"{tried}; try {' or '.join(ways)}, and another -o"

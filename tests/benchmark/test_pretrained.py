@@ -1,0 +1,117 @@
+"""Weights of others: from folders and files as they are published, and never in silence something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed")
+pytest.importorskip("transformers", reason="the train extra is not installed")
+
+from tokenizers import Tokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizerFast,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+)
+
+from risbench.benchmark.backbones import Backbone
+from risbench.benchmark.checkpoint import ABOUT, read_model
+from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.settings import BackboneSettings, load_settings
+from risbench.benchmark.train import train
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from tests.benchmark.conftest import FEW_STEPS
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny networks saved as their makers publish them: with heads that we have no use for."""
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(3)
+    SwinForImageClassification(
+        SwinConfig(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4, image_size=96)
+    ).save_pretrained(folder / "swin")
+    ConvNextForImageClassification(ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 64, 128])).save_pretrained(folder / "convnext")
+    bert = BertConfig(vocab_size=120, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    BertForMaskedLM(bert).save_pretrained(folder / "bert")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefghijklmnopqrstuvwxyz",
+        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+        "the",
+    ]
+    (folder / "bert" / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(folder / "bert" / "vocab.txt")).save_pretrained(folder / "bert")
+    return folder
+
+
+def settings(kind: str, weights: Path | str) -> BackboneSettings:
+    return load_settings("tiny", changes=[f"backbone.kind={kind}", f"backbone.weights='{weights}'"]).backbone
+
+
+@pytest.mark.parametrize("kind", ["swin", "convnext"])
+def test_a_published_folder_and_its_file_are_the_same_backbone(kind: str, published: Path) -> None:
+    whole = Backbone(settings(kind, published / kind), 96)
+    file = Backbone(settings(kind, published / kind / "model.safetensors"), 96)
+    assert not torch.equal(next(whole.parameters()), next(Backbone(settings(kind, ""), 96).parameters()))
+    image = torch.randn(1, 3, 96, 96)
+    whole.eval(), file.eval()
+    with torch.no_grad():
+        for one, other in zip(whole(image), file(image), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_what_stands_before_names_does_not_matter(published: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = {f"module.{name}": value for name, value in load_file(published / "swin" / "model.safetensors").items()}
+    torch.save({"state_dict": state}, tmp_path / "trained.pth")
+    whole, file = Backbone(settings("swin", published / "swin"), 96), Backbone(settings("swin", tmp_path / "trained.pth"), 96)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), file.parameters(), strict=True))
+
+
+def test_weights_that_do_not_fit_are_never_random_in_silence(published: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lacks .* of the .* tensors"):
+        Backbone(settings("swin", published / "convnext" / "model.safetensors"), 96)
+    with pytest.raises(OptionError, match="is a convnext; settings ask for swin"):
+        Backbone(settings("swin", published / "convnext"), 96)
+    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="broken.pth: cannot be read as a state dict"):
+        Backbone(settings("swin", tmp_path / "broken.pth"), 96)
+    with pytest.raises(InputError, match="there is no such file"):
+        Backbone(settings("swin", tmp_path / "gone.pth"), 96)
+    with pytest.raises(InputError, match="holds no weights of this kind"):
+        Backbone(settings("swin", tmp_path), 96)
+
+
+def test_a_name_on_the_hub_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(EnvironmentLacks, match=r"download config.json and model.safetensors of https://huggingface.co/microsoft/nowhere"):
+        Backbone(settings("swin", "microsoft/nowhere"), 96)
+
+
+def test_a_run_on_published_weights_trains_is_read_back_and_says_so(published: Path, release: Path, caches: Path, tmp_path: Path) -> None:
+    own = [*FEW_STEPS, f"backbone.weights='{published / 'swin'}'", f"text.weights='{published / 'bert'}'"]
+    train("crobim", release, out=tmp_path / "run", config="tiny", changes=own, cache=caches, quiet=True)
+    about = json.loads((tmp_path / "run" / ABOUT).read_text())
+    assert len(about["weights"]["backbone"]["model.safetensors"]) == 64
+    assert about["vocabulary"]["from"] == str(published / "bert")
+    model, words, _ = read_model(tmp_path / "run")
+    assert model.text.width == 32
+    assert words.pieces("The ab")[:3] == ["[CLS]", "the", "a"]
+    assert evaluate(tmp_path / "run", release, cache=caches, quiet=True)["n"] > 0
+    assert isinstance(Tokenizer.from_file(str(tmp_path / "run" / "tokenizer.json")), Tokenizer)
+    file = [*FEW_STEPS, f"text.weights='{published / 'bert' / 'model.safetensors'}'"]
+    with pytest.raises(OptionError, match="a file has no vocabulary"):
+        train("crobim", release, out=tmp_path / "other", config="tiny", changes=file, cache=caches, quiet=True)
