@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.storage import sha256_of_file
-from risbench.sam.hf import quiet
+from risbench.sam.hf import hub_trouble, is_cached, quiet
 
 FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
 # What stands before the names in files of others' trainings.
@@ -61,15 +61,18 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
         InputError: it is a folder that holds something else.
     """
     try:
-        return ask()
+        trouble = None if Path(name).is_dir() or is_cached(name) else hub_trouble()
+        if trouble is None:
+            return ask()
+        reason = trouble
     except Exception as error:  # noqa: BLE001 - the hub's client raises its own, by its version, on every kind of failure
         reason = " ".join(str(error).split())[:160]
         if Path(name).is_dir():
             raise InputError(f"{name}: holds no weights of this kind ({reason}); it needs {files}") from None
-        raise EnvironmentLacks(
-            f"{name}: cannot be fetched from the hub ({reason}); download {files} of https://huggingface.co/{name} into a folder "
-            f"and name that folder as weights, or set weights to nothing and train from random ones"
-        ) from None
+    raise EnvironmentLacks(
+        f"{name}: cannot be fetched from the hub ({reason}); download {files} of https://huggingface.co/{name} into a folder "
+        f"and name that folder as weights, or set weights to nothing and train from random ones"
+    )
 
 
 def _asked(ask: Callable[[], Any], name: str, files: str) -> Any:

@@ -88,25 +88,34 @@ def _processor_of(model: Any) -> Any:
     return found
 
 
-def _is_cached(name: str) -> bool:
+def is_cached(name: str) -> bool:
+    """Return whether weights of this name lie in the hub's cache here."""
     try:
         return any(hub.cached_file(name, file, local_files_only=True, _raise_exceptions_for_missing_entries=False) for file in _WEIGHTS)
     except (OSError, ValueError):
         return False
 
 
-def _reach_hub(name: str) -> None:
-    """Try the hub once and shortly: its own client tries again and again for more than a minute."""
+def hub_trouble() -> str | None:
+    """Return why the hub cannot be reached, None where it can: asked once and shortly, as its own client tries for more than a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
     try:
         with urllib.request.urlopen(constants.ENDPOINT, timeout=_REACH_TIMEOUT_S):
             pass
     except urllib.error.HTTPError:
-        pass  # it answers; what it has of this name its own client will say
+        pass  # it answers; what it has of a name its own client will say
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        return str(getattr(error, "reason", error))
+    return None
+
+
+def _reach_hub(name: str) -> None:
+    reason = hub_trouble()
+    if reason is not None:
         raise EnvironmentLacks(
             f"--checkpoint {name}: there is no such folder, and {constants.ENDPOINT} cannot be reached ({reason}); give a folder"
-        ) from None
+        )
 
 
 def weights_digest(name: str) -> str:
@@ -122,7 +131,7 @@ def weights_digest(name: str) -> str:
         raise InputError(
             f"--checkpoint {name}: is a file; --engine hf takes a folder, or a name on the hub; single files go with --engine sam"
         )
-    if not place.is_dir() and not constants.HF_HUB_OFFLINE and not _is_cached(name):
+    if not place.is_dir() and not constants.HF_HUB_OFFLINE and not is_cached(name):
         _reach_hub(name)
     try:
         found = next(

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
 import torch
+from huggingface_hub import constants
 
 from risbench.benchmark.data.batches import Batches, normalised
 from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_mask
@@ -194,8 +195,7 @@ def test_unknown_words_fall_apart_into_pieces_and_a_tokenizer_is_read_back(tmp_p
 
 
 def test_a_hub_name_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(EnvironmentLacks, match=r"vocab.txt\) of https://huggingface.co/google-bert/bert-nowhere into a folder"):
         words_for(TextSettings(weights="google-bert/bert-nowhere"), ["x"])
 

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
+from huggingface_hub import constants
 from tokenizers import Tokenizer
 from transformers import (
     BertConfig,
@@ -96,7 +97,7 @@ def test_weights_that_do_not_fit_are_never_random_in_silence(published: Path, tm
 
 
 def test_a_name_on_the_hub_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(EnvironmentLacks, match=r"download config.json and model.safetensors of https://huggingface.co/microsoft/nowhere"):
         Backbone(settings("swin", "microsoft/nowhere"), 96)
 
