@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole factory on a world that risbench draws itself: no data, no weights, no GPU. Two cores: about six minutes.
+# The whole factory on a world that risbench draws itself: no data, no weights, no GPU. Two cores: about five minutes.
 set -euo pipefail
 
 workspace="${1:-demo-workspace}"
@@ -23,4 +23,4 @@ risbench export -w "$workspace" --include-unreviewed --split "$workspace/4-expor
 risbench benchmark -w "$workspace" --config tiny --set recipe.steps=200 --set recipe.looks=2 --seeds 1 --models empty,centre,largest,crobim,box-oracle
 
 echo
-echo "Look at $workspace/contact_sheet.png, $workspace/adapters/*/before_after.png, $workspace/worst.png, $workspace/5-benchmark/benchmark/crobim-seed0/test-peer.png and $workspace/4-export/release/"
+echo "Look at $workspace/contact_sheet.png, $workspace/adapters/*/before_after.png, $workspace/worst.png, $workspace/5-benchmark/benchmark/crobim-seed0/release-test-peer.png and $workspace/4-export/release/"
