@@ -39,7 +39,7 @@ def main(batch: int, rounds: int, device: str) -> None:
     def step(given: torch.Tensor, optimizer: torch.optim.Optimizer, reduced: bool) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=reduced):
             logits = model(normalised(given), tokens, valid)
-        mask_loss(logits, masks, settings.recipe, align_corners=False)["loss"].backward()
+        mask_loss(logits, masks, settings.recipe)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device == "cuda":
