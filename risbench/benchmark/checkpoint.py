@@ -138,7 +138,8 @@ def read_state(run: Path, plan: str) -> dict[str, Any] | None:
     try:
         digest, _, data = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
-        if (run / ABOUT).exists():
+        # killed between its first weights and its first state, the same training begins anew
+        if (run / ABOUT).exists() and read_about(run).get("plan") != plan:
             raise InputError(f"{run}: holds a trained model and nothing to go on from; give another -o, or remove it") from None
         return None
     if hashlib.sha256(data).hexdigest().encode() != digest:

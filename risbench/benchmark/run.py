@@ -45,12 +45,13 @@ def state_of(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any
     return {**state, "model": run.model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
-def about_of(run: Run, name: str, seed: int, look: dict[str, Any]) -> dict[str, Any]:
+def about_of(run: Run, name: str, seed: int, plan: str, look: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's model is and was made of, for its `model.json`."""
     settings, whole = run.settings, cast("Any", run.model)
     cut = run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2]
     return {
         "model": name,
+        "plan": plan,
         "settings": settings.model_dump(mode="json"),
         "built": _built(run.model),
         "seed": seed,

@@ -181,7 +181,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
                 if look["oIoU"] > run.best:
                     run.best = look["oIoU"]
                     if rank == 0:
-                        write_weights(folder, run.model.state_dict(), about_of(run, name, seed, look))
+                        write_weights(folder, run.model.state_dict(), about_of(run, name, seed, plan, look))
                 run.model.train()
                 looking += time.monotonic() - before
             if rank == 0 and (looked or time.monotonic() - kept > _KEEP_EVERY_S):

@@ -110,8 +110,12 @@ def test_a_finished_run_without_its_weights_and_a_shipped_one_are_left_alone(
     ):
         shutil.copytree(run, tmp_path / name)
         (tmp_path / name / gone).unlink()
+        seed = 1 if gone == STATE else 0
         with pytest.raises(InputError, match=said):
-            train("crobim", release, out=tmp_path / name, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+            train("crobim", release, out=tmp_path / name, config="tiny", changes=FEW_STEPS, seed=seed, cache=caches, quiet=True)
+    # the same training begins anew: it may have been killed between its first weights and its first state
+    train("crobim", release, out=tmp_path / "b", config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    assert (tmp_path / "b" / ABOUT).read_bytes() == (run / ABOUT).read_bytes()
 
 
 def test_a_weight_that_is_no_number_is_never_kept(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
