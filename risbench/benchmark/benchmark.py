@@ -14,7 +14,7 @@ from risbench.benchmark.checkpoint import read_about
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import WARNING, published
-from risbench.benchmark.results import iou_of, mean_of, samples_of
+from risbench.benchmark.results import mean_of, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
@@ -248,13 +248,13 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
 def _row(subject: Subject, results: Sequence[dict[str, Any]], rate: float | None) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:
     """Return a subject's row, its samples' IoUs (seeds, samples), and their images."""
     samples = [samples_of(result) for result in results]
-    ious = np.array([[iou_of(row) for row in rows] for rows in samples])
-    images = [row["image"] for row in samples[0]]
+    ious = np.array([[row.iou for row in rows] for rows in samples])
+    images = [row.image for row in samples[0]]
     row = {
         "name": subject.name,
         "seeds": [result["seed"] for result in results if "seed" in result],
         "parameters": sum(read_about(Path(results[0]["path"]).parent)["parameters"].values()) if subject.is_trained else 0,
-        "ids": [row["id"] for row in samples[0]],
+        "ids": [row.id for row in samples[0]],
         "learning_rate": rate,
         "figures": {metric: mean_of(results, metric) for metric in METRICS},
         "by_seed": {metric: [result["figures"][metric]["value"] for result in results] for metric in METRICS},

@@ -11,7 +11,7 @@ import numpy as np
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.results import iou_of, mean_of, samples_of
+from risbench.benchmark.results import mean_of, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.table import METRICS
@@ -73,8 +73,8 @@ def compare(
             )
             results[name].append(evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=kept, quiet=quiet))
     scored = {name: [samples_of(result) for result in found] for name, found in results.items()}
-    images = [row["image"] for row in scored["A"][0]]
-    ious = {name: np.array([[iou_of(row) for row in rows] for rows in found]) for name, found in scored.items()}
+    images = [row.image for row in scored["A"][0]]
+    ious = {name: np.array([[row.iou for row in rows] for rows in found]) for name, found in scored.items()}
     differences = ious["B"] - ious["A"]
     result = {
         "A": Path(first).name,

@@ -1,4 +1,4 @@
-"""A trained model asked about the samples of an image: the image once, all its sentences together."""
+"""A trained model asked about the samples of an image, all its sentences together."""
 
 from __future__ import annotations
 

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from risbench.benchmark.scoring import Scored
 
-def samples_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+
+def samples_of(result: dict[str, Any]) -> list[Scored]:
     """Return an evaluation's samples as it wrote them."""
     lines = Path(result["path"]).with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def iou_of(row: dict[str, Any]) -> float:
-    """Return a sample's IoU; 0 where both masks are empty."""
-    return row["intersection"] / row["union"] if row["union"] else 0.0
+    return [Scored(**json.loads(line)) for line in lines]
 
 
 def mean_of(results: Sequence[dict[str, Any]], metric: str) -> float:

@@ -19,6 +19,7 @@ from risbench.benchmark.data.batches import normalised
 from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.predict import Predictor, Trained
 from risbench.benchmark.scoring import Scored, mask_at
+from risbench.core.imagery import encode_png
 from risbench.core.storage import write_durably
 
 _ROWS: Final = 5
@@ -51,9 +52,7 @@ def write_sheet(path: Path, title: str, predictor: Predictor, cache: Cache, foun
         draw.multiline_text((_MARGIN, top), "\n".join(lines), fill=_INK, font=font, spacing=4)
         for column, picture in enumerate(row):
             sheet.paste(Image.fromarray(picture), (_TEXT + column * (_SIDE + _MARGIN), top))
-    done, data = cv2.imencode(".png", np.asarray(sheet)[:, :, ::-1])
-    assert done, "PNG encoding failed"
-    write_durably(path, data.tobytes())
+    write_durably(path, encode_png(np.asarray(sheet)))
 
 
 def _of_different_images(ordered: Sequence[Scored]) -> list[Scored]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.scoring import Scored
+from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.metrics import score_intervals, summarize
 
 # Slices with fewer samples are marked: their figures mean little.
@@ -142,10 +143,5 @@ def _box_agreement(sample: Sample) -> float | None:
     """Return the IoU of the mask's extent with the box that the source gave; None where it gave none."""
     if not sample.box_given:
         return None
-    mask = sample.mask
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x0, y0, x1, y1 = sample.box
-    left, top, right, bottom = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-    common = max(0.0, min(x1, right) - max(x0, left)) * max(0.0, min(y1, bottom) - max(y0, top))
-    union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - common
-    return common / union if union > 0 else 0.0
+    extent = mask_bounds(sample.mask)
+    return box_iou(extent, sample.box) if extent is not None else None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
 from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.geometry import mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
@@ -159,8 +160,8 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
         pixels = image_of(tree, entry.path)
         height, width = pixels.shape[:2]
     size, counts = encode_rle(given_pixels(row.mask, tree, height, width, row.image))
-    mask = decode_rle(size, counts)
-    if not mask.any():
+    extent = mask_bounds(decode_rle(size, counts))
+    if extent is None:
         raise Refusal("empty_mask", "mask", row.mask.path, "it must have at least one pixel")
     named = find_class(row.sentence)
     category = row.category or (named[1] if named else "unknown")
@@ -173,7 +174,7 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
         category=category,
         size=size,
         counts=counts,
-        box=_given_box(row, height, width) or _extent(mask),
+        box=_given_box(row, height, width) or extent,
         attributes=_kinds(attributes_of(category, row.sentence, {})),
         reviewed=False,
         box_given=bool(row.boxes),
@@ -225,11 +226,6 @@ def _image_entry(row: Row, tree: SourceTree) -> Entry:
 
 def _kinds(attributes: Attributes) -> tuple[str, ...]:
     return tuple(name for name in type(attributes).model_fields if getattr(attributes, name) is not None)
-
-
-def _extent(mask: NDArray[np.bool_]) -> Box:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def by_image(samples: list[Sample]) -> Iterator[tuple[str, list[int]]]:
