@@ -1,6 +1,6 @@
 """CroBIM, small, on generated referring scenes that it never saw, against guesses, and with sentences shuffled within the class.
 
-    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 6000] [--keep FOLDER] [--gpu]
+    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 4500] [--keep FOLDER] [--gpu]
 
 Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. Killed, the same command
 with --keep goes on.
@@ -21,9 +21,9 @@ from risbench.benchmark.train import train
 def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
     release = referring_release(keep, scenes)
     run, cache = keep / f"crobim-small-{steps}", keep / "cache"
-    changes = [f"recipe.steps={steps}", "recipe.looks=6"]
+    changes = [f"recipe.steps={steps}", "recipe.looks=5"]
     made = train("crobim", release, out=run, config="small", changes=changes, cache=cache, gpu=gpu)
-    print(f"small configuration, {steps:,} steps of 8 samples, {made['samples']:,} training samples, {made['weights']} weights")
+    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {made['weights']} weights")
     for look in made["looks"]:
         print(
             f"  step {look['step']:>6,}  val mIoU {100 * look['mIoU']:.2f}  oIoU {100 * look['oIoU']:.2f}  Pr@.5 {100 * look['Pr@0.5']:.2f}"
@@ -49,7 +49,7 @@ def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()

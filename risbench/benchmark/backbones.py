@@ -44,6 +44,11 @@ class Backbone(nn.Module):
         return list(self.net(pixel_values=image).feature_maps)
 
 
+def shared(maps: list[Tensor], image_of: Tensor | None) -> list[Tensor]:
+    """Return maps (B, ...) of the image that each of B sentences is of, from those of all images (U, ...); None: they are so already."""
+    return maps if image_of is None else [features.index_select(0, image_of) for features in maps]
+
+
 def _config(settings: BackboneSettings, side: int) -> Any:
     if settings.kind == "convnext":
         return ConvNextConfig(  # type: ignore[call-arg]

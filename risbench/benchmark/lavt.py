@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SwinBackbone
 
-from risbench.benchmark.backbones import Backbone
+from risbench.benchmark.backbones import Backbone, shared
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.text import TextEncoder
 from risbench.core.errors import OptionError
@@ -85,9 +85,12 @@ class Lavt(nn.Module):
         result: Tensor = thing - background
         return result
 
-    def forward(self, image: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return mask logits (B, 1, H / 4, W / 4), rounded up, from a normalised image (B, 3, H, W) and token ids (B, L)."""
-        logits = self.decode(self.encode(image), tokens, valid)
+    def forward(self, image: Tensor, tokens: Tensor, valid: Tensor, image_of: Tensor | None = None) -> Tensor:
+        """Return mask logits (B, 1, H / 4, W / 4), rounded up, from a normalised image (B, 3, H, W) and token ids (B, L).
+
+        Where sentences share images (U, 3, H, W), `image_of` (B,) says which is whose.
+        """
+        logits = self.decode(shared(self.encode(image), image_of), tokens, valid)
         return logits[:, :, : -(-image.shape[2] // 4), : -(-image.shape[3] // 4)]
 
     def _features(self, image: Tensor, words: Tensor, valid: Tensor) -> list[Tensor]:

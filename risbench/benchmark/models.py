@@ -22,8 +22,8 @@ class ReferringModel(Protocol):
     def decode(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> Tensor:
         """Return mask logits (B, 1, H / 4, W / 4) of the padded image."""
 
-    def __call__(self, image: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return mask logits (B, 1, H / 4, W / 4), rounded up."""
+    def __call__(self, image: Tensor, tokens: Tensor, valid: Tensor, image_of: Tensor | None = None) -> Tensor:
+        """Return mask logits (B, 1, H / 4, W / 4), rounded up; `image_of` (B,) where sentences share images."""
 
 
 def build(name: str, settings: Settings, vocabulary: int, seed: int = 0) -> nn.Module:

@@ -145,11 +145,13 @@ class Recipe(Section):
 
     `loss`: `crobim` is eq. 18 (cross-entropy and dice over one logit), `weighted` the peers' two-class cross-entropy with weights .9 and
     1.1, `rmsin` that with dice over the batch. `weight_decay` spares norms, biases, position tables and prompts.
+    Up to `per_image` sentences of an image are learnt from in one step, and share the image's encoding.
     """
 
     epochs: int = Field(default=40, gt=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=32, gt=0)
+    per_image: int = Field(default=1, gt=0)
     learning_rate: float = Field(default=5e-5, gt=0)
     backbone_share: float = Field(default=1.0, ge=0)
     text_share: float = Field(default=1.0, ge=0)

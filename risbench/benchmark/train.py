@@ -112,7 +112,8 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
     net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
     if device != "cpu" and count > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
-    batches = Batches(cache, training, tokens, valid, batch=recipe.batch, seed=seed, rank=rank, ranks=count, pin=device != "cpu")
+    options = {"batch": recipe.batch, "per_image": recipe.per_image, "rank": rank, "ranks": count}
+    batches = Batches(cache, training, tokens, valid, seed=seed, pin=device != "cpu", **options)
     return Run(
         settings=settings,
         cache=cache,
@@ -205,7 +206,7 @@ def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
     try:
         given = batch.to(run.device)
         with torch.autocast(run.device.partition(":")[0], dtype_of(run.precision), enabled=run.precision != "fp32"):
-            logits = learner(normalised(given.images), given.tokens, given.valid)
+            logits = learner(normalised(given.images), given.tokens, given.valid, given.image_of)
         losses = mask_loss(logits, given.masks, run.settings.recipe)
         if not bool(torch.isfinite(losses["loss"])):
             said = ", ".join(f"{part} {float(value.detach()):g}" for part, value in losses.items())

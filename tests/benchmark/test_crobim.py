@@ -60,6 +60,15 @@ def test_a_mask_has_a_quarter_of_the_image_s_side_whatever_that_is(model: str, s
         assert net(torch.randn(2, 3, side, side), tokens, valid).shape == (2, 1, side // 4, side // 4)
 
 
+@pytest.mark.parametrize("model", ["crobim", "lavt"])
+def test_sentences_that_share_an_image_get_what_each_would_alone(model: str) -> None:
+    net, _ = tiny(model=model)
+    images, image_of = torch.randn(2, 3, 96, 96), torch.tensor([1, 0, 1])
+    tokens, valid = asked(3)
+    with torch.no_grad():
+        assert torch.allclose(net(images, tokens, valid, image_of), net(images[image_of], tokens, valid), atol=1e-5)
+
+
 @pytest.mark.parametrize("change", [
     "capm.scales=[1,2,3]", "capm.scales=[2,3,4]", "capm.pool=max", "capm.pool=avg", "capm.grid=2", "capm.residual=true", "capm.scale_logits=false",
     "capm.context=false", "capm.injection=post_embedding", "lgfa.deficit_stages=[]", "lgfa.deficit_stages=[4]", "lgfa.deficit_stages=[2,3,4]",

@@ -216,9 +216,28 @@ def test_batches_hang_on_seed_and_step_alone_and_ranks_share_them(cache: Cache) 
     assert [step for step, _ in made().steps(2, 5)] == [2, 3, 4]
     whole = made().read(3)
     parts = [made(rank=rank, ranks=2).read(3) for rank in (0, 1)]
-    assert torch.equal(torch.stack([parts[0].images, parts[1].images], dim=1).flatten(0, 1), whole.images)
+    assert torch.equal(torch.cat([parts[0].images, parts[1].images]), whole.images)
     assert whole.images.is_contiguous(memory_format=torch.channels_last)
     assert normalised(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)
+
+
+def test_sentences_of_an_image_come_together_and_bring_it_once(cache: Cache) -> None:
+    numbers = cache.of("train")
+    tokens = np.arange(len(numbers))[:, None]
+    valid = np.ones_like(tokens, dtype=bool)
+    batches = Batches(cache, numbers, tokens, valid, batch=8, seed=5, per_image=3)
+    epoch = np.concatenate([batches.chosen(step) for step in range(batches.per_epoch)])
+    assert len(set(epoch.tolist())) == len(epoch), "each sentence once"
+    images = cache.image_of[numbers[epoch]]
+    runs = np.diff(np.flatnonzero(np.r_[True, images[1:] != images[:-1], True]))
+    assert runs.max() >= 3
+    assert np.mean(runs) > 2, "scenes have about four sentences"
+    batch = batches.read(2)
+    assert batch.image_of is not None
+    assert len(batch.images) == len(set(images[16:24].tolist())) < 8
+    assert torch.equal(batch.tokens[:, 0], torch.from_numpy(epoch[16:24]))
+    shown = batch.images[batch.image_of].permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(shown, cache.images[images[16:24]]), "and each with its own image"
 
 
 # -- settings

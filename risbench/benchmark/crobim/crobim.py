@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from risbench.benchmark.backbones import Backbone
+from risbench.benchmark.backbones import Backbone, shared
 from risbench.benchmark.crobim.capm import ContextPrompts
 from risbench.benchmark.crobim.lgfa import LanguageGuidedAggregation
 from risbench.benchmark.crobim.mid import MutualInteractionDecoder
@@ -56,7 +56,10 @@ class CroBim(nn.Module):
         everything = functional.pad(valid, (0, prompted.shape[1] - valid.shape[1]), value=True)
         return self.decoder(maps, prompted, everything), attentions
 
-    def forward(self, image: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return mask logits (B, 1, H / 4, W / 4), rounded up, from a normalised image (B, 3, H, W) and token ids (B, L)."""
-        logits = self.decode(self.encode(image), tokens, valid)
+    def forward(self, image: Tensor, tokens: Tensor, valid: Tensor, image_of: Tensor | None = None) -> Tensor:
+        """Return mask logits (B, 1, H / 4, W / 4), rounded up, from a normalised image (B, 3, H, W) and token ids (B, L).
+
+        Where sentences share images (U, 3, H, W), `image_of` (B,) says which is whose, and each is encoded once.
+        """
+        logits = self.decode(shared(self.encode(image), image_of), tokens, valid)
         return logits[:, :, : -(-image.shape[2] // 4), : -(-image.shape[3] // 4)]

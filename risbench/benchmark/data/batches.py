@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,16 +20,28 @@ _DEVIATION = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (B, 3, side, side) uint8 in channels-last order, tokens (B, L), valid (B, L), masks (B, side, side) of 0 and 1."""
+    """Images (U, 3, side, side) uint8 in channels-last order, tokens (B, L), valid (B, L), masks (B, side, side) of 0 and 1.
+
+    `image_of` (B,) says which image a sentence is of; None where every sentence brings its own, U = B.
+    """
 
     images: Tensor
     tokens: Tensor
     valid: Tensor
     masks: Tensor
+    image_of: Tensor | None = None
 
     def to(self, device: str) -> Batch:
         """Return it on a device."""
-        return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """Return it in memory that a GPU fetches from by itself."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, made: Callable[[Tensor], Tensor]) -> Batch:
+        image_of = None if self.image_of is None else made(self.image_of)
+        return Batch(made(self.images), made(self.tokens), made(self.valid), made(self.masks), image_of)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -51,13 +63,17 @@ class Batches:
         *,
         batch: int,
         seed: int,
+        per_image: int = 1,
         rank: int = 0,
         ranks: int = 1,
         pin: bool = False,
     ) -> None:
-        """Make them of the samples `numbers`, whose token ids are the rows of `tokens` and `valid`; `batch` is that of all ranks."""
+        """Make them of the samples `numbers`, whose token ids are the rows of `tokens` and `valid`; `batch` is that of all ranks.
+
+        Up to `per_image` sentences of an image come behind one another, and share it where they share a batch.
+        """
         self.cache, self.numbers, self.tokens, self.valid = cache, numbers, tokens, valid
-        self.batch, self.seed, self.rank, self.ranks, self.pin = batch, seed, rank, ranks, pin
+        self.batch, self.seed, self.per_image, self.rank, self.ranks, self.pin = batch, seed, per_image, rank, ranks, pin
 
     @property
     def per_epoch(self) -> int:
@@ -68,19 +84,25 @@ class Batches:
         """Return which samples (rows of `tokens`) a step learns from, all ranks together."""
         epoch, place = divmod(step, self.per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.numbers))
+        if self.per_image > 1:
+            order = _gathered(order, self.cache.image_of[self.numbers[order]], self.per_image)
         return np.resize(order, max(len(order), self.batch))[place * self.batch : (place + 1) * self.batch]
 
     def read(self, step: int) -> Batch:
         """Return this rank's share of a step's batch."""
-        rows = self.chosen(step)[self.rank :: self.ranks]
+        rows = np.array_split(self.chosen(step), self.ranks)[self.rank]
         numbers = self.numbers[rows]
+        images, image_of = self.cache.image_of[numbers], None
+        if self.per_image > 1:
+            images, image_of = np.unique(images, return_inverse=True)
         made = Batch(
-            torch.from_numpy(np.ascontiguousarray(self.cache.images[self.cache.image_of[numbers]])).permute(0, 3, 1, 2),
+            torch.from_numpy(np.ascontiguousarray(self.cache.images[images])).permute(0, 3, 1, 2),
             torch.from_numpy(self.tokens[rows]),
             torch.from_numpy(self.valid[rows]),
             torch.from_numpy(self.cache.mask(numbers)),
+            None if image_of is None else torch.from_numpy(image_of),
         )
-        return Batch(*(value.pin_memory() for value in vars(made).values())) if self.pin else made
+        return made.pinned() if self.pin else made
 
     def steps(self, start: int, end: int) -> Iterator[tuple[int, Batch]]:
         """Yield (step, batch) from `start` to before `end`; the next one is read while the caller learns from this one."""
@@ -91,3 +113,16 @@ class Batches:
                 batch = ahead.result()
                 ahead = reader.submit(self.read, step + 1) if step + 1 < end else None
                 yield step, batch
+
+
+def _gathered(order: NDArray[np.int64], images: NDArray[np.int64], per_image: int) -> NDArray[np.int64]:
+    """Return an order (N,) in which up to `per_image` samples of an image follow its first; `images` (N,) are those of `order`."""
+    by_image = np.argsort(images, kind="stable")
+    together = images[by_image]
+    firsts = np.flatnonzero(np.r_[True, together[1:] != together[:-1]])
+    within = np.arange(len(order)) - np.repeat(firsts, np.diff(np.r_[firsts, len(order)]))
+    # a group stands where its first member stood
+    group = np.maximum.accumulate(np.where(within % per_image == 0, np.arange(len(order)), 0))
+    place = by_image[group]
+    result: NDArray[np.int64] = order[by_image[np.lexsort((within, place))]]
+    return result
