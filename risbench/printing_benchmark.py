@@ -81,12 +81,11 @@ def print_compare(result: dict[str, Any]) -> None:
         ]
         for name in ("A", "B")
     ]
-    table("in percent, means over seeds", ["trained on", "samples", *_SHOWN], rows)
+    table("in percent, means over seeds", ["trained on", "training samples", *_SHOWN], rows)
     if not result["reviewed"]:
         say("warning: nobody has reviewed the masks that both are scored on")
-    if result["steps"]["A"] != result["steps"]["B"]:
-        say(f"warning: {result['steps']['A']:,} and {result['steps']['B']:,} steps; set recipe.steps for equal budgets")
-    say(f"{result['common']:,} training samples are in both; their masks agree at mean IoU {result['mask_agreement']:.3f}")
+    agreement = f"whose masks agree at mean IoU {result['mask_agreement']:.3f}"
+    say(f"each learnt from the {result['common']:,} training samples that both have, {agreement}, for {result['steps']:,} steps")
     low, high = result["difference"]["interval"]
     say(f"B less A: {100 * result['difference']['value']:+.2f} mIoU, 95 % [{100 * low:+.2f}, {100 * high:+.2f}]; {result['path']}")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from risbench.benchmark.checkpoint import read_about
@@ -22,6 +25,7 @@ from risbench.benchmark.table import METRICS, write_tables
 from risbench.benchmark.train import train
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import paired_interval
+from risbench.core.progress import Progress
 from risbench.core.record import SPLITS
 
 
@@ -72,6 +76,7 @@ def benchmark(
 
     Every model gets the same steps, batches and seeds. `rates` are learning rates of which every model tries each with its first seed;
     what is best on val is used for all its seeds. `against` is the model that differences are taken from, by default the last trained.
+    On a CPU `workers` trainings run side by side and share its threads: small models gain little from more than one.
 
     Raises:
         OptionError, InputError, EnvironmentLacks: see `train` and `evaluate`.
@@ -82,15 +87,14 @@ def benchmark(
     trained = [subject for subject in chosen if subject.is_trained]
     reference = _reference(against, chosen)
     _check(chosen, plan)
-    runs: dict[str, list[Path]] = {}
+    runs, picked = _trained(trained, plan)
     rows: list[dict[str, Any]] = []
     scores: dict[str, NDArray[np.float64]] = {}
     images: list[str] = []
     for subject in [*trained, *(other for other in chosen if not other.is_trained)]:
         boxes_from = runs[_boxes_of(trained)][0] if subject.model == "box-predicted" else None
-        runs[subject.name], picked = _runs(subject, plan)
-        results = [_evaluated(subject, run, plan, boxes_from) for run in runs[subject.name]]
-        row, ious, images = _row(subject, results, picked)
+        results = [_evaluated(subject, run, plan, boxes_from) for run in runs.get(subject.name, [plan.out / subject.folder])]
+        row, ious, images = _row(subject, results, picked.get(subject.name))
         scores[subject.name] = ious
         rows.append(row)
     ids = {row["name"]: row.pop("ids") for row in rows}
@@ -193,20 +197,40 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
         )
 
 
-def _runs(subject: Subject, plan: Plan) -> tuple[list[Path], float | None]:
-    """Train a subject with every seed, where it is trained; return its folders and the learning rate that was picked."""
-    if not subject.is_trained:
-        return [plan.out / subject.folder], None
-    picked: float | None = None
-    tried: dict[float, float] = {}
-    for rate in plan.rates:
-        made = _train(subject, plan, 0, rate)
-        tried[rate] = made["best"]["oIoU"]
-        picked = max(tried, key=lambda one: (tried[one], -one))
-    runs = [plan.out / _folder(subject, seed, picked) for seed in range(plan.seeds)]
-    for seed in range(plan.seeds):
-        _train(subject, plan, seed, picked)
-    return runs, picked
+def _trained(trained: Sequence[Subject], plan: Plan) -> tuple[dict[str, list[Path]], dict[str, float | None]]:
+    """Train every subject with every seed; return their folders, and the learning rates that were picked, by name."""
+    tries = [(subject, 0, rate) for subject in trained for rate in plan.rates]
+    best: dict[str, tuple[float, float]] = {}
+    for (subject, _, rate), made in zip(tries, _all_trained(tries, plan), strict=True):
+        best[subject.name] = max(best.get(subject.name, (-1.0, 0.0)), (made["best"]["oIoU"], -rate))
+    picked = {subject.name: -best[subject.name][1] if plan.rates else None for subject in trained}
+    wanted = [(subject, seed, picked[subject.name]) for subject in trained for seed in range(plan.seeds)]
+    _all_trained(wanted, plan)
+    folders = {subject.name: [plan.out / _folder(subject, seed, picked[subject.name]) for seed in range(plan.seeds)] for subject in trained}
+    return folders, picked
+
+
+def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan) -> list[dict[str, Any]]:
+    """Train subjects with a seed and a learning rate each; return what came of it, in their order."""
+    if plan.workers == 1 or plan.gpu:
+        return [_train(subject, plan, seed, rate) for subject, seed, rate in wanted]
+    made: list[dict[str, Any]] = []
+    threads = max(1, torch.get_num_threads() // plan.workers)
+    # torch's threads do not survive a fork
+    start = multiprocessing.get_context("spawn")
+    with (
+        Progress("train", len(wanted), quiet=plan.quiet) as bar,
+        ProcessPoolExecutor(plan.workers, mp_context=start, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
+    ):
+        waiting = [pool.submit(_train, subject, replace(plan, quiet=True), seed, rate) for subject, seed, rate in wanted]
+        try:
+            for one in waiting:
+                made.append(one.result())
+                bar.advance(1)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return made
 
 
 def _folder(subject: Subject, seed: int, rate: float | None) -> str:

@@ -41,6 +41,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
 
+    Both learn from the samples that both have in their train splits, by id, in the same order: their masks alone differ.
+
     Raises:
         InputError: a scene of the test split is in a train split, or the releases share no training sample.
         OptionError, EnvironmentLacks: see `train` and `evaluate`.
@@ -61,14 +63,24 @@ def compare(
         raise InputError(f"{first} and {second} have no training sample in common: not the same records")
     agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
     results: dict[str, list[dict[str, Any]]] = {}
-    trained: dict[str, list[dict[str, Any]]] = {"A": [], "B": []}
+    trained: list[dict[str, Any]] = []
     for name, path in releases.items():
         results[name] = []
         for seed in range(seeds):
             run = folder / f"{name}-{model}-seed{seed}"
-            trained[name].append(
+            trained.append(
                 train(
-                    model, path, out=run, config=config, changes=changes, seed=seed, gpu=gpu, precision=precision, cache=kept, quiet=quiet
+                    model,
+                    path,
+                    out=run,
+                    config=config,
+                    changes=changes,
+                    seed=seed,
+                    gpu=gpu,
+                    precision=precision,
+                    cache=kept,
+                    only=set(common),
+                    quiet=quiet,
                 )
             )
             results[name].append(evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=kept, quiet=quiet))
@@ -89,7 +101,7 @@ def compare(
         "reviewed": results["A"][0]["reviewed"],
         "training": {name: len(found) for name, found in masks.items()},
         "common": len(common),
-        "steps": {name: found[0]["steps"] for name, found in trained.items()},
+        "steps": trained[0]["steps"],
         "mask_agreement": agreement,
         "figures": {name: {metric: mean_of(found, metric) for metric in METRICS} for name, found in results.items()},
         "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},

@@ -20,7 +20,7 @@ from risbench.benchmark.predict import Predictor, Trained, scored
 from risbench.benchmark.scoring import Scored, check_protocol
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.sheet import write_sheet
-from risbench.benchmark.slices import by_slices, failures, summary
+from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
@@ -149,6 +149,7 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
     given = _asked_about(asked, data)
     found, predictor, read = _scored(asked, given, numbers, workers, quiet)
     lines = "".join(json.dumps(one.to_json(), sort_keys=True) + "\n" for one in found).encode()
+    traits = traits_of(given, found)
     changed = sum(given.samples[number].sentence != data.samples[number].sentence for number in numbers.tolist())
     result = {
         "subject": name,
@@ -164,8 +165,8 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
         "images": len({one.image for one in found}),
         "reviewed": sum(data.samples[number].reviewed for number in numbers.tolist()),
         "figures": summary(found),
-        "slices": by_slices(given, found),
-        "failures": failures(given, found),
+        "slices": by_slices(given, found, traits),
+        "failures": failures(found, traits),
         "left_out": data.left_out,
         "first_left_out": data.first,
         **read,

@@ -40,9 +40,9 @@ class Run:
 
 
 def state_of(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any]:
-    """Return what is needed to go on."""
+    """Return what is needed to go on; of a run that is done, that it is."""
     state = {"plan": plan, "step": run.step, "looks": run.looks, "best": run.best}
-    return {**state, "model": run.model.state_dict(), "optimizer": optimizer.state_dict()}
+    return state if run.step == run.steps else {**state, "model": run.model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
 def about_of(run: Run, name: str, seed: int, plan: str, look: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
@@ -34,19 +37,54 @@ def summary(found: Sequence[Scored]) -> dict[str, Any]:
     return {name: {"value": value, "interval": list(intervals.get(name, (0.0, 1.0)))} for name, value in values.items()}
 
 
-def by_slices(cache: Cache, found: Sequence[Scored]) -> dict[str, dict[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Traits:
+    """What a sample's target is like.
+
+    `share` of its image it covers, whether it touches the edge or lies `near` it, its `contrast` with what is around it (CIE Lab), and the
+    `agreement` (IoU) of its mask's extent with the source's box. None: cannot be told.
+    """
+
+    share: float
+    touches: bool
+    near: bool
+    contrast: float | None
+    agreement: float | None
+
+
+def traits_of(cache: Cache, found: Sequence[Scored]) -> dict[str, Traits]:
+    """Return the traits of the samples scored, by id."""
+    numbers = {sample.id: number for number, sample in enumerate(cache.samples)}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(lambda one: _traits(cache, numbers[one.id]), found)
+        return {one.id: traits for one, traits in zip(found, made, strict=True)}
+
+
+def _traits(cache: Cache, number: int) -> Traits:
+    sample = cache.samples[number]
+    mask = sample.mask
+    return Traits(
+        share=np.count_nonzero(mask) / mask.size,
+        touches=touches_border(mask),
+        near=touches_border(mask, _RIM_SHARE),
+        contrast=_ring_contrast(cache, number),
+        agreement=_box_agreement(sample, mask),
+    )
+
+
+def by_slices(cache: Cache, found: Sequence[Scored], traits: Mapping[str, Traits]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the figures of every slice, by what it is sliced by: class, size, attribute, words, uniqueness, border."""
     known = {sample.id: sample for sample in cache.samples}
     peers = _class_counts(cache.samples)
     kinds: dict[str, Callable[[Sample], Iterable[str]]] = {
         "class": lambda sample: [sample.category],
-        "size": lambda sample: [_bin(np.count_nonzero(sample.mask) / (sample.size[0] * sample.size[1]), _SIZES)],
+        "size": lambda sample: [_bin(traits[sample.id].share, _SIZES)],
         "attribute": lambda sample: sample.attributes,
         "words": lambda sample: [_bin(len(sample.sentence.split()), _WORDS)],
         "uniqueness": lambda sample: [
             "the only one of its class referred to" if peers[(sample.image, sample.category)] == 1 else "others of its class referred to"
         ],
-        "border": lambda sample: ["touches the border" if touches_border(sample.mask) else "inside"],
+        "border": lambda sample: ["touches the border" if traits[sample.id].touches else "inside"],
     }
     made: dict[str, dict[str, dict[str, Any]]] = {}
     for kind, names in kinds.items():
@@ -58,7 +96,7 @@ def by_slices(cache: Cache, found: Sequence[Scored]) -> dict[str, dict[str, dict
     return made
 
 
-def failures(cache: Cache, found: Sequence[Scored]) -> dict[str, Any]:
+def failures(found: Sequence[Scored], traits: Mapping[str, Traits]) -> dict[str, Any]:
     """Return how often each of the paper's four failure kinds (Fig. 13) is met among failures, and among the rest.
 
     A failure has an IoU below .5. A sample may be of several kinds or of none:
@@ -68,18 +106,17 @@ def failures(cache: Cache, found: Sequence[Scored]) -> dict[str, Any]:
     * imprecise annotation: the mask's extent and the record's box have an IoU below .7;
     * image border: the target lies within 2 % of the image's side from its edge.
     """
-    numbers = {sample.id: number for number, sample in enumerate(cache.samples)}
-    kinds: dict[str, Callable[[int, Scored], bool | None]] = {
-        "several objects": lambda _, one: one.intersection > 0 and (one.others > 0 or one.astray > 0),
-        "look-alike background": lambda number, _: _below(_ring_contrast(cache, number), _ALIKE_LAB),
-        "imprecise annotation": lambda number, _: _below(_box_agreement(cache.samples[number]), _IMPRECISE),
-        "image border": lambda number, _: touches_border(cache.samples[number].mask, _RIM_SHARE),
+    kinds: dict[str, Callable[[Scored], bool | None]] = {
+        "several objects": lambda one: one.intersection > 0 and (one.others > 0 or one.astray > 0),
+        "look-alike background": lambda one: _below(traits[one.id].contrast, _ALIKE_LAB),
+        "imprecise annotation": lambda one: _below(traits[one.id].agreement, _IMPRECISE),
+        "image border": lambda one: traits[one.id].near,
     }
     failed = [one for one in found if one.iou < _FAILED]
     rest = [one for one in found if one.iou >= _FAILED]
     counted = {}
     for kind, holds in kinds.items():
-        told = [[holds(numbers[one.id], one) for one in group] for group in (failed, rest)]
+        told = [[holds(one) for one in group] for group in (failed, rest)]
         known = [[one for one in group if one is not None] for group in told]
         counted[kind] = {
             "failures": sum(known[0]),
@@ -127,21 +164,20 @@ def _ring_contrast(cache: Cache, number: int) -> float | None:
     if not mask.any():
         return None
     reach = max(2, round(float(np.sqrt(mask.sum())) / 8))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    window = slice(max(0, rows[0] - reach), rows[-1] + reach + 1), slice(max(0, columns[0] - reach), columns[-1] + reach + 1)
+    mask = mask[window]
     ring = cv2.dilate(mask, np.ones((3, 3), np.uint8), iterations=reach).astype(bool) & ~mask.astype(bool)
     if not ring.any():
         return None
-    both = ring | (mask > 0)
-    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    mask, ring = mask[window], ring[window]
     image = np.asarray(cache.images[cache.image_of[number]][window], dtype=np.float32) / 255
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     return float(np.linalg.norm(lab[mask.astype(bool)].mean(axis=0) - lab[ring].mean(axis=0)))
 
 
-def _box_agreement(sample: Sample) -> float | None:
+def _box_agreement(sample: Sample, mask: NDArray[np.bool_]) -> float | None:
     """Return the IoU of the mask's extent with the box that the source gave; None where it gave none."""
     if not sample.box_given:
         return None
-    extent = mask_bounds(sample.mask)
+    extent = mask_bounds(mask)
     return box_iou(extent, sample.box) if extent is not None else None

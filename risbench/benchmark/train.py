@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +48,13 @@ def train(
     precision: str = "auto",
     compiled: bool = False,
     cache: Path | str | None = None,
+    only: Set[str] | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a model on a release's train split and keep the weights that are best on its val split, by oIoU.
 
-    The same call goes on after an interruption; on a CPU with the same number of threads it ends with the same bytes.
+    The same call goes on after an interruption; on a CPU with the same number of threads it ends with the same bytes. `only` names the
+    training samples to learn from, by id; None: all.
 
     Raises:
         OptionError: an option cannot be used.
@@ -68,7 +70,7 @@ def train(
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
         device = joined(_device(gpu=gpu))
         data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, count, quiet)
-        run = prepare(model, settings, data, seed=seed, device=device, precision=precision)
+        run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only)
         plan = digest_of(
             {
                 "model": model,
@@ -77,13 +79,14 @@ def train(
                 "data": data.digest,
                 "precision": run.precision,
                 "ranks": count,
+                **({} if only is None else {"only": digest_of(sorted(only))}),
             }
         )
         made = _trained(run, folder, plan, model, seed, compiled=compiled, quiet=quiet or rank > 0)
         return {**made, "release": str(release)}
 
 
-def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: str, precision: str) -> Run:
+def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: str, precision: str, only: Set[str] | None = None) -> Run:
     """Return a run at its first step.
 
     Raises:
@@ -98,6 +101,8 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
     if recipe.batch % count:
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
     training, validation = cache.of("train"), cache.of("val")
+    if only is not None:
+        training = np.array([number for number in training.tolist() if cache.samples[number].id in only], dtype=np.int64)
     for name, numbers in (("train", training), ("val", validation)):
         if not len(numbers):
             told = f" (left out: {'; '.join(cache.first)})" if cache.first else ""
@@ -136,9 +141,10 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         if rank == 0:
             write_durably(folder / TOKENIZER, run.words.to_json().encode())
     else:
-        run.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
         run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
+        if run.step < run.steps:
+            run.model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
     learner: Any = torch.compile(run.model) if compiled else run.model

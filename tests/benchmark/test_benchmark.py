@@ -90,6 +90,7 @@ def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) ->
         "changes": FEW_STEPS,
         "against": "centre",
         "seeds": 2,
+        "workers": 2,
         "quiet": True,
     }
     rows = {row["name"]: row for row in benchmark(release, out=tmp_path, **options)["rows"]}  # type: ignore[arg-type]
@@ -126,6 +127,16 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
     assert 0.3 < result["mask_agreement"] < 0.95
     low, high = result["difference"]["interval"]
     assert low <= result["difference"]["value"] <= high
+    # a release that lacks a scene is compared on what both have
+    rows = split.read_text().splitlines()
+    scene = next(row for row in rows if row.endswith(",train"))
+    fewer_split = tmp_path / "fewer.csv"
+    fewer_split.write_text("\n".join(row.replace(",train", ",val") if row == scene else row for row in rows) + "\n")
+    fewer = export(workspace=workspace, split=str(fewer_split), include_unreviewed=True, formats=("parquet",), name="fewer", quiet=True)
+    matched = compare(fewer["path"], truth, out=tmp_path / "matched", config="tiny", changes=FEW_STEPS, quiet=True)
+    assert matched["common"] == matched["training"]["A"] < matched["training"]["B"]
+    runs = [json.loads((tmp_path / "matched" / f"{name}-crobim-seed0" / "model.json").read_text()) for name in "AB"]
+    assert [run["training"]["samples"] for run in runs] == [matched["common"]] * 2
     other = export(workspace=workspace, split=".5,.2,.3", seed=9, include_unreviewed=True, formats=("parquet",), name="other", quiet=True)
     with pytest.raises(InputError, match="is in its train split and in test"):
         compare(other["path"], truth, out=tmp_path / "leak", config="tiny", changes=FEW_STEPS, quiet=True)

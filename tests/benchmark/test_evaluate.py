@@ -16,7 +16,7 @@ from risbench.benchmark.checkpoint import ABOUT, read_about
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.scoring import score
-from risbench.benchmark.slices import by_slices, failures, touches_border
+from risbench.benchmark.slices import by_slices, failures, touches_border, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
@@ -156,12 +156,13 @@ def test_every_kind_of_failure_is_told_from_the_others(cache: Cache) -> None:
         others = [other for other in cache.samples if other.image == sample.image]
         everything = np.logical_or.reduce([other.mask for other in others])
         found += score([sample], [everything], others, "native")
-    told = failures(cache, found)
+    traits = traits_of(cache, found)
+    told = failures(found, traits)
     several = told["kinds"]["several objects"]
     assert 0.9 * told["failures"] <= several["failures"] <= told["failures"] > 0
     at_border = sum(touches_border(sample.mask, 0.02) for sample, one in zip(samples, found, strict=True) if one.iou < 0.5)
     assert told["kinds"]["image border"]["failures"] == at_border
-    assert by_slices(cache, found)["uniqueness"]["others of its class referred to"]["n"] > 0
+    assert by_slices(cache, found, traits)["uniqueness"]["others of its class referred to"]["n"] > 0
 
 
 # -- intervals
