@@ -2,8 +2,8 @@
 
     python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 4500] [--keep FOLDER] [--gpu]
 
-Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. Killed, the same command
-with --keep goes on.
+Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. The image encoder begins
+as backbone_on_scenes.py leaves it, everything else at random. Killed, the same command with --keep goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from backbone_on_scenes import teach
 from referring_scenes import referring_release
 
 from risbench.benchmark.evaluate import evaluate
@@ -20,10 +21,12 @@ from risbench.benchmark.train import train
 
 def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
     release = referring_release(keep, scenes)
+    backbone = keep / "swin-small.safetensors"
+    teach(backbone, "small", device="cuda" if gpu else "cpu")
     run, cache = keep / f"crobim-small-{steps}", keep / "cache"
-    changes = [f"recipe.steps={steps}", "recipe.looks=5"]
+    changes = [f"recipe.steps={steps}", "recipe.looks=5", f"backbone.weights={backbone}"]
     made = train("crobim", release, out=run, config="small", changes=changes, cache=cache, gpu=gpu)
-    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {made['weights']} weights")
+    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples")
     for look in made["looks"]:
         print(
             f"  step {look['step']:>6,}  val mIoU {100 * look['mIoU']:.2f}  oIoU {100 * look['oIoU']:.2f}  Pr@.5 {100 * look['Pr@0.5']:.2f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,11 +62,15 @@ def draw_referring(seed: int, index: int) -> tuple[np.ndarray[Any, np.dtype[np.u
 
     Each of these has a sentence that is true of it alone, and at least three others of its class in the image. There may be none.
     """
-    random = np.random.default_rng([_WORLDS + seed, index])
-    scene = _Referring(random, _THEMES[index % len(_THEMES)]).draw()
-    counts = Counter(item.thing.category for item in scene.objects)
-    chosen = [item for item in scene.objects if item.sentence is not None and counts[item.thing.category] > DISTRACTORS]
-    return scene.pixels, chosen
+    pixels, objects = draw_labelled(seed, index)
+    counts = Counter(item.thing.category for item in objects)
+    return pixels, [item for item in objects if item.sentence is not None and counts[item.thing.category] > DISTRACTORS]
+
+
+def draw_labelled(seed: int, index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Sequence[Placed]]:
+    """Return the pixels (512, 512, 3) of referring scene `index` of the world `seed` and all objects in it."""
+    scene = _Referring(np.random.default_rng([_WORLDS + seed, index]), _THEMES[index % len(_THEMES)]).draw()
+    return scene.pixels, scene.objects
 
 
 def write_referring(
