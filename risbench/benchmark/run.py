@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from risbench.benchmark.crobim.crobim import CroBim
-from risbench.benchmark.data.batches import Batches
+from risbench.benchmark.data.batches import Batch, Batches
 from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.data.words import Words
 from risbench.benchmark.models import parameters_of
 from risbench.benchmark.pretrained import described
 from risbench.benchmark.settings import Settings
-from risbench.sam.device import ranks
+from risbench.sam.device import ran_out, ranks
 
 
 @dataclass
@@ -105,12 +106,39 @@ def summary_of(run: Run, folder: Path, rank: int, seconds: float, waited: float,
     }
 
 
-def what_fits(run: Run, step: int) -> str:
-    """Return what to try where memory ran out: half the batch that every process has now, and what keeps less for the way back."""
-    batch, (_, count) = run.settings.recipe.batch, ranks()
+def what_fits(run: Run, step: int, batch: Batch, attempt: Callable[[Batch], Any]) -> str:
+    """Return what to try where memory ran out: the largest halving of a process's batch that `attempt`, a step's gradients, has room for.
+
+    Several processes that train together cannot try apart from one another: of them the half is named, untried.
+    """
+    whole, (_, count) = run.settings.recipe.batch, ranks()
     frugal = isinstance(run.model, CroBim) and not run.settings.mid.checkpoint
-    tried = f"step {step} with recipe.batch={batch} at {run.settings.side} px does not fit"
-    smaller = batch // count // 2 * count
-    ways = [f"--set recipe.batch={smaller}"] if smaller else [f"a smaller side than {run.settings.side}, or another model"]
+    tried = f"step {step} with recipe.batch={whole} at {run.settings.side} px does not fit"
+    fits = _that_fits(run, batch, attempt) if count == 1 else whole // count // 2 * count
+    ways = []
+    if fits:
+        ways.append(f"--set recipe.batch={fits}" + (", which fits" if count == 1 else ""))
+    else:
+        ways.append(f"a smaller side than {run.settings.side}, or another model")
     ways += ["--set mid.checkpoint=true, which keeps less for the way back"] if frugal else []
     return f"{tried}; try {' or '.join(ways)}, and another -o"
+
+
+def _that_fits(run: Run, batch: Batch, attempt: Callable[[Batch], Any]) -> int:
+    """Return the largest halving of a batch that there is room for beside the optimiser's two numbers a weight; 0: none."""
+    size, beside = len(batch.tokens) // 2, list[torch.Tensor]()
+    while size:
+        run.model.zero_grad(set_to_none=True)
+        if run.device != "cpu":
+            torch.cuda.empty_cache()
+        try:
+            beside += [torch.empty_like(value) for value in run.model.parameters() for _ in range(2)] if run.step == 0 else []
+            attempt(batch.first(size))
+        except RuntimeError as error:
+            if ran_out(error) is None:
+                raise
+        else:
+            return size
+        beside.clear()
+        size //= 2
+    return 0

@@ -27,7 +27,7 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
-from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, out_of_memory, ranks
+from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, ran_out, ranks
 
 _LOG_EVERY: Final = 20
 _PICTURES: Final = 8
@@ -171,7 +171,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
             # 4  the step itself
             if recipe.clip:
                 torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
-            advance(optimizer, run, step)
+            advance(optimizer, run, batch, step)
             optimizer.zero_grad(set_to_none=True)
             run.step = step + 1
             # 5  what it looks like from outside
@@ -210,23 +210,30 @@ def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
         EnvironmentLacks: the loss is no finite number, or memory ran out.
     """
     try:
-        given = batch.to(run.device)
-        with torch.autocast(run.device.partition(":")[0], dtype_of(run.precision), enabled=run.precision != "fp32"):
-            logits = learner(normalised(given.images), given.tokens, given.valid, given.image_of)
-        losses = mask_loss(logits, given.masks, run.settings.recipe)
-        if not bool(torch.isfinite(losses["loss"])):
-            said = ", ".join(f"{part} {float(value.detach()):g}" for part, value in losses.items())
-            raise EnvironmentLacks(f"step {step}: the loss is not finite ({said}); lower recipe.learning_rate, or set recipe.clip=1.0")
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        losses = _gradients(learner, run, batch)
     except RuntimeError as error:
-        lacking = out_of_memory(error, what_fits(run, step))
-        if lacking is None:
+        said = ran_out(error)
+        if said is None:
             raise
-        raise lacking from error
+    else:
+        if not bool(torch.isfinite(losses["loss"])):
+            parts = ", ".join(f"{part} {float(value):g}" for part, value in losses.items())
+            raise EnvironmentLacks(f"step {step}: the loss is not finite ({parts}); lower recipe.learning_rate, or set recipe.clip=1.0")
+        return losses
+    # only here is everything freed that the error's traceback held
+    raise EnvironmentLacks(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
+
+
+def _gradients(learner: Any, run: Run, batch: Batch) -> dict[str, Tensor]:
+    given = batch.to(run.device)
+    with torch.autocast(run.device.partition(":")[0], dtype_of(run.precision), enabled=run.precision != "fp32"):
+        logits = learner(normalised(given.images), given.tokens, given.valid, given.image_of)
+    losses = mask_loss(logits, given.masks, run.settings.recipe)
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
     return {part: value.detach() for part, value in losses.items()}
 
 
-def advance(optimizer: torch.optim.AdamW, run: Run, step: int) -> None:
+def advance(optimizer: torch.optim.AdamW, run: Run, batch: Batch, step: int) -> None:
     """Make the optimiser's step; the first one takes twice the model's memory for its state.
 
     Raises:
@@ -235,10 +242,13 @@ def advance(optimizer: torch.optim.AdamW, run: Run, step: int) -> None:
     try:
         optimizer.step()
     except RuntimeError as error:
-        lacking = out_of_memory(error, what_fits(run, step))
-        if lacking is None:
+        said = ran_out(error)
+        if said is None:
             raise
-        raise lacking from error
+    else:
+        return
+    optimizer.state.clear()
+    raise EnvironmentLacks(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -18,11 +18,17 @@ _KEEPING: Final = ((-4, 0), (-1, 2**31 - 1))
 
 
 def out_of_memory(error: RuntimeError, advice: str) -> EnvironmentLacks | None:
-    """Return the user's error where a device's memory ran out, in the ways that PyTorch is known to say so; else None."""
+    """Return the user's error where a device's memory ran out; else None."""
+    said = ran_out(error)
+    return EnvironmentLacks(f"{said}; {advice}") if said is not None else None
+
+
+def ran_out(error: RuntimeError) -> str | None:
+    """Return what PyTorch says where a device's memory ran out, in the ways that it is known to say so; else None."""
     said = " ".join(str(error).split())
     if not isinstance(error, torch.cuda.OutOfMemoryError) and not any(sign in said for sign in _SIGNS):
         return None
-    return EnvironmentLacks(f"{said.partition('. ')[0][:200]}; {advice}")
+    return said.partition(". ")[0][:200]
 
 
 def keep_freed_memory() -> bool:

@@ -85,7 +85,7 @@ def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_pa
 
 def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) -> None:
     options = {
-        "models": "crobim,box-predicted,centre",
+        "models": "crobim,centre",
         "config": "tiny",
         "changes": FEW_STEPS,
         "against": "centre",

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from risbench.benchmark import train as loop
 from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model
+from risbench.benchmark.data.batches import Batch
 from risbench.benchmark.models import build
 from risbench.benchmark.settings import Recipe, load_settings
 from risbench.benchmark.train import learning_rate, optimizer_of, train
@@ -121,8 +122,8 @@ def test_a_finished_run_without_its_weights_and_a_shipped_one_are_left_alone(
 def test_a_weight_that_is_no_number_is_never_kept(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = loop.advance
 
-    def spoiling(optimizer: torch.optim.AdamW, run: loop.Run, step: int) -> None:
-        whole(optimizer, run, step)
+    def spoiling(optimizer: torch.optim.AdamW, run: loop.Run, batch: Batch, step: int) -> None:
+        whole(optimizer, run, batch, step)
         if step == 2:
             next(run.model.parameters()).data.fill_(float("nan"))
 
@@ -138,11 +139,20 @@ def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Pa
 
 
 def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    room, whole = 3, loop.mask_loss
+
+    def full(logits: torch.Tensor, *words: object) -> dict[str, torch.Tensor]:
+        if len(logits) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(logits, *words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "mask_loss", full)
-    with pytest.raises(EnvironmentLacks, match=r"--set recipe.batch=4 or --set mid.checkpoint=true"):
+    for together in ("recipe.per_image=1", "recipe.per_image=3"):
+        said = r"recipe.batch=8 at 96 px does not fit; try --set recipe.batch=2, which fits or --set mid.checkpoint=true"
+        with pytest.raises(EnvironmentLacks, match=said):
+            train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, together], cache=caches, quiet=True)
+    room = 0
+    with pytest.raises(EnvironmentLacks, match="try a smaller side than 96"):
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 

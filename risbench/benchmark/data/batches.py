@@ -39,6 +39,13 @@ class Batch:
         """Return it in memory that a GPU fetches from by itself."""
         return self._each(lambda value: value.pin_memory())
 
+    def first(self, count: int) -> Batch:
+        """Return its first `count` samples."""
+        if self.image_of is None:
+            return Batch(self.images[:count], self.tokens[:count], self.valid[:count], self.masks[:count])
+        used, image_of = torch.unique(self.image_of[:count], return_inverse=True)
+        return Batch(self.images[used], self.tokens[:count], self.valid[:count], self.masks[:count], image_of)
+
     def _each(self, made: Callable[[Tensor], Tensor]) -> Batch:
         image_of = None if self.image_of is None else made(self.image_of)
         return Batch(made(self.images), made(self.tokens), made(self.valid), made(self.masks), image_of)
