@@ -1,6 +1,6 @@
 """CroBIM, small, on generated referring scenes that it never saw, against guesses, and with sentences shuffled within the class.
 
-    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 4500] [--keep FOLDER] [--gpu]
+    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 3000] [--keep FOLDER] [--gpu]
 
 Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. The image encoder begins
 as backbone_on_scenes.py leaves it, everything else at random. Killed, the same command with --keep goes on.
@@ -52,7 +52,7 @@ def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
