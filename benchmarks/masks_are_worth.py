@@ -8,6 +8,7 @@ Generated referring scenes; the boxes are exact, so that the masks alone differ.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
             risbench("export", "--split", truth / "split.csv", *options, "-w", workspace)
         changes = [f"recipe.steps={steps}", "recipe.looks=2"]
         out = keep / f"compare-{engine}-{scenes}"
-        found = compare(release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu)
+        found = compare(
+            release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu, workers=1 if gpu else os.cpu_count() or 1
+        )
         low, high = found["difference"]["interval"]
         agreement = found["mask_agreement"]
         print(f"{engine} masks (mean IoU with the true ones {agreement:.3f}) against true ones, {seeds} seeds, tiny, {steps} steps:")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from risbench.benchmark.checkpoint import read_about
@@ -22,10 +19,9 @@ from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
 from risbench.benchmark.table import METRICS, write_tables
-from risbench.benchmark.train import train
+from risbench.benchmark.together import train_all
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import paired_interval
-from risbench.core.progress import Progress
 from risbench.core.record import SPLITS
 
 
@@ -210,47 +206,29 @@ def _trained(trained: Sequence[Subject], plan: Plan) -> tuple[dict[str, list[Pat
     return folders, picked
 
 
-def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan) -> list[dict[str, Any]]:
-    """Train subjects with a seed and a learning rate each; return what came of it, in their order."""
-    if plan.workers == 1 or plan.gpu:
-        return [_train(subject, plan, seed, rate) for subject, seed, rate in wanted]
-    made: list[dict[str, Any]] = []
-    threads = max(1, torch.get_num_threads() // plan.workers)
-    # torch's threads do not survive a fork
-    start = multiprocessing.get_context("spawn")
-    with (
-        Progress("train", len(wanted), quiet=plan.quiet) as bar,
-        ProcessPoolExecutor(plan.workers, mp_context=start, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
-    ):
-        waiting = [pool.submit(_train, subject, replace(plan, quiet=True), seed, rate) for subject, seed, rate in wanted]
-        try:
-            for one in waiting:
-                made.append(one.result())
-                bar.advance(1)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return made
-
-
 def _folder(subject: Subject, seed: int, rate: float | None) -> str:
     return f"{subject.folder}-seed{seed}" + (f"-lr{rate:g}" if rate is not None else "")
 
 
-def _train(subject: Subject, plan: Plan, seed: int, rate: float | None) -> dict[str, Any]:
-    changes = [*plan.changes, *subject.changes, *([f"recipe.learning_rate={rate}"] if rate is not None else [])]
-    return train(
-        subject.model,
-        plan.release,
-        out=plan.out / _folder(subject, seed, rate),
-        config=plan.config,
-        changes=changes,
-        seed=seed,
-        gpu=plan.gpu,
-        precision=plan.precision,
-        cache=plan.cache,
-        quiet=plan.quiet,
-    )
+def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan) -> list[dict[str, Any]]:
+    """Train subjects with a seed and a learning rate each; return what came of it, in their order."""
+    jobs = []
+    for subject, seed, rate in wanted:
+        tried = [f"recipe.learning_rate={rate}"] if rate is not None else []
+        jobs.append(
+            {
+                "model": subject.model,
+                "release": plan.release,
+                "out": plan.out / _folder(subject, seed, rate),
+                "config": plan.config,
+                "changes": [*plan.changes, *subject.changes, *tried],
+                "seed": seed,
+                "gpu": plan.gpu,
+                "precision": plan.precision,
+                "cache": plan.cache,
+            }
+        )
+    return train_all(jobs, workers=plan.workers, quiet=plan.quiet)
 
 
 def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None) -> dict[str, Any]:

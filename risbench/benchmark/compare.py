@@ -15,7 +15,7 @@ from risbench.benchmark.results import mean_of, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.table import METRICS
-from risbench.benchmark.train import train
+from risbench.benchmark.together import train_all
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import mask_iou, paired_interval
 from risbench.core.record import SPLITS
@@ -62,28 +62,12 @@ def compare(
     if not common:
         raise InputError(f"{first} and {second} have no training sample in common: not the same records")
     agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
-    results: dict[str, list[dict[str, Any]]] = {}
-    trained: list[dict[str, Any]] = []
-    for name, path in releases.items():
-        results[name] = []
-        for seed in range(seeds):
-            run = folder / f"{name}-{model}-seed{seed}"
-            trained.append(
-                train(
-                    model,
-                    path,
-                    out=run,
-                    config=config,
-                    changes=changes,
-                    seed=seed,
-                    gpu=gpu,
-                    precision=precision,
-                    cache=kept,
-                    only=set(common),
-                    quiet=quiet,
-                )
-            )
-            results[name].append(evaluate(run, test, split=split, protocol=protocol, workers=workers, gpu=gpu, cache=kept, quiet=quiet))
+    options = {"model": model, "config": config, "changes": changes, "gpu": gpu, "precision": precision, "cache": kept, "only": set(common)}
+    runs = {name: [folder / f"{name}-{model}-seed{seed}" for seed in range(seeds)] for name in releases}
+    jobs = [{**options, "release": releases[name], "out": run, "seed": seed} for name in releases for seed, run in enumerate(runs[name])]
+    trained = train_all(jobs, workers=workers, quiet=quiet)
+    asked: dict[str, Any] = {"split": split, "protocol": protocol, "workers": workers, "gpu": gpu, "cache": kept, "quiet": quiet}
+    results = {name: [evaluate(run, test, **asked) for run in found] for name, found in runs.items()}
     scored = {name: [samples_of(result) for result in found] for name, found in results.items()}
     images = [row.image for row in scored["A"][0]]
     ious = {name: np.array([[row.iou for row in rows] for rows in found]) for name, found in scored.items()}
