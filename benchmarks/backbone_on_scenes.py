@@ -136,7 +136,9 @@ def teach(
     met = either[1:] > 0
     share = float((common[1:][met] / either[1:][met]).mean())
     state = {name: value.contiguous().cpu() for name, value in backbone.net.state_dict().items()}
-    save_file(state, out)
+    unfinished = out.with_suffix(".unfinished")
+    save_file(state, unfinished)
+    unfinished.replace(out)
     spent = f"{time.monotonic() - began:.0f} s"
     print(f"{config}: {scenes:,} scenes, {steps:,} steps of {batch}, {spent}")
     print(f"mean IoU of {met.sum()} classes on {held_out} unseen scenes: {share:.3f}", flush=True)

@@ -23,10 +23,11 @@ def main(scenes: int, steps: int, keep: Path, gpu: bool) -> None:
     release = referring_release(keep, scenes)
     backbone = keep / "swin-small.safetensors"
     teach(backbone, "small", device="cuda" if gpu else "cpu")
-    run, cache = keep / f"crobim-small-{steps}", keep / "cache"
+    run, cache = keep / f"crobim-small-{scenes}-{steps}", keep / "cache"
     changes = [f"recipe.steps={steps}", "recipe.looks=5", f"backbone.weights={backbone}"]
     made = train("crobim", release, out=run, config="small", changes=changes, cache=cache, gpu=gpu)
     print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples")
+    print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
     for look in made["looks"]:
         print(
             f"  step {look['step']:>6,}  val mIoU {100 * look['mIoU']:.2f}  oIoU {100 * look['oIoU']:.2f}  Pr@.5 {100 * look['Pr@0.5']:.2f}"

@@ -28,7 +28,7 @@ def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
             options = ("--include-unreviewed", "--format", "parquet", "--name", engine)
             risbench("export", "--split", truth / "split.csv", *options, "-w", workspace)
         changes = [f"recipe.steps={steps}", "recipe.looks=2"]
-        out = keep / f"compare-{engine}-{scenes}"
+        out = keep / f"compare-{engine}-{scenes}-{steps}"
         found = compare(
             release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu, workers=1 if gpu else os.cpu_count() or 1
         )

@@ -57,7 +57,7 @@ def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bo
         backbone = keep / f"swin-{config}.safetensors"
         teach(backbone, config, device="cuda" if gpu else "cpu")
         changes.append(f"backbone.weights={backbone}")
-    out = keep / f"{data}-{config}-{steps}" / ("table" if models == MODELS else "ablations")
+    out = keep / f"{data}-{config}-{steps}{'-taught' if taught else ''}" / ("table" if models == MODELS else "ablations")
     result = benchmark(
         release, out=out, models=models, config=config, changes=changes, seeds=seeds, gpu=gpu, workers=1 if gpu else os.cpu_count() or 1
     )

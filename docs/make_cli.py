@@ -5,52 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-COMMANDS = (
-    "",
-    "ingest",
-    "refine-masks",
-    "export",
-    "audit",
-    "validate",
-    "stats",
-    "show",
-    "weights",
-    "weights list",
-    "weights fetch",
-    "weights verify",
-    "truth",
-    "truth link",
-    "train-adapter",
-    "train-builtin",
-    "review",
-    "review serve",
-    "review connect",
-    "review annotators",
-    "review annotators add",
-    "review annotators pause",
-    "review annotators renew",
-    "review push",
-    "review pull",
-    "review reassign",
-    "review status",
-    "review consensus",
-    "review adjudicate",
-    "review triage",
-    "review assist",
-    "review backup",
-    "review restore",
-    "doctor",
-    "demo",
-)
+import click
+from typer.main import get_command
+
+from risbench.cli import app
+
+
+def commands(command: click.Command, name: str = "") -> Iterator[str]:
+    """Yield the name of a command and of all below it that are not hidden, in the order of the help."""
+    yield name
+    for part, below in getattr(command, "commands", {}).items():
+        if not below.hidden:
+            yield from commands(below, f"{name} {part}".strip())
 
 
 def page() -> str:
     """Return the page."""
     parts = ["# The command line\n\nMade by `make docs` from `risbench --help`; a test fails when it is out of date.\n"]
     env = {**os.environ, "COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1"}
-    for command in COMMANDS:
+    for command in commands(get_command(app)):
         words = [sys.executable, "-m", "risbench", *command.split(), "--help"]
         text = subprocess.run(words, capture_output=True, text=True, check=True, env=env).stdout
         lines = "\n".join(line.rstrip() for line in text.replace("python -m risbench", "risbench").strip().splitlines())

@@ -135,7 +135,10 @@ def benchmark(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where runs and tables go; left out: 5-benchmark/benchmark.")] = None,
     gpu: GpuOption = False,
     precision: PrecisionOption = "auto",
-    workers: WorkersOption = 1,
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes. On a CPU that many trainings run at once and share its threads, on whose number their digits hang."),
+    ] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
@@ -150,8 +153,8 @@ def benchmark(
     if compare is None and test_on is not None:
         raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None:
-        if release is not None or rates or against or published:
-            raise typer.BadParameter("takes no RELEASE, --rates, --against or --published", param_hint="--compare")
+        if release is not None or rates or against or published or weights:
+            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
         if models != _MODELS and models not in ("crobim", "caris", "lavt"):
             raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
         both = run_compare(

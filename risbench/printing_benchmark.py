@@ -55,10 +55,14 @@ def print_evaluate(result: dict[str, Any]) -> None:
     say(f"failures (IoU below .5): {failed['failures']:,} of {failed['of']:,}; nothing found: {failed['nothing_found']:,}; ")
     say(f"found wholly elsewhere: {failed['wholly_elsewhere']:,}")
     rows = [
-        [kind, f"{row['failures']:,}", f"{100 * row['of_failures']:.1f}", f"{100 * row['of_the_rest']:.1f}"]
+        [kind, f"{row['failures']:,}", f"{100 * row['of_failures']:.1f}", f"{100 * row['of_the_rest']:.1f}", f"{row['cannot_tell']:,}"]
         for kind, row in failed["kinds"].items()
     ]
-    table("the paper's kinds of failure (a sample may be of several)", ["kind", "failures", "% of failures", "% of the rest"], rows)
+    table(
+        "the paper's kinds of failure (a sample may be of several)",
+        ["kind", "failures", "% of failures", "% of the rest", "cannot tell"],
+        rows,
+    )
     say(f"figures: {result['path']}; best and worst cases: {result['sheet']}")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from risbench.benchmark.baselines import BOXES
 from risbench.benchmark.checkpoint import read_about
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
@@ -20,9 +22,10 @@ from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
 from risbench.benchmark.table import METRICS, write_tables
 from risbench.benchmark.together import train_all
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval
 from risbench.core.record import SPLITS
+from risbench.sam.open import open_model
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def benchmark(
         "changes": list(changes),
         "steps": read_about(runs[trained[0].name][0])["steps"] if trained else 0,
         "batch": settings.recipe.batch,
+        "begun": _begun([run for found in runs.values() for run in found]),
         "rates": list(rates),
         "left_out": first["left_out"],
         "n": first["n"],
@@ -139,6 +143,10 @@ def _plan(
 ) -> Plan:
     if seeds < 1:
         raise OptionError(f"--seeds {seeds}: must be at least 1")
+    if workers < 1:
+        raise OptionError(f"--workers {workers}: must be at least 1")
+    if gpu and not torch.cuda.is_available():
+        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to train on the CPU, or mend the driver")
     if any(rate <= 0 for rate in rates):
         raise OptionError("--rates: every learning rate must be above 0")
     folder = Path(out)
@@ -178,6 +186,8 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
         raise OptionError("--models box-predicted: its boxes are the extents of a trained model's masks; name one, too")
     if plan.weights is not None and not plan.weights.is_file():
         raise InputError(f"--weights {plan.weights}: there is no such file")
+    if any(subject.model in BOXES for subject in chosen):
+        open_model(plan.weights, "cpu")  # damaged weights are found now, not after hours
     budgets = {}
     for subject in trained:
         settings = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes])
@@ -245,6 +255,12 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
         cache=plan.cache,
         quiet=plan.quiet,
     )
+
+
+def _begun(runs: Sequence[Path]) -> list[str]:
+    """Return what the runs' encoders began with, each once."""
+    weights = [read_about(run)["weights"] for run in runs]
+    return sorted({f"{found[part]['from']} weights ({part})" for found in weights for part in found})
 
 
 def _row(subject: Subject, results: Sequence[dict[str, Any]], rate: float | None) -> tuple[dict[str, Any], NDArray[np.float64], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
 
-    Both learn from the samples that both have in their train splits, by id, in the same order: their masks alone differ.
+    Both learn from the samples that both have in their train splits, by id and with the same sentence, in the same order, and are validated
+    on those of their val splits: their masks alone differ. What that leaves aside is counted.
 
     Raises:
         InputError: a scene of the test split is in a train split, or the releases share no training sample.
@@ -57,12 +58,25 @@ def compare(
     releases = {"A": Path(first), "B": Path(second)}
     side, kept = load_settings(config, model, changes).side, folder / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
-    masks = {name: _training(path, open_cache(path, side, kept, quiet=quiet), test, tested, split) for name, path in releases.items()}
-    common = sorted(set(masks["A"]) & set(masks["B"]))
-    if not common:
-        raise InputError(f"{first} and {second} have no training sample in common: not the same records")
+    if not len(tested.of(split)):
+        raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")
+    both = {name: _learnt(path, open_cache(path, side, kept, quiet=quiet), test, tested, split) for name, path in releases.items()}
+    masks = {name: {key: sample for key, sample in found.items() if sample.split == "train"} for name, found in both.items()}
+    alike = {part: _alike(both["A"], both["B"], part) for part in ("train", "val")}
+    for part, found in alike.items():
+        if not found:
+            raise InputError(f"{first} and {second} have no sample in common in their {part} splits: not the same records")
+    common = alike["train"]
     agreement = float(np.mean([mask_iou(masks["A"][key].mask, masks["B"][key].mask) for key in common]))
-    options = {"model": model, "config": config, "changes": changes, "gpu": gpu, "precision": precision, "cache": kept, "only": set(common)}
+    options = {
+        "model": model,
+        "config": config,
+        "changes": changes,
+        "gpu": gpu,
+        "precision": precision,
+        "cache": kept,
+        "only": {*common, *alike["val"]},
+    }
     runs = {name: [folder / f"{name}-{model}-seed{seed}" for seed in range(seeds)] for name in releases}
     jobs = [{**options, "release": releases[name], "out": run, "seed": seed} for name in releases for seed, run in enumerate(runs[name])]
     trained = train_all(jobs, workers=workers, quiet=quiet)
@@ -73,8 +87,8 @@ def compare(
     ious = {name: np.array([[row.iou for row in rows] for rows in found]) for name, found in scored.items()}
     differences = ious["B"] - ious["A"]
     result = {
-        "A": Path(first).name,
-        "B": Path(second).name,
+        "A": _named(Path(first), Path(second)),
+        "B": _named(Path(second), Path(first)),
         "test_on": test.name,
         "model": model,
         "config": Path(config).stem,
@@ -94,13 +108,28 @@ def compare(
     return {**result, "path": str(folder / "compare.json")}
 
 
-def _training(release: Path, cache: Cache, test: Path, tested: Cache, split: str) -> dict[str, Sample]:
-    """Return a release's training samples by id, none of which may be of a scene that is tested on."""
+def _alike(first: Mapping[str, Sample], second: Mapping[str, Sample], part: str) -> list[str]:
+    """Return the ids that two releases have in a split with the same sentence, on images of one size."""
+    return sorted(
+        key
+        for key, one in first.items()
+        if (other := second.get(key)) is not None
+        and one.split == other.split == part
+        and (one.sentence, one.size) == (other.sentence, other.size)
+    )
+
+
+def _named(release: Path, other: Path) -> str:
+    """Return a release's name, with its folder where both are called the same."""
+    return release.name if release.name != other.name else str(release)
+
+
+def _learnt(release: Path, cache: Cache, test: Path, tested: Cache, split: str) -> dict[str, Sample]:
+    """Return a release's samples to learn from and to validate on by id, none of which may be of a scene that is tested on."""
     scenes = {tested.samples[number].scene for number in tested.of(split).tolist()}
-    training = [cache.samples[number] for number in cache.of("train").tolist()]
-    chosen = [*training, *(cache.samples[number] for number in cache.of("val").tolist())]
+    chosen = [cache.samples[number] for part in ("train", "val") for number in cache.of(part).tolist()]
     leak = next((sample for sample in chosen if sample.scene in scenes), None)
     if leak is not None:
         where = f"{release}: scene {leak.scene} is in its {leak.split} split and in {split} of {test}"
         raise InputError(f"{where}; export both with one split list (--split FILE.csv)")
-    return {sample.id: sample for sample in training}
+    return {sample.id: sample for sample in chosen}

@@ -30,7 +30,7 @@ from risbench.sam.device import keep_freed_memory
 # The side at which baselines look at images: the peers'.
 _BASELINE_SIDE: Final = 480
 # Counts up when the same input is scored otherwise: results of before are made anew.
-_REVISION: Final = 2
+_REVISION: Final = 3
 BASELINES: Final = (*TRIVIAL, *BOXES)
 
 
@@ -255,7 +255,8 @@ def _asked_about(asked: Asked, data: Cache) -> Cache:
     for members in groups.values():
         order = np.random.default_rng(len(members)).permutation(len(members))
         for place, taken in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):
-            samples[members[place]] = replace(data.samples[members[place]], sentence=data.samples[members[taken]].sentence)
+            other = data.samples[members[taken]]
+            samples[members[place]] = replace(data.samples[members[place]], sentence=other.sentence, attributes=other.attributes)
     return replace(data, samples=samples)
 
 

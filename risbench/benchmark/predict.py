@@ -17,7 +17,7 @@ from risbench.benchmark.models import referring
 from risbench.benchmark.scoring import Prediction, Scored, score, stacked
 from risbench.benchmark.scoring import Protocol as ScoringProtocol
 from risbench.core.progress import Progress
-from risbench.sam.device import dtype_of
+from risbench.sam.device import dtype_of, memory_for
 
 # How many sentences are asked at once. No option: products of matrices of other shapes round otherwise, and masks' rims would hang on it.
 _SENTENCES: Final = 16
@@ -46,7 +46,8 @@ class Trained:
         image = torch.from_numpy(row)[None].permute(0, 3, 1, 2).to(self.device)
         tokens, valid, _ = self.words.encode([cache.samples[number].sentence for number in numbers])
         made: list[Prediction] = []
-        with torch.autocast(self.device.partition(":")[0], self.dtype, enabled=self.dtype != torch.float32):
+        advice = "free the device's memory, or leave --gpu out"
+        with memory_for(advice), torch.autocast(self.device.partition(":")[0], self.dtype, enabled=self.dtype != torch.float32):
             maps = model.encode(normalised(image))
             for start in range(0, len(numbers), _SENTENCES):
                 part = slice(start, start + _SENTENCES)

@@ -19,6 +19,7 @@ from risbench.benchmark.data.words import Words
 from risbench.benchmark.models import parameters_of
 from risbench.benchmark.pretrained import described
 from risbench.benchmark.settings import Settings
+from risbench.core.errors import EnvironmentLacks
 from risbench.sam.device import ran_out, ranks
 
 
@@ -104,6 +105,17 @@ def summary_of(run: Run, folder: Path, rank: int, seconds: float, waited: float,
         "first_left_out": run.cache.first,
         "weights": {name: described(getattr(run.settings, name).weights)["from"] for name in ("backbone", "text")},
     }
+
+
+def need_numbers(run: Run) -> None:
+    """Check that every weight is a number, before it is kept as the best or to go on from.
+
+    Raises:
+        EnvironmentLacks: one is not.
+    """
+    bad = next((name for name, weight in run.model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
+    if bad is not None:
+        raise EnvironmentLacks(f"step {run.step}: {bad} is not finite; lower recipe.learning_rate, or set recipe.clip=1.0, with another -o")
 
 
 def what_fits(run: Run, step: int, batch: Batch, attempt: Callable[[Batch], Any]) -> str:

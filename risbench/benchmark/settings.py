@@ -198,11 +198,14 @@ def load_settings(config: str, model: str = "crobim", changes: Sequence[str] = (
     for change in changes:
         _change(values, change)
     try:
-        return Settings.model_validate(values)
+        made = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(piece) for piece in first["loc"]) or "settings"
         raise InputError(f"{where}: {field} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+    if model == "lavt" and made.backbone.kind != "swin":
+        raise OptionError(f"backbone.kind = {made.backbone.kind}: LAVT's words enter between the stages of a Swin; use kind swin")
+    return made
 
 
 def _caris(values: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -177,7 +177,7 @@ def _ring_contrast(cache: Cache, number: int) -> float | None:
 
 def _box_agreement(sample: Sample, mask: NDArray[np.bool_]) -> float | None:
     """Return the IoU of the mask's extent with the box that the source gave; None where it gave none."""
-    if not sample.box_given:
+    if sample.box_given is None:
         return None
     extent = mask_bounds(mask)
-    return box_iou(extent, sample.box) if extent is not None else None
+    return box_iou(extent, sample.box_given) if extent is not None else None

@@ -21,14 +21,16 @@ from risbench.benchmark.data.words import words_for
 from risbench.benchmark.losses import mask_loss
 from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
-from risbench.benchmark.run import Run, about_of, state_of, summary_of, what_fits
+from risbench.benchmark.run import Run, about_of, need_numbers, state_of, summary_of, what_fits
 from risbench.benchmark.settings import Recipe, Settings, load_settings
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
-from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, ran_out, ranks
+from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, memory_for, ran_out, ranks
 
+# Counts up when the same settings make another model or train it otherwise: a run of before is not gone on with.
+_REVISION: Final = 2
 _LOG_EVERY: Final = 20
 _PICTURES: Final = 8
 _KEEP_EVERY_S: Final = 600.0
@@ -54,7 +56,7 @@ def train(
     """Train a model on a release's train split and keep the weights that are best on its val split, by oIoU.
 
     The same call goes on after an interruption; on a CPU with the same number of threads it ends with the same bytes. `only` names the
-    training samples to learn from, by id; None: all.
+    samples to learn from and to validate on, by id; None: all.
 
     Raises:
         OptionError: an option cannot be used.
@@ -69,10 +71,11 @@ def train(
     rank, count = ranks()
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
         device = joined(_device(gpu=gpu))
-        data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, count, quiet)
+        data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
         run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only)
         plan = digest_of(
             {
+                "revision": _REVISION,
                 "model": model,
                 "settings": settings.model_dump(),
                 "seed": seed,
@@ -102,7 +105,10 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
     training, validation = cache.of("train"), cache.of("val")
     if only is not None:
-        training = np.array([number for number in training.tolist() if cache.samples[number].id in only], dtype=np.int64)
+        training, validation = (
+            np.array([number for number in part.tolist() if cache.samples[number].id in only], dtype=np.int64)
+            for part in (training, validation)
+        )
     for name, numbers in (("train", training), ("val", validation)):
         if not len(numbers):
             told = f" (left out: {'; '.join(cache.first)})" if cache.first else ""
@@ -114,7 +120,8 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
     tokens, valid, _ = words.encode(sentences)
     if device == "cpu":
         keep_freed_memory()
-    net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
+    with memory_for("the model alone does not fit beside what else is on the device; free it, or take a smaller --config"):
+        net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
     if device != "cpu" and count > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     options = {"batch": recipe.batch, "per_image": recipe.per_image, "rank": rank, "ranks": count}
@@ -155,7 +162,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     look_every = _look_every(run)
     began = kept = time.monotonic()
     waited, looking, first = 0.0, 0.0, run.step
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step) if rank == 0 else None
+    board = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step + 1) if rank == 0 and run.step < run.steps else None
     with Progress(f"train {name}", run.steps, quiet=quiet) as bar:
         bar.advance(run.step)
         asked = time.monotonic()
@@ -177,8 +184,8 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
             # 5  what it looks like from outside
             if board is not None and (step % _LOG_EVERY == 0 or run.step == run.steps):
                 for part, value in losses.items():
-                    board.add_scalar(f"train/{part}", float(value), step)
-                board.add_scalar("train/learning_rate", learning_rate(step, run.steps, recipe), step)
+                    board.add_scalar(f"train/{part}", float(value), run.step)
+                board.add_scalar("train/learning_rate", learning_rate(step, run.steps, recipe), run.step)
             # 6  now and then: validate, keep the best, keep what is needed to go on
             looked = run.step % look_every == 0 or run.step == run.steps
             if looked:
@@ -192,6 +199,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
                 run.model.train()
                 looking += time.monotonic() - before
             if rank == 0 and (looked or time.monotonic() - kept > _KEEP_EVERY_S):
+                need_numbers(run)
                 write_state(folder, state_of(run, optimizer, plan))
                 kept = time.monotonic()
             bar.advance(1)
@@ -278,9 +286,7 @@ def _look(run: Run, board: SummaryWriter | None) -> dict[str, Any]:
     Raises:
         EnvironmentLacks: a weight is no finite number: it would be kept as the best, or gone on from.
     """
-    bad = next((name for name, weight in run.model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
-    if bad is not None:
-        raise EnvironmentLacks(f"step {run.step}: {bad} is not finite; lower recipe.learning_rate, or set recipe.clip=1.0, with another -o")
+    need_numbers(run)
     if ranks()[1] > 1:
         for buffer in run.model.buffers():  # running means are each process's own until now
             distributed.broadcast(buffer, 0)
@@ -304,7 +310,7 @@ def _look(run: Run, board: SummaryWriter | None) -> dict[str, Any]:
 
 def _look_every(run: Run) -> int:
     looks = run.settings.recipe.looks
-    return max(1, run.steps // looks) if looks else min(run.batches.per_epoch, run.steps)
+    return -(-run.steps // looks) if looks else min(run.batches.per_epoch, run.steps)
 
 
 def _device(*, gpu: bool) -> str:
@@ -313,12 +319,9 @@ def _device(*, gpu: bool) -> str:
     return "cuda" if gpu else "cpu"
 
 
-def _cache_of(release: Path | str, side: int, folder: Path, rank: int, count: int, quiet: bool) -> Cache:
-    """Open the cache; the first process makes it while the others wait."""
-    found = open_cache(release, side, folder, quiet=quiet) if rank == 0 else None
-    if count > 1:
-        distributed.barrier()
-    return found or open_cache(release, side, folder, quiet=True)
+def _cache_of(release: Path | str, side: int, folder: Path, rank: int, quiet: bool) -> Cache:
+    """Open the cache; whichever process comes first makes it while the others wait for its lock, however long that takes."""
+    return open_cache(release, side, folder, quiet=quiet or rank > 0)
 
 
 def _rank_folder(folder: Path, rank: int) -> Path:

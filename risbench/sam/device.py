@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -21,6 +23,22 @@ def out_of_memory(error: RuntimeError, advice: str) -> EnvironmentLacks | None:
     """Return the user's error where a device's memory ran out; else None."""
     said = ran_out(error)
     return EnvironmentLacks(f"{said}; {advice}") if said is not None else None
+
+
+@contextlib.contextmanager
+def memory_for(advice: str) -> Iterator[None]:
+    """Turn a device's memory running out inside into the user's error, with what to do.
+
+    Raises:
+        EnvironmentLacks: it ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lacking = out_of_memory(error, advice)
+        if lacking is None:
+            raise
+        raise lacking from None
 
 
 def ran_out(error: RuntimeError) -> str | None:

@@ -16,6 +16,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 from torch.nn import functional
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
+from risbench.benchmark.crobim import deform
 from risbench.benchmark.crobim.capm import ContextPrompts
 from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.crobim.deform import DeformableAttention, reference_points
@@ -254,15 +255,16 @@ def test_scales_that_agree_have_no_deficit_and_padding_none_either() -> None:
 # -- MID
 
 
-def test_deformable_attention_is_what_transformers_has() -> None:
+def test_deformable_attention_is_what_transformers_has(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     heads, levels, points, width = 4, 3, 4, 32
     sizes = [(12, 10), (6, 5), (3, 3)]
     count = sum(height * width_ for height, width_ in sizes)
+    monkeypatch.setattr(deform, "_CACHE_BYTES", 1)  # a few rows at a time, as large maps are
     module = DeformableAttention(width, heads, levels, points)
     torch.nn.init.normal_(module.offsets.weight, std=0.3)
     torch.nn.init.normal_(module.weights.weight)
-    query, value = torch.randn(2, count, width), torch.randn(2, count, width)
+    query, value = torch.randn(2, count, width, requires_grad=True), torch.randn(2, count, width, requires_grad=True)
     references = reference_points(sizes, torch.device("cpu"))
     offsets = module.offsets(query).view(2, count, heads, levels, points, 2)
     cells = torch.tensor([[width_, height] for height, width_ in sizes])
@@ -271,7 +273,13 @@ def test_deformable_attention_is_what_transformers_has() -> None:
     core = MultiScaleDeformableAttention()
     starts = torch.tensor([0, 120, 150])
     expected = module.out(core(module.value(value).view(2, count, heads, -1), torch.tensor(sizes), sizes, starts, places, weights, 64))
-    assert torch.allclose(module(query, references, value, sizes), expected, atol=1e-5)
+    found = module(query, references, value, sizes)
+    assert torch.allclose(found, expected, atol=1e-5)
+    direction = torch.randn_like(found)
+    learnt = [query, value, *module.parameters()]
+    ours, theirs = (torch.autograd.grad((result * direction).sum(), learnt, retain_graph=True) for result in (found, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-3, rtol=1e-4)
 
 
 def test_offsets_begin_as_a_ring() -> None:

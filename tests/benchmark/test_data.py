@@ -17,8 +17,9 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 import torch
 from huggingface_hub import constants
+from PIL import Image
 
-from risbench.benchmark.data.batches import Batches, normalised
+from risbench.benchmark.data.batches import Batches, _gathered, normalised
 from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_mask
 from risbench.benchmark.data.release import image_of, read_release
 from risbench.benchmark.data.words import Words, learn_pieces, words_for
@@ -79,6 +80,15 @@ def test_a_cache_is_made_once_and_anew_when_the_release_changes(workspace: Path,
     stamp = (made[0] / "images.npy").stat().st_mtime_ns
     assert open_cache(release, 64, tmp_path / "cache", quiet=True).digest
     assert (made[0] / "images.npy").stat().st_mtime_ns == stamp
+    # the same records with another pixel: figures of before must not stand
+    before = open_cache(release, 64, tmp_path / "cache", quiet=True)
+    mended = release / before.samples[0].image
+    pixels = np.array(Image.open(mended).convert("RGB"))
+    pixels[0, 0] ^= 255
+    Image.fromarray(pixels).save(mended)
+    after = open_cache(release, 64, tmp_path / "cache", quiet=True)
+    assert after.digest != before.digest
+    assert after.all_digest != before.all_digest
     # several names of one image: the layout has one a referent
     alone = Counter(sample.image for sample in read_release(release).samples).most_common()[-1][0]
     (release / alone).unlink()
@@ -86,7 +96,7 @@ def test_a_cache_is_made_once_and_anew_when_the_release_changes(workspace: Path,
     assert sum(again.left_out.values()) == len(read_release(workspace / "4-export" / "risbench").samples) - len(again.samples) > 0
     assert set(again.left_out) == {"image_missing"}
     assert Path(alone).name in again.first[0]
-    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 3
 
 
 def test_a_damaged_image_is_left_out_and_counted(workspace: Path, tmp_path: Path) -> None:
@@ -232,6 +242,10 @@ def test_sentences_of_an_image_come_together_and_bring_it_once(cache: Cache) -> 
     runs = np.diff(np.flatnonzero(np.r_[True, images[1:] != images[:-1], True]))
     assert runs.max() >= 3
     assert np.mean(runs) > 2, "scenes have about four sentences"
+    few = np.resize(np.arange(400), 1600)  # four sentences an image, of which the fourth is left over
+    shuffled = few[_gathered(np.random.default_rng(0).permutation(1600), few, 3, np.random.default_rng(1))]
+    distinct = [len(set(part.tolist())) for part in np.split(shuffled, 100)]
+    assert abs(np.mean(distinct[:50]) - np.mean(distinct[50:])) < 0.5, "groups and what is left over come mixed"
     batch = batches.read(2)
     assert batch.image_of is not None
     assert len(batch.images) == len(set(images[16:24].tolist())) < 8

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model
 from risbench.benchmark.data.batches import Batch
 from risbench.benchmark.models import build
 from risbench.benchmark.settings import Recipe, load_settings
+from risbench.benchmark.together import train_all
 from risbench.benchmark.train import learning_rate, optimizer_of, train
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from tests.benchmark.conftest import FEW_STEPS
@@ -58,6 +63,54 @@ def test_a_finished_training_is_not_done_again(release: Path, caches: Path, run:
     again = train("crobim", release, out=run, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     assert again["seconds_a_step"] == 0.0
     assert digest(run, STATE) == before
+    assert (run / STATE).stat().st_size < 10_000, "nothing is left to go on from"
+
+
+def test_trainings_side_by_side_end_together_and_say_what_failed(release: Path, caches: Path, tmp_path: Path) -> None:
+    shared = {"model": "crobim", "release": release, "config": "tiny", "cache": caches, "gpu": False}
+    endless = {**shared, "out": tmp_path / "endless", "changes": ["recipe.steps=1000000", "recipe.batch=8"]}
+    wrong = {**shared, "out": tmp_path / "wrong", "changes": ["recipe.batch=5000"]}
+    with pytest.raises(OptionError, match="recipe.batch = 5000"):
+        train_all([endless, wrong, {**endless, "out": tmp_path / "never"}], workers=2, quiet=True)
+    assert not multiprocessing.active_children()
+    assert not (tmp_path / "never").exists()
+    with pytest.raises(OptionError, match="--workers 0"):
+        train_all([endless], workers=0, quiet=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process that its parent died")
+def test_trainings_side_by_side_die_with_the_command(release: Path, caches: Path, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom risbench.benchmark.together import train_all\nif __name__ == '__main__':\n"
+        f"    job = dict(model='crobim', release={str(release)!r}, config='tiny', cache={str(caches)!r}, gpu=False, "
+        "changes=['recipe.steps=1000000', 'recipe.batch=8'])\n"
+        f"    train_all([dict(job, out=Path({str(tmp_path)!r}) / str(place)) for place in range(2)], workers=2, quiet=True)\n"
+    )
+    (tmp_path / "both.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "both.py")], env={**os.environ, "PYTHONPATH": "."})
+    begun = [tmp_path / str(place) / "tokenizer.json" for place in range(2)]
+    until(lambda: all(path.exists() for path in begun), "both have begun")
+    parent.kill()
+    parent.wait()
+    for path in begun:
+        until(lambda path=path: _free(path.with_name(".lock")), "its folder is free again")  # type: ignore[misc]
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"not within two minutes: {what}")
+
+
+def _free(lock: Path) -> bool:
+    with open(lock, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_two_processes_learn_what_one_would(release: Path, caches: Path, tmp_path: Path) -> None:
@@ -195,6 +248,7 @@ def test_tensorboard_has_losses_scores_and_pictures(run: Path) -> None:
         tags["scalars"]
     )
     assert len(tags["images"]) == 8
+    assert [event.step for event in events.Scalars("val/mIoU")] == [3, 6]
 
 
 def test_a_run_says_what_it_was_made_of(run: Path) -> None:

@@ -29,7 +29,8 @@ class ScaleAttention(nn.Module):
         self.value = nn.Linear(text_width, channels)
         self.gate = nn.Conv2d(channels, channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        self.norm: nn.Module = nn.InstanceNorm2d(channels) if settings.norm == "instance" else nn.Identity()
+        norms: list[nn.Module] = [nn.InstanceNorm2d(channels) if settings.norm == "instance" else nn.Identity() for _ in range(2)]
+        self.norm, self.found_norm = norms
 
     def forward(self, features: Tensor, words: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return V_l (B, C, H, W), A (B, words, H, W) and S, its logits, from V (B, C, H, W), L (B, words, width), valid (B, words)."""
@@ -39,7 +40,7 @@ class ScaleAttention(nn.Module):
         score = query @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5  # eq. 5, and the root in eq. 6
         attention = score.masked_fill(~valid[:, None, :], -1e4).softmax(dim=-1)
         attended = (attention @ values).transpose(1, 2).unflatten(2, (height, width))
-        gated = self.out(functional.gelu(self.gate(attended))) * features  # eqs. 6 and 7
+        gated = self.out(functional.gelu(self.gate(self.found_norm(attended)))) * features  # eqs. 6 and 7
         if self.settings.residual:
             gated = features + gated
         maps = [tokens.transpose(1, 2).unflatten(2, (height, width)) for tokens in (attention, score)]

@@ -112,7 +112,10 @@ class MutualInteractionDecoder(nn.Module):
         self.out = nn.Conv2d(width, width, 1)
         finer = [level for level in range(1, 5) if level not in settings.levels] if settings.pyramid else []
         self.finer = sorted(finer, reverse=True)
-        self.lateral = nn.ModuleList(nn.Conv2d(channels[level - 1], width, 1) for level in self.finer)
+        # normed as the levels before: gated maps begin so small that the finest would hardly be heard
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels[level - 1], width, 1), nn.GroupNorm(groups, width)) for level in self.finer
+        )
         self.smooth = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups, width), nn.ReLU()) for _ in self.finer
         )

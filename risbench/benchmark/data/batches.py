@@ -90,9 +90,10 @@ class Batches:
     def chosen(self, step: int) -> NDArray[np.int64]:
         """Return which samples (rows of `tokens`) a step learns from, all ranks together."""
         epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.numbers))
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.numbers))
         if self.per_image > 1:
-            order = _gathered(order, self.cache.image_of[self.numbers[order]], self.per_image)
+            order = _gathered(order, self.cache.image_of[self.numbers[order]], self.per_image, random)
         return np.resize(order, max(len(order), self.batch))[place * self.batch : (place + 1) * self.batch]
 
     def read(self, step: int) -> Batch:
@@ -122,14 +123,13 @@ class Batches:
                 yield step, batch
 
 
-def _gathered(order: NDArray[np.int64], images: NDArray[np.int64], per_image: int) -> NDArray[np.int64]:
-    """Return an order (N,) in which up to `per_image` samples of an image follow its first; `images` (N,) are those of `order`."""
+def _gathered(order: NDArray[np.int64], images: NDArray[np.int64], per_image: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Return an order (N,) of groups of up to `per_image` samples of an image, at random; `images` (N,) are those of `order`."""
     by_image = np.argsort(images, kind="stable")
     together = images[by_image]
     firsts = np.flatnonzero(np.r_[True, together[1:] != together[:-1]])
     within = np.arange(len(order)) - np.repeat(firsts, np.diff(np.r_[firsts, len(order)]))
-    # a group stands where its first member stood
-    group = np.maximum.accumulate(np.where(within % per_image == 0, np.arange(len(order)), 0))
-    place = by_image[group]
+    group = np.cumsum(within % per_image == 0) - 1
+    place = random.permutation(group[-1] + 1)[group]
     result: NDArray[np.int64] = order[by_image[np.lexsort((within, place))]]
     return result

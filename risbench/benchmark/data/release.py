@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.geometry import mask_bounds
+from risbench.core.geometry import invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
@@ -34,7 +34,8 @@ class Sample:
     """One sample.
 
     `image` is the path of its image in the release, `size` (height, width) and `counts` its mask as COCO run lengths at the image's own
-    size, `box` is the source's box (`box_given`) or the mask's extent, in pixels, `attributes` are the kinds that the sentence uses.
+    size, `box` is the box that is used or the mask's extent, in pixels, `box_given` the source's own, where it has one, before any repair;
+    `attributes` are the kinds that the sentence uses.
     """
 
     id: str
@@ -48,7 +49,7 @@ class Sample:
     box: Box
     attributes: tuple[str, ...]
     reviewed: bool
-    box_given: bool
+    box_given: Box | None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -62,7 +63,9 @@ class Sample:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Sample:
         """Undo `to_json`."""
-        return cls(**{**value, "size": tuple(value["size"]), "box": tuple(value["box"]), "attributes": tuple(value["attributes"])})
+        given = tuple(value["box_given"]) if value["box_given"] is not None else None
+        listed = {name: tuple(value[name]) for name in ("size", "box", "attributes")}
+        return cls(**{**value, **listed, "box_given": given})
 
 
 @dataclass
@@ -174,10 +177,10 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
         category=category,
         size=size,
         counts=counts,
-        box=_given_box(row, height, width) or extent,
+        box=(given := _given_box(row, height, width)) or extent,
         attributes=_kinds(attributes_of(category, row.sentence, {})),
         reviewed=False,
-        box_given=bool(row.boxes),
+        box_given=given,
     )
 
 
@@ -191,8 +194,8 @@ def _of_record(row: Row, entry: Entry) -> Sample:
             raise Refusal("empty_mask", "mask", record.mask.counts, f"record {record.id}: it must have at least one pixel")
     except InputError as error:
         raise Refusal("broken_rle", "mask", record.mask.counts, f"record {record.id}: {error}") from None
-    boxes = np.array([target.box for target in record.targets])
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    into = invert_affine(record.placement.affine)
+    height, width = record.mask.size
     return Sample(
         id=record.id,
         split=str(row.split),
@@ -202,10 +205,10 @@ def _of_record(row: Row, entry: Entry) -> Sample:
         category=record.category.name,
         size=record.mask.size,
         counts=record.mask.counts,
-        box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+        box=_around([target.box for target in record.targets]),
         attributes=_kinds(record.attributes),
         reviewed=record.review.status in REVIEWED,
-        box_given=True,
+        box_given=_within(_around([map_box(into, target.box_given) for target in record.targets]), height, width),
     )
 
 
@@ -214,9 +217,20 @@ def _given_box(row: Row, height: int, width: int) -> Box | None:
     if not row.boxes:
         return None
     scaled = [np.array(given.box) * ((width, height, width, height) if given.relative else 1) for given in row.boxes]
-    low, high = np.min(scaled, axis=0)[:2], np.max(scaled, axis=0)[2:]
-    x0, y0 = (float(value) for value in np.clip(low, 0, (width, height)))
-    x1, y1 = (float(value) for value in np.clip(high, 0, (width, height)))
+    return _within(_around(scaled), height, width)
+
+
+def _around(boxes: Sequence[Any]) -> Box:
+    """Return the box around boxes."""
+    x0, y0 = (float(value) for value in np.min(boxes, axis=0)[:2])
+    x1, y1 = (float(value) for value in np.max(boxes, axis=0)[2:])
+    return x0, y0, x1, y1
+
+
+def _within(box: Box, height: int, width: int) -> Box | None:
+    """Return a box cut to its image; None where nothing is left."""
+    x0, x1 = (min(max(value, 0.0), float(width)) for value in box[0::2])
+    y0, y1 = (min(max(value, 0.0), float(height)) for value in box[1::2])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
