@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES
@@ -22,9 +21,10 @@ from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
 from risbench.benchmark.table import METRICS, write_tables
 from risbench.benchmark.together import train_all
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import paired_interval
 from risbench.core.record import SPLITS
+from risbench.sam.device import need_cuda
 from risbench.sam.open import open_model
 
 
@@ -145,8 +145,8 @@ def _plan(
         raise OptionError(f"--seeds {seeds}: must be at least 1")
     if workers < 1:
         raise OptionError(f"--workers {workers}: must be at least 1")
-    if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to train on the CPU, or mend the driver")
+    if gpu:
+        need_cuda("train")
     if any(rate <= 0 for rate in rates):
         raise OptionError("--rates: every learning rate must be above 0")
     folder = Path(out)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES, TRIVIAL, BoxToMask, trivial
@@ -21,11 +20,11 @@ from risbench.benchmark.scoring import Scored, check_protocol
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, OptionError
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
 from risbench.sam.builtin import builtin_weights
-from risbench.sam.device import keep_freed_memory
+from risbench.sam.device import keep_freed_memory, need_cuda
 
 # The side at which baselines look at images: the peers'.
 _BASELINE_SIDE: Final = 480
@@ -134,8 +133,8 @@ def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, w
         raise OptionError("box-predicted: name the run whose masks give the boxes with --boxes-from")
     if name not in BASELINES and not Path(name).is_dir():
         raise OptionError(f"{name}: is neither a run's folder nor a baseline; the baselines are {', '.join(BASELINES)}")
-    if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to evaluate on the CPU")
+    if gpu:
+        need_cuda("evaluate")
 
 
 def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from transformers import SwinBackbone
 from risbench.benchmark.backbones import Backbone, shared
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.text import TextEncoder
-from risbench.core.errors import OptionError
 
 _STRIDE = 32
 
@@ -45,14 +44,12 @@ class Lavt(nn.Module):
         """Build it for `vocabulary` word pieces.
 
         Raises:
-            OptionError: the backbone is no Swin.
             EnvironmentLacks, InputError: named weights cannot be had or used.
         """
         super().__init__()
         self.settings = settings
         self.backbone = Backbone(settings.backbone, settings.side)
-        if not isinstance(self.backbone.net, SwinBackbone):
-            raise OptionError(f"backbone.kind = {settings.backbone.kind}: LAVT's words enter between the stages of a Swin; use kind swin")
+        assert isinstance(self.backbone.net, SwinBackbone), "settings of another kind are refused where they are read"
         self.text = TextEncoder(settings.text, vocabulary)
         channels = self.backbone.channels
         self.attentions = nn.ModuleList(PixelWordAttention(count, self.text.width) for count in channels)

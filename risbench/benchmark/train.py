@@ -27,7 +27,7 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
-from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, memory_for, ran_out, ranks
+from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, memory_for, need_cuda, ran_out, ranks
 
 # Counts up when the same settings make another model or train it otherwise: a run of before is not gone on with.
 _REVISION: Final = 2
@@ -314,8 +314,8 @@ def _look_every(run: Run) -> int:
 
 
 def _device(*, gpu: bool) -> str:
-    if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks("--gpu: PyTorch finds no CUDA device here; leave --gpu out to train on the CPU, or mend the driver")
+    if gpu:
+        need_cuda("train")
     return "cuda" if gpu else "cpu"
 
 

@@ -25,6 +25,16 @@ def out_of_memory(error: RuntimeError, advice: str) -> EnvironmentLacks | None:
     return EnvironmentLacks(f"{said}; {advice}") if said is not None else None
 
 
+def need_cuda(doing: str) -> None:
+    """Check that PyTorch finds a CUDA device for `doing` (train, evaluate).
+
+    Raises:
+        EnvironmentLacks: it finds none.
+    """
+    if not torch.cuda.is_available():
+        raise EnvironmentLacks(f"--gpu: PyTorch finds no CUDA device here; leave --gpu out to {doing} on the CPU, or mend the driver")
+
+
 @contextlib.contextmanager
 def memory_for(advice: str) -> Iterator[None]:
     """Turn a device's memory running out inside into the user's error, with what to do.

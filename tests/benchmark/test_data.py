@@ -276,6 +276,8 @@ def test_a_setting_out_of_bounds_is_named(change: str, said: str) -> None:
 
 
 def test_a_change_or_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="between the stages of a Swin"):
+        load_settings("tiny", "lavt", ["backbone.kind=convnext"])
     with pytest.raises(OptionError, match="section.name=value"):
         load_settings("tiny", changes=["batch"])
     with pytest.raises(OptionError, match="side has no parts"):
