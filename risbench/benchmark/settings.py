@@ -145,13 +145,16 @@ class Recipe(Section):
 
     `loss`: `crobim` is eq. 18 (cross-entropy and dice over one logit), `weighted` the peers' two-class cross-entropy with weights .9 and
     1.1, `rmsin` that with dice over the batch. `weight_decay` spares norms, biases, position tables and prompts.
-    Up to `per_image` sentences of an image are learnt from in one step, and share the image's encoding.
+    Up to `per_image` sentences of an image are learnt from in one step, and share the image's encoding. Where `coarse_side` is set, the
+    first `coarse_share` of the steps sees images of that side: progressive resizing, as in EfficientNetV2 (arXiv 2104.00298, Section 4).
     """
 
     epochs: int = Field(default=40, gt=0)
     steps: int = Field(default=0, ge=0)
     batch: int = Field(default=32, gt=0)
     per_image: int = Field(default=1, gt=0)
+    coarse_side: int = Field(default=0, ge=0, multiple_of=4)
+    coarse_share: float = Field(default=0.5, gt=0, lt=1)
     learning_rate: float = Field(default=5e-5, gt=0)
     backbone_share: float = Field(default=1.0, ge=0)
     text_share: float = Field(default=1.0, ge=0)
@@ -176,6 +179,12 @@ class Settings(Section):
     mid: MidSettings = MidSettings()
     lavt: LavtSettings = LavtSettings()
     recipe: Recipe = Recipe()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.recipe.coarse_side and not 32 <= self.recipe.coarse_side < self.side:
+            raise ValueError(f"recipe.coarse_side = {self.recipe.coarse_side}: must be 0 (off) or from 32 to below side = {self.side}")
+        return self
 
 
 _LAVT: Final[dict[str, dict[str, Any]]] = {"recipe": {"loss": "weighted"}}

@@ -126,6 +126,8 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     options = {"batch": recipe.batch, "per_image": recipe.per_image, "rank": rank, "ranks": count}
     batches = Batches(cache, training, tokens, valid, seed=seed, pin=device != "cpu", **options)
+    steps = recipe.steps or recipe.epochs * batches.per_epoch
+    batches.coarse = (recipe.coarse_side, round(recipe.coarse_share * steps) if recipe.coarse_side else 0)
     return Run(
         settings=settings,
         cache=cache,
@@ -135,7 +137,7 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         precision=fast_precision(device) if precision == "auto" else precision,
         batches=batches,
         validation=validation,
-        steps=recipe.steps or recipe.epochs * batches.per_epoch,
+        steps=steps,
     )
 
 

@@ -20,7 +20,7 @@ from risbench.refine import refine_masks
 from risbench.scenes.referring import write_referring
 
 FORMATS = ("risbench", "refer", "parquet", "webdataset")
-FEW_STEPS = ("recipe.steps=6", "recipe.looks=2", "recipe.batch=8", "recipe.warm_up=2")
+FEW_STEPS = ("recipe.steps=6", "recipe.looks=2", "recipe.batch=8", "recipe.warm_up=2", "recipe.per_image=2", "recipe.coarse_side=64")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from risbench.benchmark.data.cache import Cache
 
@@ -38,6 +39,12 @@ class Batch:
     def pinned(self) -> Batch:
         """Return it in memory that a GPU fetches from by itself."""
         return self._each(lambda value: value.pin_memory())
+
+    def at(self, side: int) -> Batch:
+        """Return it at another side: images by antialiased bilinear interpolation, masks by nearest neighbours, as in the cache."""
+        images = functional.interpolate(self.images, (side, side), mode="bilinear", antialias=True)
+        masks = functional.interpolate(self.masks[:, None], (side, side), mode="nearest")[:, 0]
+        return Batch(images, self.tokens, self.valid, masks, self.image_of)
 
     def first(self, count: int) -> Batch:
         """Return its first `count` samples."""
@@ -81,6 +88,7 @@ class Batches:
         """
         self.cache, self.numbers, self.tokens, self.valid = cache, numbers, tokens, valid
         self.batch, self.seed, self.per_image, self.rank, self.ranks, self.pin = batch, seed, per_image, rank, ranks, pin
+        self.coarse = (0, 0)  # a side in pixels, and up to which step images have it
 
     @property
     def per_epoch(self) -> int:
@@ -110,6 +118,9 @@ class Batches:
             torch.from_numpy(self.cache.mask(numbers)),
             None if image_of is None else torch.from_numpy(image_of),
         )
+        side, until = self.coarse
+        if step < until:
+            made = made.at(side)
         return made.pinned() if self.pin else made
 
     def steps(self, start: int, end: int) -> Iterator[tuple[int, Batch]]:
