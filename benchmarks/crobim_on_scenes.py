@@ -80,9 +80,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument(
-        "--processes", type=int, default=1, help="that train together; two of one thread beat one of two"
-    )
+    parser.add_argument("--processes", type=int, default=1, help="that train together; two of one thread beat one of two")
     parser.add_argument("--learn", type=Path, nargs=2, metavar=("RELEASE", "RUN"), help="only train; what the processes are started with")
     given = parser.parse_args()
     if given.learn:

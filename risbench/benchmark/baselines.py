@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.data.release import image_of
-from risbench.benchmark.predict import Predictor
+from risbench.benchmark.predict import ADVICE, Predictor
 from risbench.benchmark.scoring import Prediction, mask_at
 from risbench.core.geometry import mask_bounds
 from risbench.core.record import Box
 from risbench.formats.tree import SourceTree
+from risbench.sam.device import memory_for
 from risbench.sam.open import open_model, predictor_on
 from risbench.sam.predictor import SamPrompt
 
@@ -103,8 +104,9 @@ class BoxToMask:
             InputError: the release or the weights cannot be read.
         """
         self._tree = SourceTree.open(release)
-        model, self.weights_sha256 = open_model(weights, device)
-        self._sam = predictor_on(model)
+        with memory_for(ADVICE):
+            model, self.weights_sha256 = open_model(weights, device)
+            self._sam = predictor_on(model)
         self._boxes = boxes
 
     def predict(self, cache: Cache, numbers: Sequence[int]) -> list[Prediction]:
@@ -117,8 +119,10 @@ class BoxToMask:
         made: list[Prediction] = [np.zeros(sample.size, dtype=bool) for sample in samples]
         asked = [(place, box) for place, box in enumerate(boxes) if box is not None]
         if asked:
-            self._sam.load(image_of(self._tree, samples[0].image))
-            logits = self._sam.predict([SamPrompt(box, None) for _, box in asked]).logits
+            pixels = image_of(self._tree, samples[0].image)
+            with memory_for(ADVICE):
+                self._sam.load(pixels)
+                logits = self._sam.predict([SamPrompt(box, None) for _, box in asked]).logits
             for (place, _), values in zip(asked, logits, strict=True):
                 made[place] = np.asarray(values) > 0
         return made

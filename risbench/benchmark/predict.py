@@ -21,6 +21,7 @@ from risbench.sam.device import dtype_of, memory_for
 
 # How many sentences are asked at once. No option: products of matrices of other shapes round otherwise, and masks' rims would hang on it.
 _SENTENCES: Final = 16
+ADVICE: Final = "free the device's memory, or leave --gpu out"
 
 
 class Predictor(Protocol):
@@ -35,7 +36,8 @@ class Trained:
 
     def __init__(self, model: nn.Module, words: Words, device: str, precision: str) -> None:
         """Ask `model`, in evaluation mode, on `device`."""
-        self.model, self.words, self.device = model.to(device).eval(), words, device
+        with memory_for(ADVICE):
+            self.model, self.words, self.device = model.to(device).eval(), words, device
         self.dtype = dtype_of(precision)
 
     @torch.inference_mode()
@@ -46,8 +48,7 @@ class Trained:
         image = torch.from_numpy(row)[None].permute(0, 3, 1, 2).to(self.device)
         tokens, valid, _ = self.words.encode([cache.samples[number].sentence for number in numbers])
         made: list[Prediction] = []
-        advice = "free the device's memory, or leave --gpu out"
-        with memory_for(advice), torch.autocast(self.device.partition(":")[0], self.dtype, enabled=self.dtype != torch.float32):
+        with memory_for(ADVICE), torch.autocast(self.device.partition(":")[0], self.dtype, enabled=self.dtype != torch.float32):
             maps = model.encode(normalised(image))
             for start in range(0, len(numbers), _SENTENCES):
                 part = slice(start, start + _SENTENCES)

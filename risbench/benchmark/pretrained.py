@@ -19,6 +19,12 @@ FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
 # What stands before the names in files of others' trainings.
 _PREFIXES: Final = ("module.", "model.", "encoder.", "backbone.")
 # Tensors that published weights have no place for: norms of the maps that a backbone hands out, and what we do not use.
+# What a run's model.json has no field for, and a model that is read back therefore has as transformers sets it.
+_AS_USUAL: Final = {
+    "swin": ("patch_size", "num_channels", "mlp_ratio", "qkv_bias", "hidden_act", "use_absolute_embeddings", "layer_norm_eps"),
+    "convnext": ("patch_size", "num_channels", "hidden_act", "layer_norm_eps"),
+    "bert": ("hidden_act", "max_position_embeddings", "type_vocab_size", "layer_norm_eps"),
+}
 _OWN: Final = ("hidden_states_norms.", "swin.layernorm.", "layernorm.", "pooler.")
 
 
@@ -44,6 +50,7 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
         if found.model_type not in kinds:
             raise OptionError(f"{weights}: is a {found.model_type}; settings ask for {' or '.join(kinds)}")
         kind = kinds[found.model_type]
+        _need_usual(found, weights)
         net, told = hub(lambda: kind.from_pretrained(weights, config=found, output_loading_info=True), weights, files)
         commit = getattr(found, "_commit_hash", None) or ""
     lacking = [name for name in told["missing_keys"] if not name.startswith(_OWN)] + [str(name) for name in told["mismatched_keys"]]
@@ -51,6 +58,21 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
         share = f"{len(lacking)} of the {len(net.state_dict())} tensors"
         raise InputError(f"{weights}: lacks {share} that are needed, such as {sorted(lacking)[0]}; it needs {files}")
     return net, commit
+
+
+def _need_usual(config: Any, weights: str) -> None:
+    """Check that a network is built as a run that is read back would build it.
+
+    Raises:
+        InputError: it differs in what is not recorded.
+    """
+    usual = type(config)()
+    for name in _AS_USUAL[config.model_type]:
+        if (value := getattr(config, name)) != getattr(usual, name):
+            raise InputError(f"{weights}: {name} = {value!r} in config.json: only {getattr(usual, name)!r} can be used here")
+    sizes = getattr(config, "hidden_sizes", None)
+    if sizes and list(sizes) != [sizes[0] * 2**stage for stage in range(len(sizes))]:
+        raise InputError(f"{weights}: hidden_sizes = {list(sizes)} in config.json: only such that double can be used here")
 
 
 def hub(ask: Callable[[], Any], name: str, files: str) -> Any:

@@ -153,7 +153,10 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
         run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
         if run.step < run.steps:
             run.model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            with memory_for(
+                "what the optimiser keeps does not fit beside what else is on the device; free it, and give the same command again"
+            ):
+                optimizer.load_state_dict(state["optimizer"])
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
     learner: Any = torch.compile(run.model) if compiled else run.model

@@ -12,6 +12,9 @@ import pytest
 
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
+import torch
+
+from risbench.benchmark import baselines
 from risbench.benchmark.checkpoint import ABOUT, read_about
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.evaluate import evaluate
@@ -66,6 +69,17 @@ def test_true_boxes_given_to_the_built_in_sam_are_far_better(release: Path, cach
     assert guessed["figures"]["mIoU"]["value"] < oracle["figures"]["mIoU"]["value"]
     with pytest.raises(OptionError, match="--boxes-from"):
         evaluate("box-predicted", release, out=tmp_path / "q", cache=caches, quiet=True)
+
+
+def test_memory_that_runs_out_in_sam_says_what_to_do(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    for place in ("open_model", "predictor_on"):
+        with monkeypatch.context() as patch:
+            patch.setattr(baselines, place, full)
+            with pytest.raises(EnvironmentLacks, match="CUDA out of memory; free the device's memory, or leave --gpu out"):
+                evaluate("box-oracle", release, out=tmp_path, cache=caches, quiet=True)
 
 
 def test_the_largest_of_its_class_is_right_where_it_is_meant(cache: Cache, release: Path, caches: Path, tmp_path: Path) -> None:

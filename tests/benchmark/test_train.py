@@ -33,11 +33,17 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from tests.benchmark.conftest import FEW_STEPS
 
 
+def out_of_memory(*_: object) -> None:
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 def digest(run: Path, name: str) -> str:
     return hashlib.sha256((run / name).read_bytes()).hexdigest()
 
 
-def test_a_killed_training_ends_with_the_same_bytes(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+def test_a_killed_training_ends_with_the_same_bytes(
+    release: Path, caches: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "crobim"
     code = (
         "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark import train as loop\n"
@@ -50,6 +56,10 @@ def test_a_killed_training_ends_with_the_same_bytes(release: Path, caches: Path,
     )
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."})
     assert died.returncode == -9, died.stderr
+    with monkeypatch.context() as full:
+        full.setattr(torch.optim.AdamW, "load_state_dict", out_of_memory)
+        with pytest.raises(EnvironmentLacks, match="the optimiser keeps does not fit"):
+            train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     again = train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     assert [look["step"] for look in again["looks"]] == [3, 6]
     weights = read_about(run)["weights_file"]
