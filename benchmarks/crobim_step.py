@@ -4,7 +4,8 @@
 
 The peers' habits (the training scripts of LAVT, RMSIN and Deformable DETR): fp32, contiguous images, an image encoded for each of its
 sentences, AdamW without fusing, deformable attention that keeps the samples of all levels side by side. Interleaved, medians, the same
-threads, the same allocator. Says what a run at RISBench's size takes at that rate.
+threads, the same allocator. Says what a run at RISBench's size takes at that rate, and how much of the rate of one large matrix product
+the step's products and convolutions (all of them, forward and back, as PyTorch counts them) come to in the time of the whole step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from risbench.benchmark.crobim.deform import DeformableAttention
@@ -24,7 +26,7 @@ from risbench.benchmark.losses import mask_loss
 from risbench.benchmark.models import build
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.train import optimizer_of
-from risbench.sam.device import fast_precision, keep_freed_memory
+from risbench.sam.device import dtype_of, fast_precision, keep_freed_memory
 
 SAMPLES, EPOCHS = 26_300, 40
 
@@ -44,6 +46,20 @@ class AsPublished(DeformableAttention):
         found = MultiScaleDeformableAttention()(values, torch.tensor(sizes), sizes, None, places, weights, 64)
         result: Tensor = self.out(found)
         return result
+
+
+def matrix_rate(device: str, precision: str, side: int) -> float:
+    """Return the operations a second of a product of square matrices: the median of nine."""
+    dtype = dtype_of(precision)
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        began = time.monotonic()
+        one @ other
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - began)
+    return 2 * side**3 / statistics.median(seconds[1:])
 
 
 def main(config: str, batch: int, changes: Sequence[str], rounds: int, device: str) -> None:
@@ -94,12 +110,20 @@ def main(config: str, batch: int, changes: Sequence[str], rounds: int, device: s
             run()
             seconds[name].append(time.monotonic() - began)
             print(f"  {name:6} {seconds[name][-1]:7.2f} s a step of {batch}", flush=True)
+    with FlopCounterMode(display=False) as counter:
+        ours()()
+    rate = matrix_rate(device, ours_precision, 8192 if device == "cuda" else 2048)
     middle = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     threads = torch.get_num_threads()
     size = f"{sum(value.numel() for value in model.parameters()) / 1e6:.0f} M parameters, {side} px"
     print(f"{config}{''.join(f', {change}' for change in changes)}: {device}, {threads} threads, {size}, {per_image} sentences an image")
     print(f"fp32, peers' habits: {middle['peers']:.2f} s; {ours_precision}, as risbench train does it: {middle['ours']:.2f} s")
     print(f"{middle['peers'] / middle['ours']:.2f}x")
+    reached = counter.get_total_flops() / middle["ours"]
+    print(
+        f"{counter.get_total_flops() / 1e12:.2f} TFLOP a step, {reached / 1e12:.3f} TFLOP/s: {100 * reached / rate:.0f} % of the "
+        f"{rate / 1e12:.3f} that a product of {ours_precision} matrices reaches"
+    )
     if config == "base":
         hours = SAMPLES * EPOCHS * middle["ours"] / batch / 3600
         print(f"RISBench's size ({SAMPLES:,} samples, {EPOCHS} epochs) at this rate: {hours:,.0f} hours on this machine")
