@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 
 from risbench.core.imagery import encode_png
 from tests.conftest import cli, eval_row, picture, tree_bytes
+from tests.forked import Forked
 
 KILLS = 40
 pytestmark = pytest.mark.slow
@@ -66,29 +64,28 @@ def test_killed_forty_times_and_run_again_the_result_is_the_same(calm: Path, tmp
     if (tmp_path / "w").exists():
         shutil.copytree(tmp_path / "w", pristine)
     draw = random.Random(stage)
-    command = [sys.executable, "-m", "risbench", *words, "-w", "w"]
     kills = resumed = 0
     # About as long as an undisturbed run works after it took the lock.
     longest = {"ingest": 1.2, "refine-masks": 2.5, "export": 1.2}[stage]
-    while kills < KILLS:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        # The clock starts when this very process holds the workspace, so that no kill is wasted on the start of Python.
-        deadline = time.monotonic() + 60
-        while not _holds(tmp_path / "w", process.pid) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, longest))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            resumed += any((tmp_path / "w" / folder).rglob("part-*.jsonl"))
-            continue
-        error = process.communicate()[1]
-        assert process.returncode == 0, error
-        assert _same(calm, tmp_path), f"after {kills} kills"
-        shutil.rmtree(tmp_path / "w")
-        if pristine.exists():
-            shutil.copytree(pristine, tmp_path / "w")
+    with Forked(tmp_path) as forked:
+        while kills < KILLS:
+            pid = forked.start([*words, "-w", "w"])
+            # The clock starts when this very process holds the workspace, so that no kill is wasted on its start.
+            deadline = time.monotonic() + 60
+            while not _holds(tmp_path / "w", pid) and forked.runs(pid) and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, longest))
+            forked.kill(pid)
+            code, error = forked.ended()
+            if code == -signal.SIGKILL:
+                kills += 1
+                resumed += any((tmp_path / "w" / folder).rglob("part-*.jsonl"))
+                continue
+            assert code == 0, error
+            assert _same(calm, tmp_path), f"after {kills} kills"
+            shutil.rmtree(tmp_path / "w")
+            if pristine.exists():
+                shutil.copytree(pristine, tmp_path / "w")
     run = cli(*words, "-w", "w", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert _same(calm, tmp_path)
