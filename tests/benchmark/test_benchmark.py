@@ -90,7 +90,6 @@ def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) ->
         "changes": FEW_STEPS,
         "against": "centre",
         "seeds": 2,
-        "workers": 2,
         "quiet": True,
     }
     rows = {row["name"]: row for row in benchmark(release, out=tmp_path, **options)["rows"]}  # type: ignore[arg-type]
