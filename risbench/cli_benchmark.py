@@ -139,6 +139,7 @@ def benchmark(
         int,
         typer.Option(help="Processes. On a CPU that many trainings run at once and share its threads, on whose number their digits hang."),
     ] = 1,
+    cache: CacheOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
@@ -170,6 +171,7 @@ def benchmark(
             gpu=gpu,
             precision=precision,
             workers=workers,
+            cache=cache,
             quiet=json_,
         )
         show(both, json_, print_compare)
@@ -190,6 +192,7 @@ def benchmark(
         gpu=gpu,
         precision=precision,
         workers=workers,
+        cache=cache,
         quiet=json_,
     )
     show(result, json_, print_benchmark)

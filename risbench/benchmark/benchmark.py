@@ -44,12 +44,8 @@ class Plan:
     precision: str
     workers: int
     weights: Path | None
+    cache: Path
     quiet: bool
-
-    @property
-    def cache(self) -> Path:
-        """Where releases are cached."""
-        return self.out / "cache"
 
 
 def benchmark(
@@ -69,6 +65,7 @@ def benchmark(
     gpu: bool = False,
     precision: str = "auto",
     workers: int = 1,
+    cache: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train and score a list of models on one release and write one table; the same call goes on where it stopped.
@@ -80,7 +77,7 @@ def benchmark(
     Raises:
         OptionError, InputError, EnvironmentLacks: see `train` and `evaluate`.
     """
-    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, quiet)
+    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, quiet)
     chosen = subjects(models)
     theirs = published(published_on, split) if published_on is not None else []
     trained = [subject for subject in chosen if subject.is_trained]
@@ -139,6 +136,7 @@ def _plan(
     precision: str,
     workers: int,
     weights: Path | str | None,
+    cache: Path | str | None,
     quiet: bool,
 ) -> Plan:
     if seeds < 1:
@@ -152,7 +150,10 @@ def _plan(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     where = Path(weights) if weights is not None else None
-    return Plan(Path(release), folder, config, tuple(changes), seeds, tuple(rates), split, protocol, gpu, precision, workers, where, quiet)
+    kept = Path(cache) if cache is not None else folder.parent / "cache"  # where `train` and `evaluate` beside it look, too
+    return Plan(
+        Path(release), folder, config, tuple(changes), seeds, tuple(rates), split, protocol, gpu, precision, workers, where, kept, quiet
+    )
 
 
 def _reference(against: str | None, chosen: Sequence[Subject]) -> str | None:

@@ -37,6 +37,7 @@ def compare(
     gpu: bool = False,
     precision: str = "auto",
     workers: int = 1,
+    cache: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
@@ -56,7 +57,7 @@ def compare(
     folder, test = Path(out), Path(test_on) if test_on is not None else Path(second)
     folder.mkdir(parents=True, exist_ok=True)
     releases = {"A": Path(first), "B": Path(second)}
-    side, kept = load_settings(config, model, changes).side, folder / "cache"
+    side, kept = load_settings(config, model, changes).side, Path(cache) if cache is not None else folder.parent / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
     if not len(tested.of(split)):
         raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")

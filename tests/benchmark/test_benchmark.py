@@ -59,8 +59,9 @@ def test_the_same_command_makes_only_what_is_missing(release: Path, made: tuple[
     assert (out / "lavt-seed0" / "parquet-test-peer.json").stat().st_mtime_ns == stamp
 
 
-def test_every_model_tries_the_same_learning_rates(release: Path, tmp_path: Path) -> None:
-    result = benchmark(release, out=tmp_path, models="lavt,crobim", config="tiny", changes=FEW_STEPS, rates=[1e-3, 1e-4], quiet=True)
+def test_every_model_tries_the_same_learning_rates(release: Path, caches: Path, tmp_path: Path) -> None:
+    options = {"config": "tiny", "changes": FEW_STEPS, "rates": [1e-3, 1e-4], "cache": caches, "quiet": True}
+    result = benchmark(release, out=tmp_path, models="lavt,crobim", **options)  # type: ignore[arg-type]
     assert "the best of 2 learning rates by val" in (tmp_path / "table.txt").read_text()
     assert all(row["learning_rate"] in (1e-3, 1e-4) for row in result["rows"])
     assert len([path for path in tmp_path.iterdir() if "seed0" in path.name]) == 4
@@ -80,7 +81,7 @@ def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_pa
     ):
         with pytest.raises((OptionError, InputError), match=said):
             asked(**options)
-    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
         export(workspace=workspace, split=str(split), include_unreviewed=True, formats=("parquet",), name="boxes", quiet=True)["path"]
     )
     truth = workspace / "4-export" / "parquet"
-    result = compare(boxes, truth, out=tmp_path, config="tiny", changes=FEW_STEPS, quiet=True)
+    result = compare(boxes, truth, out=tmp_path / "both", config="tiny", changes=FEW_STEPS, quiet=True)
     assert result["common"] == result["training"]["A"] == result["training"]["B"]
     assert 0.3 < result["mask_agreement"] < 0.95
     low, high = result["difference"]["interval"]
@@ -132,7 +133,9 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
     fewer_split = tmp_path / "fewer.csv"
     fewer_split.write_text("\n".join(row.replace(",train", ",val") if row == scene else row for row in rows) + "\n")
     fewer = export(workspace=workspace, split=str(fewer_split), include_unreviewed=True, formats=("parquet",), name="fewer", quiet=True)
-    matched = compare(fewer["path"], truth, out=tmp_path / "matched", config="tiny", changes=FEW_STEPS, quiet=True)
+    matched = compare(fewer["path"], truth, out=tmp_path / "matched", config="tiny", changes=FEW_STEPS, cache=tmp_path / "own", quiet=True)
+    assert any((tmp_path / "own").iterdir())
+    assert any((tmp_path / "cache").iterdir()), "without the option beside the folder, where train and evaluate look, too"
     assert matched["common"] == matched["training"]["A"] < matched["training"]["B"]
     runs = [json.loads((tmp_path / "matched" / f"{name}-crobim-seed0" / "model.json").read_text()) for name in "AB"]
     assert [run["training"]["samples"] for run in runs] == [matched["common"]] * 2
