@@ -1,6 +1,6 @@
 """CroBIM, small, on generated referring scenes that it never saw, against guesses, and with sentences shuffled within the class.
 
-    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 3000] [--keep FOLDER] [--processes 2] [--gpu]
+    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 5800] [--keep FOLDER] [--processes 2] [--gpu]
 
 Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. The image encoder begins
 as backbone_on_scenes.py leaves it, everything else at random. Killed, the same command with --keep goes on.
@@ -9,8 +9,10 @@ as backbone_on_scenes.py leaves it, everything else at random. Killed, the same 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,19 +38,25 @@ def learn(release: Path, run: Path, steps: int, gpu: bool) -> dict[str, Any]:
     return made
 
 
+def _die_with_parent() -> None:
+    """Have torchrun ended with this script, however that ends: it would keep the run's lock. Linux alone knows how (prctl's PDEATHSIG)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 def main(scenes: int, steps: int, keep: Path, processes: int, gpu: bool) -> None:
     release = referring_release(keep, scenes)
     teach(keep / BACKBONE, "small", device="cuda" if gpu else "cpu")
-    run, cache = keep / f"crobim-small-{scenes}-{steps}", keep / "cache"
+    run, cache = keep / f"crobim-small-{scenes}-{steps}-{processes}", keep / "cache"
     if processes == 1:
         made = learn(release, run, steps, gpu)
     else:
         own = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
         together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         words = [__file__, "--learn", str(release), str(run), "--steps", str(steps), *(["--gpu"] if gpu else [])]
-        subprocess.run([*together, *words], env=own, check=True)
+        subprocess.run([*together, *words], env=own, check=True, preexec_fn=_die_with_parent)
         made = json.loads((keep / f"{run.name}.json").read_text())
-    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {made['seconds']:,.0f} s")
+    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {processes} processes")
     print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
     for look in made["looks"]:
         print(
@@ -77,10 +85,10 @@ def main(scenes: int, steps: int, keep: Path, processes: int, gpu: bool) -> None
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=5800)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--processes", type=int, default=1, help="that train together; two of one thread beat one of two")
+    parser.add_argument("--processes", type=int, default=1, help="that train together, of one thread each on two cores")
     parser.add_argument("--learn", type=Path, nargs=2, metavar=("RELEASE", "RUN"), help="only train; what the processes are started with")
     given = parser.parse_args()
     if given.learn:

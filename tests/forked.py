@@ -22,7 +22,8 @@ class Forked:
     """The process that forks, and one running command at a time."""
 
     def __init__(self, cwd: Path) -> None:
-        """Start it in a folder; its forks run there."""
+        """Start it in a folder; its forks run there, all with one seed of hashes."""
+        self._running: int | None = None
         pipe = subprocess.PIPE
         root = Path(__file__).parents[1]
         self._process = subprocess.Popen([sys.executable, str(Path(__file__).resolve())], cwd=cwd, stdin=pipe, stdout=pipe, text=True,
@@ -33,8 +34,10 @@ class Forked:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End it."""
+        """End it, and what still runs."""
         assert self._process.stdin is not None
+        if self._running is not None:
+            self.kill(self._running)
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
@@ -43,7 +46,8 @@ class Forked:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
-        return int(self._answer()["pid"])
+        self._running = int(self._answer()["pid"])
+        return self._running
 
     def runs(self, pid: int) -> bool:
         """Return whether it still runs."""
@@ -61,6 +65,7 @@ class Forked:
     def ended(self) -> tuple[int, str]:
         """Wait for it and return its exit code (minus the signal that killed it) and its stderr."""
         answer = self._answer()
+        self._running = None
         return int(answer["code"]), str(answer["stderr"])
 
     def _answer(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from risbench.sam.device import dtype_of, memory_for
 
 # How many sentences are asked at once. No option: products of matrices of other shapes round otherwise, and masks' rims would hang on it.
 _SENTENCES: Final = 16
-ADVICE: Final = "free the device's memory, or leave --gpu out"
+ADVICE: Final = "free some, and give the same command again"
 
 
 class Predictor(Protocol):

@@ -18,13 +18,13 @@ from risbench.sam.hf import hub_trouble, is_cached, quiet
 FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
 # What stands before the names in files of others' trainings.
 _PREFIXES: Final = ("module.", "model.", "encoder.", "backbone.")
-# Tensors that published weights have no place for: norms of the maps that a backbone hands out, and what we do not use.
 # What a run's model.json has no field for, and a model that is read back therefore has as transformers sets it.
 _AS_USUAL: Final = {
     "swin": ("patch_size", "num_channels", "mlp_ratio", "qkv_bias", "hidden_act", "use_absolute_embeddings", "layer_norm_eps"),
     "convnext": ("patch_size", "num_channels", "hidden_act", "layer_norm_eps"),
-    "bert": ("hidden_act", "max_position_embeddings", "type_vocab_size", "layer_norm_eps"),
+    "bert": ("hidden_act", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "is_decoder"),
 }
+# Tensors that published weights have no place for: norms of the maps that a backbone hands out, and what we do not use.
 _OWN: Final = ("hidden_states_norms.", "swin.layernorm.", "layernorm.", "pooler.")
 
 
@@ -37,7 +37,7 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
     Raises:
         EnvironmentLacks: they can be had neither from the hub nor from here; the message says which files to put where.
         OptionError: they are of another kind of network.
-        InputError: a file or folder does not hold what is needed.
+        InputError: a file or folder does not hold what is needed, or the network is built in a way that a run cannot record.
     """
     quiet()
     if Path(weights).suffix in FILES:
@@ -68,11 +68,15 @@ def _need_usual(config: Any, weights: str) -> None:
     """
     usual = type(config)()
     for name in _AS_USUAL[config.model_type]:
-        if (value := getattr(config, name)) != getattr(usual, name):
-            raise InputError(f"{weights}: {name} = {value!r} in config.json: only {getattr(usual, name)!r} can be used here")
-    sizes = getattr(config, "hidden_sizes", None)
-    if sizes and list(sizes) != [sizes[0] * 2**stage for stage in range(len(sizes))]:
-        raise InputError(f"{weights}: hidden_sizes = {list(sizes)} in config.json: only such that double can be used here")
+        value, wanted = getattr(config, name), getattr(usual, name)
+        if value != wanted and value != [wanted, wanted]:
+            raise InputError(f"{weights}: {name} = {value!r} in config.json: only {wanted!r} can be used here")
+    if config.model_type == "convnext":
+        sizes = list(config.hidden_sizes)
+        if sizes != [sizes[0] * 2**stage for stage in range(len(sizes))]:
+            raise InputError(f"{weights}: hidden_sizes = {sizes} in config.json: they must double from stage to stage")
+        if config.layer_scale_init_value <= 0:
+            raise InputError(f"{weights}: layer_scale_init_value = {config.layer_scale_init_value} in config.json: must be above 0")
 
 
 def hub(ask: Callable[[], Any], name: str, files: str) -> Any:

@@ -124,6 +124,7 @@ def what_fits(run: Run, step: int, batch: Batch, attempt: Callable[[Batch], Any]
     Several processes that train together cannot try apart from one another: of them the half is named, untried.
     """
     whole, (_, count) = run.settings.recipe.batch, ranks()
+    batch = batch.at(run.settings.side)  # a coarse one, with which a training may begin, takes less
     frugal = isinstance(run.model, CroBim) and not run.settings.mid.checkpoint
     tried = f"step {step} with recipe.batch={whole} at {run.settings.side} px does not fit"
     fits = _that_fits(run, batch, attempt) if count == 1 else whole // count // 2 * count

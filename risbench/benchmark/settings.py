@@ -182,8 +182,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
-        if self.recipe.coarse_side and not 32 <= self.recipe.coarse_side < self.side:
-            raise ValueError(f"recipe.coarse_side = {self.recipe.coarse_side}: must be 0 (off) or from 32 to below side = {self.side}")
+        if self.recipe.coarse_side and not 64 <= self.recipe.coarse_side < self.side:
+            raise ValueError(f"recipe.coarse_side = {self.recipe.coarse_side}: must be 0 (off), or from 64 to below side = {self.side}")
         return self
 
 
@@ -210,8 +210,9 @@ def load_settings(config: str, model: str = "crobim", changes: Sequence[str] = (
         made = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(piece) for piece in first["loc"]) or "settings"
-        raise InputError(f"{where}: {field} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+        field = ".".join(str(piece) for piece in first["loc"])
+        value = f"{field} = {first['input']!r}: " if field else ""  # what concerns several sections names them itself
+        raise InputError(f"{where}: {value}{first['msg'].removeprefix('Value error, ')}") from None
     if model == "lavt" and made.backbone.kind != "swin":
         raise OptionError(f"backbone.kind = {made.backbone.kind}: LAVT's words enter between the stages of a Swin; use kind swin")
     return made

@@ -124,10 +124,11 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
     if device != "cpu" and count > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    steps = recipe.steps or recipe.epochs * (len(training) // recipe.batch)
+    coarse_steps = int(recipe.coarse_share * steps) if recipe.coarse_side else 0
     options = {"batch": recipe.batch, "per_image": recipe.per_image, "rank": rank, "ranks": count}
+    options |= {"coarse_side": recipe.coarse_side, "coarse_steps": coarse_steps}
     batches = Batches(cache, training, tokens, valid, seed=seed, pin=device != "cpu", **options)
-    steps = recipe.steps or recipe.epochs * batches.per_epoch
-    batches.coarse = (recipe.coarse_side, round(recipe.coarse_share * steps) if recipe.coarse_side else 0)
     return Run(
         settings=settings,
         cache=cache,
@@ -159,6 +160,8 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
                 optimizer.load_state_dict(state["optimizer"])
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
+    if run.step < run.batches.coarse_steps:
+        _need_room_for_the_whole_side(run)
     learner: Any = torch.compile(run.model) if compiled else run.model
     if count > 1:
         devices = [torch.device(run.device)] if run.device != "cpu" else None
@@ -244,6 +247,19 @@ def _gradients(learner: Any, run: Run, batch: Batch) -> dict[str, Tensor]:
     losses = mask_loss(logits, given.masks, run.settings.recipe)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     return {part: value.detach() for part, value in losses.items()}
+
+
+def _need_room_for_the_whole_side(run: Run) -> None:
+    """Learn from a later batch and forget it: memory that the whole side lacks is missed now, not after the steps at the coarse one.
+
+    Raises:
+        EnvironmentLacks: it ran out.
+    """
+    before = [value.clone() for value in run.model.buffers()]  # running means
+    learn(run.model, run, run.batches.read(run.batches.coarse_steps), run.step)
+    run.model.zero_grad(set_to_none=True)
+    for value, kept in zip(run.model.buffers(), before, strict=True):
+        value.copy_(kept)
 
 
 def advance(optimizer: torch.optim.AdamW, run: Run, batch: Batch, step: int) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from risbench.benchmark import baselines
 from risbench.benchmark.checkpoint import ABOUT, read_about
+from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.scoring import score
@@ -23,6 +24,7 @@ from risbench.benchmark.slices import by_slices, failures, touches_border, trait
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
+from risbench.sam.compact_predictor import CompactPredictor
 
 
 def signed(about: dict, run: Path) -> None:
@@ -71,15 +73,22 @@ def test_true_boxes_given_to_the_built_in_sam_are_far_better(release: Path, cach
         evaluate("box-predicted", release, out=tmp_path / "q", cache=caches, quiet=True)
 
 
-def test_memory_that_runs_out_in_sam_says_what_to_do(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_says_what_to_do(
+    release: Path, caches: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    for place in ("open_model", "predictor_on"):
+    for where, name, subject in (
+        (baselines, "open_model", "box-oracle"),
+        (CompactPredictor, "load", "box-oracle"),
+        (CroBim, "to", run),
+        (CroBim, "encode", run),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(baselines, place, full)
-            with pytest.raises(EnvironmentLacks, match="CUDA out of memory; free the device's memory, or leave --gpu out"):
-                evaluate("box-oracle", release, out=tmp_path, cache=caches, quiet=True)
+            patch.setattr(where, name, full)
+            with pytest.raises(EnvironmentLacks, match="CUDA out of memory; free some, and give the same command again"):
+                evaluate(subject, release, out=tmp_path, cache=caches, quiet=True)
 
 
 def test_the_largest_of_its_class_is_right_where_it_is_meant(cache: Cache, release: Path, caches: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from risbench.benchmark import train as loop
 from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model
 from risbench.benchmark.data.batches import Batch
 from risbench.benchmark.models import build
+from risbench.benchmark.run import Run
 from risbench.benchmark.settings import Recipe, load_settings
 from risbench.benchmark.together import train_all
 from risbench.benchmark.train import learning_rate, optimizer_of, train
@@ -49,7 +50,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
         "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark import train as loop\n"
         "loop._KEEP_EVERY_S = 0.0\nlearn, seen = loop.learn, []\n"
         "def dying(learner, run, batch, step):\n"
-        "    if step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if step == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return learn(learner, run, batch, step)\n"
         f"loop.learn = dying\nloop.train('crobim', {str(release)!r}, out={str(out)!r}, config='tiny', changes={FEW_STEPS!r}, "
         f"cache={str(caches)!r}, quiet=True)"
@@ -60,7 +61,15 @@ def test_a_killed_training_ends_with_the_same_bytes(
         full.setattr(torch.optim.AdamW, "load_state_dict", out_of_memory)
         with pytest.raises(EnvironmentLacks, match="the optimiser keeps does not fit"):
             train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    sides, learn = [], loop.learn
+
+    def seen(learner: object, run: Run, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+        sides.append((step, batch.images.shape[-1], batch.masks.shape[-1]))
+        return learn(learner, run, batch, step)
+
+    monkeypatch.setattr(loop, "learn", seen)
     again = train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+    assert sides == [(2, 96, 96), (2, 64, 64), (3, 96, 96), (4, 96, 96), (5, 96, 96)], "the first only tries whether the whole side fits"
     assert [look["step"] for look in again["looks"]] == [3, 6]
     weights = read_about(run)["weights_file"]
     assert digest(out, weights) == digest(run, weights)
@@ -204,14 +213,14 @@ def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Pa
 def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room, whole = 3, loop.mask_loss
 
-    def full(logits: torch.Tensor, *words: object) -> dict[str, torch.Tensor]:
-        if len(logits) > room:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return whole(logits, *words)  # type: ignore[arg-type]
+    def full(logits: torch.Tensor, masks: torch.Tensor, recipe: Recipe) -> dict[str, torch.Tensor]:
+        if len(logits) > room and masks.shape[-1] == 96:  # the side of the later steps, which is tried before the first
+            out_of_memory()
+        return whole(logits, masks, recipe)
 
     monkeypatch.setattr(loop, "mask_loss", full)
     for together in ("recipe.per_image=1", "recipe.per_image=3"):
-        said = r"recipe.batch=8 at 96 px does not fit; try --set recipe.batch=2, which fits or --set mid.checkpoint=true"
+        said = r"step 0 with recipe.batch=8 at 96 px does not fit; try --set recipe.batch=2, which fits or --set mid.checkpoint=true"
         with pytest.raises(EnvironmentLacks, match=said):
             train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, together], cache=caches, quiet=True)
     room = 0

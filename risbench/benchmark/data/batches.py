@@ -43,7 +43,7 @@ class Batch:
     def at(self, side: int) -> Batch:
         """Return it at another side: images by antialiased bilinear interpolation, masks by nearest neighbours, as in the cache."""
         images = functional.interpolate(self.images, (side, side), mode="bilinear", antialias=True)
-        masks = functional.interpolate(self.masks[:, None], (side, side), mode="nearest")[:, 0]
+        masks = functional.interpolate(self.masks[:, None], (side, side), mode="nearest-exact")[:, 0]
         return Batch(images, self.tokens, self.valid, masks, self.image_of)
 
     def first(self, count: int) -> Batch:
@@ -78,17 +78,20 @@ class Batches:
         batch: int,
         seed: int,
         per_image: int = 1,
+        coarse_side: int = 0,
+        coarse_steps: int = 0,
         rank: int = 0,
         ranks: int = 1,
         pin: bool = False,
     ) -> None:
         """Make them of the samples `numbers`, whose token ids are the rows of `tokens` and `valid`; `batch` is that of all ranks.
 
-        Up to `per_image` sentences of an image come behind one another, and share it where they share a batch.
+        Up to `per_image` sentences of an image come behind one another, and share it where they share a batch. In the
+        first `coarse_steps` steps images and masks have `coarse_side` instead of the cache's.
         """
         self.cache, self.numbers, self.tokens, self.valid = cache, numbers, tokens, valid
         self.batch, self.seed, self.per_image, self.rank, self.ranks, self.pin = batch, seed, per_image, rank, ranks, pin
-        self.coarse = (0, 0)  # a side in pixels, and up to which step images have it
+        self.coarse_side, self.coarse_steps = coarse_side, coarse_steps
 
     @property
     def per_epoch(self) -> int:
@@ -118,9 +121,8 @@ class Batches:
             torch.from_numpy(self.cache.mask(numbers)),
             None if image_of is None else torch.from_numpy(image_of),
         )
-        side, until = self.coarse
-        if step < until:
-            made = made.at(side)
+        if step < self.coarse_steps:
+            made = made.at(self.coarse_side)
         return made.pinned() if self.pin else made
 
     def steps(self, start: int, end: int) -> Iterator[tuple[int, Batch]]:
