@@ -90,11 +90,16 @@ def test_weights_that_do_not_fit_are_never_random_in_silence(published: Path, tm
     (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="broken.pth: cannot be read as a state dict"):
         Backbone(settings("swin", tmp_path / "broken.pth"), 96)
-    for kind, name, odd in (("swin", "mlp_ratio", 2.0), ("convnext", "hidden_act", "relu"), ("convnext", "hidden_sizes", [16, 32, 48, 64])):
+    for kind, name, odd in (
+        ("swin", "mlp_ratio", 2.0),
+        ("convnext", "hidden_act", "relu"),
+        ("convnext", "hidden_sizes", [16, 32, 48, 64]),
+        ("convnext", "layer_scale_init_value", 0.0),
+    ):
         (tmp_path / name).mkdir(exist_ok=True)
         config = json.loads((published / kind / "config.json").read_text())
         (tmp_path / name / "config.json").write_text(json.dumps({**config, name: odd}))
-        with pytest.raises(InputError, match=f"{name} = .* in config.json: only"):
+        with pytest.raises(InputError, match=f"{name} = .* in config.json: (only|they must double|must be above 0)"):
             Backbone(settings(kind, tmp_path / name), 96)
     with pytest.raises(InputError, match="there is no such file"):
         Backbone(settings("swin", tmp_path / "gone.pth"), 96)
