@@ -25,6 +25,8 @@ lint: $(VENV)/.test
 docs: $(VENV)/.base
 	$(BIN)/python docs/make_cli.py
 
+bench: SHELL := /bin/bash
+bench: .SHELLFLAGS := -eo pipefail -c
 bench: $(VENV)/.test $(STUDIO)/.made
 	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe crobim_step training_input crobim_on_scenes models_compared masks_are_worth review_server risk_order data_engine_loop kill_and_resume; do \
 		echo "== $$script"; ../$(BIN)/python $$script.py | tee results/$$script.txt; done

@@ -51,10 +51,11 @@ def main(scenes: int, steps: int, keep: Path, processes: int, gpu: bool) -> None
     if processes == 1:
         made = learn(release, run, steps, gpu)
     else:
-        own = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+        # for those that train and, below, those that are asked
+        os.environ |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GOMP_SPINCOUNT": "10000"}
         together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         words = [__file__, "--learn", str(release), str(run), "--steps", str(steps), *(["--gpu"] if gpu else [])]
-        subprocess.run([*together, *words], env=own, check=True, preexec_fn=_die_with_parent)
+        subprocess.run([*together, *words], check=True, preexec_fn=_die_with_parent)
         made = json.loads((keep / f"{run.name}.json").read_text())
     print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {processes} processes")
     print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
