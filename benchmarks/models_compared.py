@@ -1,11 +1,12 @@
 """LAVT-style, CARIS-style, CroBIM and CroBIM's ablations (Tables V to VII): equal budgets, three seeds, paired intervals.
 
-    python benchmarks/models_compared.py [--data scenes|nwpu] [--models LIST] [--steps 1000] [--seeds 3] [--taught] [--keep FOLDER]
-        [--gpu]
+    python benchmarks/models_compared.py [--data scenes|nwpu] [--models LIST] [--steps 1000] [--seeds 3] [--taught]
+        [--begin-with FOLDER] [--keep FOLDER] [--gpu]
 
 On generated referring scenes, or on NWPU VHR-10's real images and sentences with its hand-drawn masks, split by image
 (manifests/splits/nwpu-vhr-10-refer.csv). No weights of others: all begin at random, or with --taught with the image
-encoder that backbone_on_scenes.py makes. Killed, the same command with --keep goes on.
+encoder that backbone_on_scenes.py makes, or with --begin-with as their runs in the folder of another table (that on generated scenes,
+say, below KEEP) ended. Killed, the same command with --keep goes on.
 """
 
 from __future__ import annotations
@@ -50,16 +51,25 @@ def nwpu_release(folder: Path) -> Path:
     return release
 
 
-def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bool, keep: Path, gpu: bool) -> None:
+def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bool, begin_with: Path | None, keep: Path, gpu: bool) -> None:
     release = nwpu_release(keep) if data == "nwpu" else referring_release(keep, 8000)
     changes = [f"recipe.steps={steps}", "recipe.looks=2"]
     if taught:
         backbone = keep / f"swin-{config}.safetensors"
         teach(backbone, config, device="cuda" if gpu else "cpu")
         changes.append(f"backbone.weights={backbone}")
-    out = keep / f"{data}-{config}-{steps}{'-taught' if taught else ''}" / ("table" if models == MODELS else "ablations")
+    begun = "-taught" if taught else "-begun" if begin_with else ""
+    out = keep / f"{data}-{config}-{steps}{begun}" / ("table" if models == MODELS else "ablations")
     result = benchmark(
-        release, out=out, models=models, config=config, changes=changes, seeds=seeds, gpu=gpu, workers=1 if gpu else os.cpu_count() or 1
+        release,
+        out=out,
+        models=models,
+        config=config,
+        changes=changes,
+        seeds=seeds,
+        gpu=gpu,
+        workers=1 if gpu else os.cpu_count() or 1,
+        begin_with=begin_with,
     )
     print(Path(result["tables"]["txt"]).read_text())
 
@@ -72,8 +82,10 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--taught", action="store_true", help="begin with an image encoder taught on generated scenes")
+    parser.add_argument("--begin-with", type=Path, help="the folder of another table, whose runs are begun with")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        main(given.data, given.models, given.config, given.steps, given.seeds, given.taught, given.keep or Path(temporary), given.gpu)
+        keep = given.keep or Path(temporary)
+        main(given.data, given.models, given.config, given.steps, given.seeds, given.taught, given.begin_with, keep, given.gpu)

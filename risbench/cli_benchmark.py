@@ -35,6 +35,10 @@ def train(
     precision: PrecisionOption = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the model (torch.compile); pays on long runs.")] = False,
     cache: CacheOption = None,
+    begin_with: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin with a run of the same model and configuration, on whatever release it was made."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Train a model of referring segmentation on a release; the same command goes on after an interruption."""
@@ -55,6 +59,7 @@ def train(
         precision=precision,
         compiled=compiled,
         cache=cache,
+        begin_with=begin_with,
         quiet=json_,
     )
     if made["rank"] == 0:  # under torchrun one of them speaks
@@ -140,6 +145,10 @@ def benchmark(
         typer.Option(help="Processes. On a CPU that many trainings run at once and share its threads, on whose number their digits hang."),
     ] = 1,
     cache: CacheOption = None,
+    begin_with: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Begin every model with its run of the same name and seed in another benchmark's folder."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
@@ -154,8 +163,8 @@ def benchmark(
     if compare is None and test_on is not None:
         raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None:
-        if release is not None or rates or against or published or weights:
-            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
+        if release is not None or rates or against or published or weights or begin_with:
+            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published, --weights or --begin-with", param_hint="--compare")
         if models != _MODELS and models not in ("crobim", "caris", "lavt"):
             raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
         both = run_compare(
@@ -193,6 +202,7 @@ def benchmark(
         precision=precision,
         workers=workers,
         cache=cache,
+        begin_with=begin_with,
         quiet=json_,
     )
     show(result, json_, print_benchmark)

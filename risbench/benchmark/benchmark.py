@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES
-from risbench.benchmark.checkpoint import read_about
+from risbench.benchmark.checkpoint import begun_with, read_about
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import WARNING, published
@@ -45,6 +45,7 @@ class Plan:
     workers: int
     weights: Path | None
     cache: Path
+    begin_with: Path | None
     quiet: bool
 
 
@@ -66,18 +67,20 @@ def benchmark(
     precision: str = "auto",
     workers: int = 1,
     cache: Path | str | None = None,
+    begin_with: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train and score a list of models on one release and write one table; the same call goes on where it stopped.
 
     Every model gets the same steps, batches and seeds. `rates` are learning rates of which every model tries each with its first seed;
     what is best on val is used for all its seeds. `against` is the model that differences are taken from, by default the last trained.
+    `begin_with` is the folder of another benchmark: every model begins with its run of the same name and seed there.
     On a CPU `workers` trainings run side by side and share its threads: small models gain little from more than one.
 
     Raises:
         OptionError, InputError, EnvironmentLacks: see `train` and `evaluate`.
     """
-    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, quiet)
+    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, begin_with, quiet)
     chosen = subjects(models)
     theirs = published(published_on, split) if published_on is not None else []
     trained = [subject for subject in chosen if subject.is_trained]
@@ -109,7 +112,7 @@ def benchmark(
         "changes": list(changes),
         "steps": read_about(runs[trained[0].name][0])["steps"] if trained else 0,
         "batch": settings.recipe.batch,
-        "begun": _begun([run for found in runs.values() for run in found]),
+        "begun": _begun([run for found in runs.values() for run in found], plan),
         "rates": list(rates),
         "left_out": first["left_out"],
         "n": first["n"],
@@ -137,6 +140,7 @@ def _plan(
     workers: int,
     weights: Path | str | None,
     cache: Path | str | None,
+    begin_with: Path | str | None,
     quiet: bool,
 ) -> Plan:
     if seeds < 1:
@@ -151,9 +155,9 @@ def _plan(
     folder.mkdir(parents=True, exist_ok=True)
     where = Path(weights) if weights is not None else None
     kept = Path(cache) if cache is not None else folder.parent / "cache"  # where `train` and `evaluate` beside it look, too
-    return Plan(
-        Path(release), folder, config, tuple(changes), seeds, tuple(rates), split, protocol, gpu, precision, workers, where, kept, quiet
-    )
+    begin = Path(begin_with) if begin_with is not None else None
+    options = (split, protocol, gpu, precision, workers, where, kept, begin, quiet)
+    return Plan(Path(release), folder, config, tuple(changes), seeds, tuple(rates), *options)
 
 
 def _reference(against: str | None, chosen: Sequence[Subject]) -> str | None:
@@ -193,6 +197,9 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
     for subject in trained:
         settings = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes])
         budgets[subject.name] = (settings.recipe.steps, settings.recipe.epochs, settings.recipe.batch, settings.side)
+        for seed in range(plan.seeds):
+            if (run := _begins_with(subject, seed, plan)) is not None:
+                begun_with(run, subject.model, settings)
         data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
         for split in ("train", "val", plan.split):
             if not len(data.of(split)):
@@ -221,6 +228,11 @@ def _folder(subject: Subject, seed: int, rate: float | None) -> str:
     return f"{subject.folder}-seed{seed}" + (f"-lr{rate:g}" if rate is not None else "")
 
 
+def _begins_with(subject: Subject, seed: int, plan: Plan) -> Path | None:
+    """Return the run that a training begins with."""
+    return plan.begin_with / _folder(subject, seed, None) if plan.begin_with is not None else None
+
+
 def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan) -> list[dict[str, Any]]:
     """Train subjects with a seed and a learning rate each; return what came of it, in their order."""
     jobs = []
@@ -237,6 +249,7 @@ def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan
                 "gpu": plan.gpu,
                 "precision": plan.precision,
                 "cache": plan.cache,
+                "begin_with": _begins_with(subject, seed, plan),
             }
         )
     return train_all(jobs, workers=plan.workers, quiet=plan.quiet)
@@ -258,8 +271,10 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
     )
 
 
-def _begun(runs: Sequence[Path]) -> list[str]:
-    """Return what the runs' encoders began with, each once."""
+def _begun(runs: Sequence[Path], plan: Plan) -> list[str]:
+    """Return what the runs began with, each once."""
+    if plan.begin_with is not None:
+        return [f"the runs of {plan.begin_with.resolve().name}"]
     weights = [read_about(run)["weights"] for run in runs]
     return sorted({f"{found[part]['from']} weights ({part})" for found in weights for part in found})
 

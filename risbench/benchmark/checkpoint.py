@@ -24,6 +24,10 @@ ABOUT: Final = "model.json"
 TOKENIZER: Final = "tokenizer.json"
 STATE: Final = "last.pt"
 FORMAT: Final = "risbench-referring-1"
+# A model, its words, and where they are from, by part.
+Begun = tuple[nn.Module, Words, dict[str, dict[str, str]]]
+# What may differ from the run that a training begins with.
+_FREE: Final = ("weights", "vocabulary", "max_tokens", "dropout", "drop_path")
 
 
 def write_weights(run: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -101,6 +105,25 @@ def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
     model = build(about["model"], bare, about["built"]["embedded"])
     load_into(model, data, run / about["weights_file"])
     return model.eval(), words, about
+
+
+def begun_with(run: Path, name: str, settings: Settings) -> Begun:
+    """Return a run's model and words to begin a training of model `name` with, and what to say of them.
+
+    Raises:
+        InputError: the run cannot be read, or its model is another one or built otherwise.
+    """
+    about = read_about(run)
+    if about["model"] != name:
+        raise InputError(f"{run}: holds a {about['model']}; a {name} cannot begin with it")
+    wanted = settings.model_dump(mode="json")
+    for section in ("backbone", "text", "capm", "lgfa", "mid", *(("lavt",) if name == "lavt" else ())):
+        for field, value in wanted[section].items():
+            theirs = about["settings"].get(section, {}).get(field)
+            if field not in _FREE and value != theirs:
+                raise InputError(f"{run}: {section}.{field} = {theirs!r}, {value!r} here; begin with a run of the same configuration")
+    model, words, _ = read_model(run)
+    return model, words, {"run": {"from": run.resolve().name, "sha256": about["sha256"]}}
 
 
 def load_into(model: nn.Module, data: bytes, path: Path) -> None:

@@ -36,9 +36,19 @@ class Run:
     batches: Batches
     validation: NDArray[np.int64]
     steps: int
+    begun: dict[str, dict[str, str]]
     step: int = 0
     looks: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
+
+
+def named_weights(settings: Settings, model: nn.Module) -> dict[str, dict[str, str]]:
+    """Return what the encoders of a model that `build` made begin with."""
+    whole = cast("Any", model)
+    return {
+        "backbone": described(settings.backbone.weights, whole.backbone.commit),
+        "text": described(settings.text.weights, whole.text.commit),
+    }
 
 
 def state_of(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def state_of(run: Run, optimizer: torch.optim.AdamW, plan: str) -> dict[str, Any
 
 def about_of(run: Run, name: str, seed: int, plan: str, look: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's model is and was made of, for its `model.json`."""
-    settings, whole = run.settings, cast("Any", run.model)
+    settings = run.settings
     cut = run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2]
     return {
         "model": name,
@@ -62,10 +72,7 @@ def about_of(run: Run, name: str, seed: int, plan: str, look: dict[str, Any]) ->
         "steps": run.steps,
         "validation": look,
         "parameters": parameters_of(run.model),
-        "weights": {
-            "backbone": described(settings.backbone.weights, whole.backbone.commit),
-            "text": described(settings.text.weights, whole.text.commit),
-        },
+        "weights": run.begun,
         "vocabulary": {"tokens": run.words.vocabulary, "from": run.words.origin},
         "sentences_cut": cut,
         "training": {"samples": len(run.batches.numbers), "format": run.cache.format, "digest": run.cache.digest},
@@ -103,7 +110,7 @@ def summary_of(run: Run, folder: Path, rank: int, seconds: float, waited: float,
         "sentences_cut": run.words.encode([run.cache.samples[number].sentence for number in run.batches.numbers])[2],
         "left_out": run.cache.left_out,
         "first_left_out": run.cache.first,
-        "weights": {name: described(getattr(run.settings, name).weights)["from"] for name in ("backbone", "text")},
+        "weights": {name: found["from"] for name, found in run.begun.items()},
     }
 
 

@@ -57,11 +57,11 @@ def caption(result: dict[str, Any]) -> str:
     """Return what was measured on what."""
     budget = f"; every model {result['steps']} steps of {result['batch']} samples" if result["steps"] else ""
     changed = "".join(f", {change}" for change in result["changes"] if ".weights=" not in change and not change.startswith("recipe.steps="))
-    begun = "; ".join(result["begun"]) or "nothing that is learnt"
+    begun = f"Begun with {'; '.join(result['begun']) or 'nothing that is learnt'}"
     tried = f", the best of {len(result['rates'])} learning rates by val" if len(result["rates"]) > 1 else ""
     return (
         f"{result['release']}, {result['split']}: {result['n']:,} samples on {result['images']:,} images, {result['protocol']} protocol, "
-        f"configuration {result['config']}{changed}{budget}{tried}. Encoders begin with {begun}. "
+        f"configuration {result['config']}{changed}{budget}{tried}. {begun}. "
         f"Figures in percent, means over seeds; intervals draw images"
         f"{' and seeds' if any(len(row['seeds']) > 1 for row in result['rows']) else ''}."
         + (f" Left out: {', '.join(f'{count:,} {code}' for code, count in result['left_out'].items())}." if result["left_out"] else "")

@@ -9,19 +9,20 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 from risbench.benchmark.board import pictures
-from risbench.benchmark.checkpoint import TOKENIZER, read_state, write_state, write_weights
+from risbench.benchmark.checkpoint import TOKENIZER, Begun, begun_with, read_state, write_state, write_weights
 from risbench.benchmark.data.batches import Batch, Batches, normalised
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.words import words_for
 from risbench.benchmark.losses import mask_loss
 from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
-from risbench.benchmark.run import Run, about_of, need_numbers, state_of, summary_of, what_fits
+from risbench.benchmark.run import Run, about_of, named_weights, need_numbers, state_of, summary_of, what_fits
 from risbench.benchmark.settings import Recipe, Settings, load_settings
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
@@ -51,12 +52,14 @@ def train(
     compiled: bool = False,
     cache: Path | str | None = None,
     only: Set[str] | None = None,
+    begin_with: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a model on a release's train split and keep the weights that are best on its val split, by oIoU.
 
     The same call goes on after an interruption; on a CPU with the same number of threads it ends with the same bytes. `only` names the
-    samples to learn from and to validate on, by id; None: all.
+    samples to learn from and to validate on, by id; None: all. `begin_with` is a run of the same model and configuration whose weights and
+    words are begun with, on whatever release it was trained; else the encoders begin as the settings say, and the rest at random.
 
     Raises:
         OptionError: an option cannot be used.
@@ -72,7 +75,8 @@ def train(
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
         device = joined(_device(gpu=gpu))
         data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
-        run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only)
+        begun = begun_with(Path(begin_with), model, settings) if begin_with is not None else None
+        run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only, begun=begun)
         plan = digest_of(
             {
                 "revision": _REVISION,
@@ -83,14 +87,25 @@ def train(
                 "precision": run.precision,
                 "ranks": count,
                 **({} if only is None else {"only": digest_of(sorted(only))}),
+                **({} if begun is None else {"begun": begun[2]["run"]["sha256"]}),
             }
         )
         made = _trained(run, folder, plan, model, seed, compiled=compiled, quiet=quiet or rank > 0)
         return {**made, "release": str(release)}
 
 
-def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: str, precision: str, only: Set[str] | None = None) -> Run:
-    """Return a run at its first step.
+def prepare(
+    model: str,
+    settings: Settings,
+    cache: Cache,
+    *,
+    seed: int,
+    device: str,
+    precision: str,
+    only: Set[str] | None = None,
+    begun: Begun | None = None,
+) -> Run:
+    """Return a run at its first step: with what `begun_with` returned, else with what the settings name.
 
     Raises:
         InputError: the release has nothing in its train or val split.
@@ -103,12 +118,7 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         raise OptionError(f"--seed {seed}: must be 0 or more")
     if recipe.batch % count:
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
-    training, validation = cache.of("train"), cache.of("val")
-    if only is not None:
-        training, validation = (
-            np.array([number for number in part.tolist() if cache.samples[number].id in only], dtype=np.int64)
-            for part in (training, validation)
-        )
+    training, validation = (_among(cache, cache.of(part), only) for part in ("train", "val"))
     for name, numbers in (("train", training), ("val", validation)):
         if not len(numbers):
             told = f" (left out: {'; '.join(cache.first)})" if cache.first else ""
@@ -116,12 +126,13 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
     if recipe.batch > len(training):
         raise OptionError(f"recipe.batch = {recipe.batch}: the train split has only {len(training)} samples; set it lower")
     sentences = [cache.samples[number].sentence for number in training]
-    words = words_for(settings.text, sentences)
+    words = words_for(settings.text, sentences) if begun is None else begun[1]
     tokens, valid, _ = words.encode(sentences)
     if device == "cpu":
         keep_freed_memory()
     with memory_for("the model alone does not fit beside what else is on the device; free it, or take a smaller --config"):
-        net = build(model, settings, words.vocabulary, seed).to(device).to(memory_format=torch.channels_last)
+        net = build(model, settings, words.vocabulary, seed) if begun is None else begun[0]
+        net = net.to(device).to(memory_format=torch.channels_last)
     if device != "cpu" and count > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     steps = recipe.steps or recipe.epochs * (len(training) // recipe.batch)
@@ -139,7 +150,12 @@ def prepare(model: str, settings: Settings, cache: Cache, *, seed: int, device: 
         batches=batches,
         validation=validation,
         steps=steps,
+        begun=named_weights(settings, net) if begun is None else begun[2],
     )
+
+
+def _among(cache: Cache, numbers: NDArray[np.int64], only: Set[str] | None) -> NDArray[np.int64]:
+    return numbers if only is None else numbers[[cache.samples[number].id in only for number in numbers.tolist()]]
 
 
 def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compiled: bool, quiet: bool) -> dict[str, Any]:

@@ -67,6 +67,20 @@ def test_every_model_tries_the_same_learning_rates(release: Path, caches: Path, 
     assert len([path for path in tmp_path.iterdir() if "seed0" in path.name]) == 4
 
 
+def test_models_may_begin_with_their_runs_of_another_benchmark(
+    made: tuple[Path, dict], release: Path, caches: Path, tmp_path: Path
+) -> None:
+    begun, _ = made
+    options = {"config": "tiny", "changes": FEW_STEPS, "begin_with": begun, "cache": caches, "quiet": True}
+    benchmark(release, out=tmp_path, models="lavt,crobim", **options)  # type: ignore[arg-type]
+    assert f"Begun with the runs of {begun.name}." in (tmp_path / "table.txt").read_text()
+    for name in ("lavt", "crobim"):
+        told = [json.loads((folder / f"{name}-seed0" / "model.json").read_text()) for folder in (begun, tmp_path)]
+        assert told[1]["weights"]["run"]["sha256"] == told[0]["sha256"]
+    with pytest.raises(InputError, match="seed2: holds no trained model"):
+        benchmark(release, out=tmp_path, models="crobim", seeds=3, **options)  # type: ignore[arg-type]
+
+
 def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_path: Path) -> None:
     def asked(**options: object) -> None:
         benchmark(release, out=tmp_path, **{"models": "crobim", "config": "tiny", "changes": FEW_STEPS, "quiet": True, **options})  # type: ignore[arg-type]

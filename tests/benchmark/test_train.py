@@ -210,6 +210,26 @@ def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Pa
         train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, "recipe.learning_rate=1e30"], cache=caches, quiet=True)
 
 
+def test_a_training_may_begin_with_a_run(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    options = {"config": "tiny", "cache": caches, "begin_with": run, "quiet": True}
+    once = [*FEW_STEPS, "recipe.steps=1", "recipe.learning_rate=1e-12"]
+    made = train("crobim", release, out=tmp_path / "on", changes=once, **options)  # type: ignore[arg-type]
+    about = read_about(tmp_path / "on")
+    assert about["weights"] == {"run": {"from": run.name, "sha256": read_about(run)["sha256"]}}
+    assert made["weights"] == {"run": run.name}
+    begun, words, _ = read_model(run)
+    ended, read, _ = read_model(tmp_path / "on")
+    assert read.to_json() == words.to_json()
+    for name, value in ended.state_dict().items():
+        assert torch.allclose(value, begun.state_dict()[name], atol=1e-6), name
+    for model, change, said in (
+        ("caris", "mid.layers=1", "holds a crobim; a caris cannot begin with it"),
+        ("crobim", "mid.points=3", r"mid.points = 4, 3 here; begin with a run of the same"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train(model, release, out=tmp_path / "off", changes=[*FEW_STEPS, change], **options)  # type: ignore[arg-type]
+
+
 def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room, whole = 3, loop.mask_loss
 
