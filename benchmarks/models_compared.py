@@ -58,7 +58,7 @@ def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bo
         backbone = keep / f"swin-{config}.safetensors"
         teach(backbone, config, device="cuda" if gpu else "cpu")
         changes.append(f"backbone.weights={backbone}")
-    begun = "-taught" if taught else "-begun" if begin_with else ""
+    begun = "-taught" if taught else f"-from-{begin_with.resolve().parent.name}" if begin_with else ""
     out = keep / f"{data}-{config}-{steps}{begun}" / ("table" if models == MODELS else "ablations")
     result = benchmark(
         release,
@@ -88,4 +88,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         keep = given.keep or Path(temporary)
+        if given.taught and given.begin_with:
+            parser.error("--begin-with has encoders already: leave --taught out")
         main(given.data, given.models, given.config, given.steps, given.seeds, given.taught, given.begin_with, keep, given.gpu)

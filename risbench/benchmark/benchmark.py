@@ -193,13 +193,17 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
         raise InputError(f"--weights {plan.weights}: there is no such file")
     if any(subject.model in BOXES for subject in chosen):
         open_model(plan.weights, "cpu")  # damaged weights are found now, not after hours
-    budgets = {}
+    budgets: dict[str, tuple[Any, ...]] = {}
     for subject in trained:
         settings = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes])
         budgets[subject.name] = (settings.recipe.steps, settings.recipe.epochs, settings.recipe.batch, settings.side)
         for seed in range(plan.seeds):
             if (run := _begins_with(subject, seed, plan)) is not None:
+                if not run.is_dir() and any(run.parent.glob(f"{run.name}-lr*")):
+                    raise OptionError(f"--begin-with {plan.begin_with}: was made with --rates; its runs cannot be begun with")
                 begun_with(run, subject.model, settings)
+                told = read_about(run)
+                budgets[subject.name] += (told["steps"], told["settings"]["recipe"]["batch"], told["training"]["digest"])
         data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
         for split in ("train", "val", plan.split):
             if not len(data.of(split)):
@@ -207,7 +211,8 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
     odd = next((name for name, budget in budgets.items() if budget != next(iter(budgets.values()))), None)
     if odd is not None:
         raise OptionError(
-            f"--models {odd}: has other steps, epochs, batch or side than {next(iter(budgets))}; give all the same with --set"
+            f"--models {odd}: has other steps, epochs, batch or side than {next(iter(budgets))}, or begins with a run that had; "
+            "give all the same with --set"
         )
 
 
@@ -273,8 +278,9 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
 
 def _begun(runs: Sequence[Path], plan: Plan) -> list[str]:
     """Return what the runs began with, each once."""
-    if plan.begin_with is not None:
-        return [f"the runs of {plan.begin_with.resolve().name}"]
+    if plan.begin_with is not None and runs:
+        steps = read_about(runs[0])["weights"]["run"]["steps"]
+        return [f"the runs of {'/'.join(plan.begin_with.resolve().parts[-2:])}, {steps:,} steps"]
     weights = [read_about(run)["weights"] for run in runs]
     return sorted({f"{found[part]['from']} weights ({part})" for found in weights for part in found})
 

@@ -24,10 +24,10 @@ ABOUT: Final = "model.json"
 TOKENIZER: Final = "tokenizer.json"
 STATE: Final = "last.pt"
 FORMAT: Final = "risbench-referring-1"
-# A model, its words, and where they are from, by part.
-Begun = tuple[nn.Module, Words, dict[str, dict[str, str]]]
+# A model, its words, where they are from by part, and the classes that it has learnt.
+Begun = tuple[nn.Module, Words, dict[str, dict[str, Any]], list[str]]
 # What may differ from the run that a training begins with.
-_FREE: Final = ("weights", "vocabulary", "max_tokens", "dropout", "drop_path")
+_FREE: Final = ("weights", "vocabulary", "max_tokens", "dropout", "drop_path", "checkpoint")
 
 
 def write_weights(run: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -81,20 +81,15 @@ def checked_weights(run: Path, about: dict[str, Any]) -> bytes:
     return data
 
 
-def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
-    """Return a run's best model, in evaluation mode, its words, and what it is.
+def read_model(run: Path, settings: Settings | None = None) -> tuple[nn.Module, Words, dict[str, Any]]:
+    """Return a run's best model, in evaluation mode, its words, and what it is; `settings` take the place of its own.
 
     Raises:
         InputError: a file is missing, damaged, or of another configuration.
     """
     about = read_about(run)
     data = checked_weights(run, about)
-    try:
-        settings = Settings.model_validate(about["settings"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(piece) for piece in first["loc"])
-        raise InputError(f"{run / ABOUT}: settings.{field} = {first['input']!r}: {first['msg']}; train again with this version") from None
+    settings = settings or _settings_of(run, about)
     words = Words.read(run / TOKENIZER, settings.text.max_tokens)
     bare = settings.model_copy(
         update={
@@ -107,23 +102,38 @@ def read_model(run: Path) -> tuple[nn.Module, Words, dict[str, Any]]:
     return model.eval(), words, about
 
 
+def _settings_of(run: Path, about: dict[str, Any]) -> Settings:
+    try:
+        return Settings.model_validate(about["settings"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(piece) for piece in first["loc"])
+        raise InputError(f"{run / ABOUT}: settings.{field} = {first['input']!r}: {first['msg']}; train again with this version") from None
+
+
 def begun_with(run: Path, name: str, settings: Settings) -> Begun:
     """Return a run's model and words to begin a training of model `name` with, and what to say of them.
 
+    Dropout, the sentences' length and what else the settings say of training are the new ones'; the weights that they name are not used.
+
     Raises:
-        InputError: the run cannot be read, or its model is another one or built otherwise.
+        InputError: the run cannot be read or is not finished, or its model is another one or built otherwise.
     """
     about = read_about(run)
     if about["model"] != name:
         raise InputError(f"{run}: holds a {about['model']}; a {name} cannot begin with it")
-    wanted = settings.model_dump(mode="json")
-    for section in ("backbone", "text", "capm", "lgfa", "mid", *(("lavt",) if name == "lavt" else ())):
-        for field, value in wanted[section].items():
-            theirs = about["settings"].get(section, {}).get(field)
-            if field not in _FREE and value != theirs:
-                raise InputError(f"{run}: {section}.{field} = {theirs!r}, {value!r} here; begin with a run of the same configuration")
-    model, words, _ = read_model(run)
-    return model, words, {"run": {"from": run.resolve().name, "sha256": about["sha256"]}}
+    state = read_state(run, about["plan"])
+    if state is not None and state["step"] < about["steps"]:
+        raise InputError(f"{run}: its training is at step {state['step']:,} of {about['steps']:,}; finish it first")
+    theirs = _settings_of(run, about)
+    for section in ("backbone", "text", *(("lavt",) if name == "lavt" else ("capm", "lgfa", "mid"))):
+        ours, own = (getattr(one, section).model_dump(mode="json") for one in (settings, theirs))
+        odd = next((field for field in ours if field not in _FREE and ours[field] != own[field]), None)
+        if odd is not None:
+            raise InputError(f"{run}: {section}.{odd} = {own[odd]!r}, {ours[odd]!r} here; begin with a run of the same configuration")
+    model, words, _ = read_model(run, settings)
+    told = {"from": run.resolve().name, "sha256": about["sha256"], "steps": about["steps"], "release": about["training"]["digest"]}
+    return model, words, {"run": {**told, "weights": about["weights"]}}, about["classes"]
 
 
 def load_into(model: nn.Module, data: bytes, path: Path) -> None:
@@ -169,7 +179,9 @@ def read_state(run: Path, plan: str) -> dict[str, Any] | None:
         raise InputError(f"{path}: is damaged (its sha256 is not what it says); remove {run} to start anew")
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if state["plan"] != plan:
-        raise InputError(f"{path}: is of a run with other settings or another release; give the same ones, another -o, or remove {run}")
+        raise InputError(
+            f"{path}: is of a run with other settings, another release or another beginning; give those, another -o, or remove {run}"
+        )
     if state["best"] >= 0:
         checked_weights(run, read_about(run))
     return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from risbench.sam.device import ran_out, ranks
 
 @dataclass
 class Run:
-    """A training: the model, what it learns from, and how far it is."""
+    """A training: the model, what it learns from, what it began with and the classes learnt there, and how far it is."""
 
     settings: Settings
     cache: Cache
@@ -36,7 +36,8 @@ class Run:
     batches: Batches
     validation: NDArray[np.int64]
     steps: int
-    begun: dict[str, dict[str, str]]
+    begun: dict[str, dict[str, Any]]
+    classes: Sequence[str] = ()
     step: int = 0
     looks: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
@@ -76,7 +77,7 @@ def about_of(run: Run, name: str, seed: int, plan: str, look: dict[str, Any]) ->
         "vocabulary": {"tokens": run.words.vocabulary, "from": run.words.origin},
         "sentences_cut": cut,
         "training": {"samples": len(run.batches.numbers), "format": run.cache.format, "digest": run.cache.digest},
-        "classes": sorted({run.cache.samples[number].category for number in run.batches.numbers}),
+        "classes": sorted({run.cache.samples[number].category for number in run.batches.numbers} | set(run.classes)),
         "left_out": run.cache.left_out,
     }
 

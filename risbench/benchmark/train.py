@@ -74,8 +74,8 @@ def train(
     rank, count = ranks()
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
         device = joined(_device(gpu=gpu))
-        data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
         begun = begun_with(Path(begin_with), model, settings) if begin_with is not None else None
+        data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
         run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only, begun=begun)
         plan = digest_of(
             {
@@ -151,6 +151,7 @@ def prepare(
         validation=validation,
         steps=steps,
         begun=named_weights(settings, net) if begun is None else begun[2],
+        classes=() if begun is None else begun[3],
     )
 
 
@@ -176,9 +177,9 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
                 optimizer.load_state_dict(state["optimizer"])
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
-    if run.step < run.batches.coarse_steps:
-        _need_room_for_the_whole_side(run)
     learner: Any = torch.compile(run.model) if compiled else run.model
+    if run.step < run.batches.coarse_steps:
+        _need_room_for_the_whole_side(learner, run)
     if count > 1:
         devices = [torch.device(run.device)] if run.device != "cpu" else None
         # static: some parts of others' encoders, such as Swin's last norm, are never used, and checkpointed layers run twice
@@ -235,8 +236,8 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     return summary_of(run, folder, rank, time.monotonic() - began - looking, waited, run.steps - first)
 
 
-def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
-    """Leave the gradients of a batch on the model and return the losses by name.
+def learn(learner: Any, run: Run, batch: Batch, step: int, beside: list[Tensor] | None = None) -> dict[str, Tensor]:
+    """Leave the gradients of a batch on the model and return the losses by name; `beside` is let go of where memory ran out.
 
     Raises:
         EnvironmentLacks: the loss is no finite number, or memory ran out.
@@ -253,6 +254,8 @@ def learn(learner: Any, run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
             raise EnvironmentLacks(f"step {step}: the loss is not finite ({parts}); lower recipe.learning_rate, or set recipe.clip=1.0")
         return losses
     # only here is everything freed that the error's traceback held
+    if beside is not None:
+        beside.clear()
     raise EnvironmentLacks(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
 
 
@@ -265,14 +268,17 @@ def _gradients(learner: Any, run: Run, batch: Batch) -> dict[str, Tensor]:
     return {part: value.detach() for part, value in losses.items()}
 
 
-def _need_room_for_the_whole_side(run: Run) -> None:
+def _need_room_for_the_whole_side(learner: Any, run: Run) -> None:
     """Learn from a later batch and forget it: memory that the whole side lacks is missed now, not after the steps at the coarse one.
+
+    Beside it lies what the optimiser will keep, two numbers a weight.
 
     Raises:
         EnvironmentLacks: it ran out.
     """
     before = [value.clone() for value in run.model.buffers()]  # running means
-    learn(run.model, run, run.batches.read(run.batches.coarse_steps), run.step)
+    beside = [torch.empty_like(value) for value in run.model.parameters() for _ in range(2)] if run.step == 0 else []
+    learn(learner, run, run.batches.read(run.batches.coarse_steps), run.step, beside)
     run.model.zero_grad(set_to_none=True)
     for value, kept in zip(run.model.buffers(), before, strict=True):
         value.copy_(kept)

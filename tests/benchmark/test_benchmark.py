@@ -73,7 +73,7 @@ def test_models_may_begin_with_their_runs_of_another_benchmark(
     begun, _ = made
     options = {"config": "tiny", "changes": FEW_STEPS, "begin_with": begun, "cache": caches, "quiet": True}
     benchmark(release, out=tmp_path, models="lavt,crobim", **options)  # type: ignore[arg-type]
-    assert f"Begun with the runs of {begun.name}." in (tmp_path / "table.txt").read_text()
+    assert f"Begun with the runs of {begun.parent.name}/{begun.name}, 6 steps." in (tmp_path / "table.txt").read_text()
     for name in ("lavt", "crobim"):
         told = [json.loads((folder / f"{name}-seed0" / "model.json").read_text()) for folder in (begun, tmp_path)]
         assert told[1]["weights"]["run"]["sha256"] == told[0]["sha256"]

@@ -23,8 +23,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from risbench.benchmark import train as loop
-from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model
+from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model, write_state
 from risbench.benchmark.data.batches import Batch
+from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.models import build
 from risbench.benchmark.run import Run
 from risbench.benchmark.settings import Recipe, load_settings
@@ -49,9 +50,9 @@ def test_a_killed_training_ends_with_the_same_bytes(
     code = (
         "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark import train as loop\n"
         "loop._KEEP_EVERY_S = 0.0\nlearn, seen = loop.learn, []\n"
-        "def dying(learner, run, batch, step):\n"
+        "def dying(learner, run, batch, step, *more):\n"
         "    if step == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return learn(learner, run, batch, step)\n"
+        "    return learn(learner, run, batch, step, *more)\n"
         f"loop.learn = dying\nloop.train('crobim', {str(release)!r}, out={str(out)!r}, config='tiny', changes={FEW_STEPS!r}, "
         f"cache={str(caches)!r}, quiet=True)"
     )
@@ -63,9 +64,9 @@ def test_a_killed_training_ends_with_the_same_bytes(
             train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     sides, learn = [], loop.learn
 
-    def seen(learner: object, run: Run, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+    def seen(learner: object, run: Run, batch: Batch, step: int, *more: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         sides.append((step, batch.images.shape[-1], batch.masks.shape[-1]))
-        return learn(learner, run, batch, step)
+        return learn(learner, run, batch, step, *more)
 
     monkeypatch.setattr(loop, "learn", seen)
     again = train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
@@ -163,7 +164,7 @@ def test_two_processes_learn_what_one_would(release: Path, caches: Path, tmp_pat
 
 
 def test_other_settings_or_damage_are_refused(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="of a run with other settings or another release"):
+    with pytest.raises(InputError, match="of a run with other settings, another release"):
         train("crobim", release, out=run, config="tiny", changes=[*FEW_STEPS, "mid.attention=pwam"], cache=caches, quiet=True)
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -212,14 +213,24 @@ def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Pa
 
 def test_a_training_may_begin_with_a_run(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
     options = {"config": "tiny", "cache": caches, "begin_with": run, "quiet": True}
-    once = [*FEW_STEPS, "recipe.steps=1", "recipe.learning_rate=1e-12"]
+    once = [*FEW_STEPS, "recipe.steps=1", "recipe.learning_rate=1e-12", "text.vocabulary=100", "text.max_tokens=12", "text.dropout=0.5"]
     made = train("crobim", release, out=tmp_path / "on", changes=once, **options)  # type: ignore[arg-type]
     about = read_about(tmp_path / "on")
-    assert about["weights"] == {"run": {"from": run.name, "sha256": read_about(run)["sha256"]}}
+    told = read_about(run)
+    assert about["weights"]["run"] == {
+        "from": run.name,
+        "sha256": told["sha256"],
+        "steps": 6,
+        "release": told["training"]["digest"],
+        "weights": told["weights"],
+    }
     assert made["weights"] == {"run": run.name}
     begun, words, _ = read_model(run)
     ended, read, _ = read_model(tmp_path / "on")
     assert read.to_json() == words.to_json()
+    assert (read.max_tokens, ended.text.bert.config.hidden_dropout_prob) == (12, 0.5)
+    with pytest.raises(InputError, match="another release or another beginning"):
+        train("crobim", release, out=tmp_path / "on", changes=once, config="tiny", cache=caches, quiet=True)
     for name, value in ended.state_dict().items():
         assert torch.allclose(value, begun.state_dict()[name], atol=1e-6), name
     for model, change, said in (
@@ -228,6 +239,24 @@ def test_a_training_may_begin_with_a_run(release: Path, caches: Path, run: Path,
     ):
         with pytest.raises(InputError, match=said):
             train(model, release, out=tmp_path / "off", changes=[*FEW_STEPS, change], **options)  # type: ignore[arg-type]
+
+
+def test_a_run_that_is_not_finished_is_not_begun_with(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "half")
+    write_state(copy, {"plan": read_about(run)["plan"], "step": 3, "looks": [], "best": -1.0})
+    with pytest.raises(InputError, match="at step 3 of 6; finish it first"):
+        train("crobim", release, out=tmp_path / "on", config="tiny", changes=FEW_STEPS, cache=caches, begin_with=copy, quiet=True)
+
+
+def test_trying_the_whole_side_leaves_nothing_behind(release: Path, caches: Path) -> None:
+    settings = load_settings("tiny", "lavt", FEW_STEPS)
+    options = {"seed": 0, "device": "cpu", "precision": "fp32"}
+    made = loop.prepare("lavt", settings, open_cache(release, 96, caches, quiet=True), **options)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
+    loop._need_room_for_the_whole_side(made.model.train(), made)
+    assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
+    assert all(value.grad is None for value in made.model.parameters())
 
 
 def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
