@@ -1,6 +1,6 @@
 """CroBIM, small, on generated referring scenes that it never saw, against guesses, and with sentences shuffled within the class.
 
-    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 5800] [--keep FOLDER] [--processes 2] [--gpu]
+    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 5800] [--more 0] [--keep FOLDER] [--processes 2] [--gpu]
 
 Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. The image encoder begins
 as backbone_on_scenes.py leaves it, everything else at random. Killed, the same command with --keep goes on.
@@ -29,12 +29,32 @@ from risbench.core.storage import write_durably
 BACKBONE = "swin-small.safetensors"
 
 
-def learn(release: Path, run: Path, steps: int, gpu: bool) -> dict[str, Any]:
-    """Train, in each of the processes that torchrun started if it did; the first one leaves beside the run what it came to."""
-    changes = [f"recipe.steps={steps}", "recipe.looks=5", f"backbone.weights={run.parent / BACKBONE}"]
-    made = train("crobim", release, out=run, config="small", changes=changes, cache=run.parent / "cache", gpu=gpu)
+def learn(release: Path, run: Path, steps: int, begin_with: Path | None, gpu: bool) -> dict[str, Any]:
+    """Train, in each of the processes that torchrun started if it did; the first one leaves beside the run what it came to.
+
+    What begins with a run goes on at the whole side, and at half the learning rate.
+    """
+    changes = [f"recipe.steps={steps}", f"backbone.weights={run.parent / BACKBONE}"]
+    changes += (
+        ["recipe.looks=2", "recipe.coarse_side=0", "recipe.learning_rate=1.5e-4", "recipe.warm_up=50"] if begin_with else ["recipe.looks=5"]
+    )
+    made = train("crobim", release, out=run, config="small", changes=changes, cache=run.parent / "cache", begin_with=begin_with, gpu=gpu)
     if made["rank"] == 0:
         write_durably(run.parent / f"{run.name}.json", json.dumps(made).encode())
+    return made
+
+
+def trained(release: Path, run: Path, steps: int, begin_with: Path | None, processes: int, gpu: bool) -> dict[str, Any]:
+    """Train in as many processes as asked for, and return what came of it."""
+    if processes == 1:
+        return learn(release, run, steps, begin_with, gpu)
+    # for those that train and those that are asked afterwards
+    os.environ |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GOMP_SPINCOUNT": "10000"}
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words = [__file__, "--learn", str(release), str(run), "--steps", str(steps)]
+    words += (["--begin-with", str(begin_with)] if begin_with else []) + (["--gpu"] if gpu else [])
+    subprocess.run([*together, *words], check=True, preexec_fn=_die_with_parent)
+    made: dict[str, Any] = json.loads((run.parent / f"{run.name}.json").read_text())
     return made
 
 
@@ -44,25 +64,25 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def main(scenes: int, steps: int, keep: Path, processes: int, gpu: bool) -> None:
+def main(scenes: int, steps: int, more: int, keep: Path, processes: int, gpu: bool) -> None:
     release = referring_release(keep, scenes)
     teach(keep / BACKBONE, "small", device="cuda" if gpu else "cpu")
     run, cache = keep / f"crobim-small-{scenes}-{steps}-{processes}", keep / "cache"
-    if processes == 1:
-        made = learn(release, run, steps, gpu)
-    else:
-        # for those that train and, below, those that are asked
-        os.environ |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GOMP_SPINCOUNT": "10000"}
-        together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        words = [__file__, "--learn", str(release), str(run), "--steps", str(steps), *(["--gpu"] if gpu else [])]
-        subprocess.run([*together, *words], check=True, preexec_fn=_die_with_parent)
-        made = json.loads((keep / f"{run.name}.json").read_text())
-    print(f"small configuration, {steps:,} steps of 16 samples, {made['samples']:,} training samples, {processes} processes")
+    legs = [(0, trained(release, run, steps, None, processes, gpu))]
+    if more:
+        begun, run = run, run.with_name(f"{run.name}-{more}")
+        legs.append((steps, trained(release, run, more, begun, processes, gpu)))
+    samples = legs[0][1]["samples"]
+    print(f"small configuration, {steps + more:,} steps of 16 samples, {samples:,} training samples, {processes} processes")
     print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
-    for look in made["looks"]:
-        print(
-            f"  step {look['step']:>6,}  val mIoU {100 * look['mIoU']:.2f}  oIoU {100 * look['oIoU']:.2f}  Pr@.5 {100 * look['Pr@0.5']:.2f}"
-        )
+    if more:
+        print(f"the last {more:,} steps begin with the best of those before (--begin-with), at the whole side and half the learning rate")
+    for before, made in legs:
+        for look in made["looks"]:
+            figures = "  ".join(
+                f"{name} {100 * look[metric]:.2f}" for name, metric in (("mIoU", "mIoU"), ("oIoU", "oIoU"), ("Pr@.5", "Pr@0.5"))
+            )
+            print(f"  step {before + look['step']:>6,}  val {figures}")
     print("test split, peer protocol, intervals draw images")
     for name, subject, shuffled in (
         ("centre", "centre", False),
@@ -87,13 +107,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--steps", type=int, default=5800)
+    parser.add_argument("--more", type=int, default=0, help="steps that begin with what those led to, at the whole side")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="that train together, of one thread each on two cores")
     parser.add_argument("--learn", type=Path, nargs=2, metavar=("RELEASE", "RUN"), help="only train; what the processes are started with")
+    parser.add_argument("--begin-with", type=Path, help="with --learn: the run to begin with")
     given = parser.parse_args()
     if given.learn:
-        learn(*given.learn, given.steps, given.gpu)
+        learn(*given.learn, given.steps, given.begin_with, given.gpu)
         sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
-        main(given.scenes, given.steps, given.keep or Path(temporary), given.processes, given.gpu)
+        main(given.scenes, given.steps, given.more, given.keep or Path(temporary), given.processes, given.gpu)
