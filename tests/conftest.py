@@ -37,14 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Send all tests of tests/review to one process: they share one Label Studio. (pytest 9 ignores the names that xdist_group makes.)"""
+    """Send tests that share what takes long to make to one process: a Label Studio, a table. (pytest 9 ignores the names that xdist_group makes.)"""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneServer(LoadScopeScheduling):
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/review" if nodeid.startswith("tests/review/") else nodeid
+            return next((place for place in ("tests/review/", "tests/benchmark/test_benchmark.py") if nodeid.startswith(place)), nodeid)
 
-    return OneServer(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture
