@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from risbench.benchmark.crobim.deform import DeformableAttention
@@ -29,9 +29,13 @@ from risbench.benchmark.train import optimizer_of
 from risbench.sam.device import dtype_of, fast_precision, keep_freed_memory
 
 SAMPLES, EPOCHS = 26_300, 40
-# PyTorch counts the fused attention of GPUs, not that of CPUs.
-FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-ON_CPU = {FUSED[0]: sdpa_flop, FUSED[1]: sdpa_backward_flop}
+# PyTorch counts the operations of GPUs' fused attention, not those of CPUs', which are as many.
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[torch.ops.aten._scaled_dot_product_flash_attention],
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        torch.ops.aten._scaled_dot_product_flash_attention_backward
+    ],
+}
 
 
 class AsPublished(DeformableAttention):
@@ -113,7 +117,9 @@ def main(config: str, batch: int, changes: Sequence[str], rounds: int, device: s
             run()
             seconds[name].append(time.monotonic() - began)
             print(f"  {name:6} {seconds[name][-1]:7.2f} s a step of {batch}", flush=True)
-    with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.flop_registry = {**counter.flop_registry, **ATTENTION}
+    with counter:
         ours()()
     rate = matrix_rate(device, ours_precision, 8192 if device == "cuda" else 2048)
     middle = {name: statistics.median(values[1:]) for name, values in seconds.items()}
