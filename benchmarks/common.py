@@ -14,9 +14,10 @@ REFER = SHARED / "nwpu_vhr10_refer"
 
 
 def need_data() -> None:
-    """End the script with its reason where the real data is absent."""
+    """End the script with its reason where the real data is absent: no failure, or `make bench` would end with it."""
     if not REFER.is_dir():
-        sys.exit("skipped: the real data is not here; set RISBENCH_SHARED to the folder that holds data/")
+        print("skipped: the real data is not here; set RISBENCH_SHARED to the folder that holds data/", file=sys.stderr)
+        sys.exit(0)
 
 
 def risbench(*words: str | Path) -> tuple[str, float]:

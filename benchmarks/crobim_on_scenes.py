@@ -9,7 +9,6 @@ as backbone_on_scenes.py leaves it, everything else at random. Killed, the same 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from referring_scenes import referring_release
 
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.train import train
+from risbench.core.processes import dying_with_parent
 from risbench.core.storage import write_durably
 
 BACKBONE = "swin-small.safetensors"
@@ -53,15 +53,10 @@ def trained(release: Path, run: Path, steps: int, begin_with: Path | None, proce
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words = [__file__, "--learn", str(release), str(run), "--steps", str(steps)]
     words += (["--begin-with", str(begin_with)] if begin_with else []) + (["--gpu"] if gpu else [])
-    subprocess.run([*together, *words], check=True, preexec_fn=_die_with_parent)
+    # left behind, it would keep the run's lock
+    subprocess.run([*together, *words], check=True, preexec_fn=dying_with_parent(signal.SIGTERM))
     made: dict[str, Any] = json.loads((run.parent / f"{run.name}.json").read_text())
     return made
-
-
-def _die_with_parent() -> None:
-    """Have torchrun ended with this script, however that ends: it would keep the run's lock. Linux alone knows how (prctl's PDEATHSIG)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def main(scenes: int, steps: int, more: int, keep: Path, processes: int, gpu: bool) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from risbench.benchmark.train import train
 from risbench.core.errors import EnvironmentLacks, OptionError, RisbenchError
+from risbench.core.processes import dying_with_parent
 from risbench.core.progress import Progress
-
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def train_all(jobs: Sequence[Mapping[str, Any]], *, workers: int, quiet: bool) -> list[dict[str, Any]]:
@@ -80,8 +77,8 @@ def _answer(ready: Any, process: Any, out: str) -> dict[str, Any]:
 def _trained_apart(job: Mapping[str, Any], threads: int, answer: Connection, parent: int) -> None:
     """Train in this process, and end with the one that began it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that began it is interrupted, too, and ends this one
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if (die := dying_with_parent(signal.SIGKILL)) is not None:
+        die()
         if os.getppid() != parent:
             return
     torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -12,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.processes import dying_with_parent
 from risbench.core.progress import Progress
 from risbench.core.storage import locked, sha256_of_file, write_durably
 from risbench.core.workspace import Workspace
@@ -35,7 +35,6 @@ DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _TRIES: Final = 3
-_PR_SET_PDEATHSIG: Final = 1
 # The labelling page has u and m for verdicts, where the editor has them for what follows.
 KEYS: Final = {
     "region:unselect": {"key": "shift+u", "description": "Unselect region"},
@@ -279,16 +278,8 @@ def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | Non
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is ours; the server is ended in its own time
-            preexec_fn=_die_with_parent(),
+            preexec_fn=dying_with_parent(signal.SIGTERM),
         )
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a child does first so that it ends when we are killed outright; nothing elsewhere than on Linux."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) and None
 
 
 def banned_networks() -> list[str]:
