@@ -69,6 +69,7 @@ def main(scenes: int, steps: int, more: int, keep: Path, processes: int, gpu: bo
         legs.append((steps, trained(release, run, more, begun, processes, gpu)))
     samples = legs[0][1]["samples"]
     print(f"small configuration, {steps + more:,} steps of 16 samples, {samples:,} training samples, {processes} processes")
+    print("three coarser levels are refined and the finest joins behind them (decision 0012), unlike in the paper's base configuration")
     print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
     if more:
         print(f"the last {more:,} steps begin with the best of those before (--begin-with), at the whole side and half the learning rate")

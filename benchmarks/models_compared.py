@@ -4,9 +4,9 @@
         [--begin-with FOLDER] [--keep FOLDER] [--gpu]
 
 On generated referring scenes, or on NWPU VHR-10's real images and sentences with its hand-drawn masks, split by image
-(manifests/splits/nwpu-vhr-10-refer.csv). No weights of others: all begin at random, or with --taught with the image
-encoder that backbone_on_scenes.py makes, or with --begin-with as their runs in the folder of another table (that on generated scenes,
-say, below KEEP) ended. Killed, the same command with --keep goes on.
+(manifests/splits/nwpu-vhr-10-refer.csv). LAVT-style learns from its authors' loss, and from CroBIM's, too. No weights of others: all begin
+at random, or with --taught with the image encoder that backbone_on_scenes.py makes, or with --begin-with as their runs in the folder of
+another table (that on generated scenes, say, below KEEP) ended. Killed, the same command with --keep goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from referring_scenes import referring_release
 from risbench.benchmark.benchmark import benchmark
 
 SPLIT = Path(__file__).parents[1] / "manifests" / "splits" / "nwpu-vhr-10-refer.csv"
-MODELS = "empty,full,centre,mean,largest,lavt,caris,crobim,box-oracle"
+MODELS = "empty,full,centre,mean,largest,lavt,lavt:recipe.loss=crobim,caris,crobim,box-oracle"
 
 
 def nwpu_release(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from risbench.cli_base import JsonOption, WorkspaceOption, show
 ReleaseArgument = Annotated[
     Path | None, typer.Argument(metavar="[RELEASE]", help="A release in any format; left out: the workspace's 4-export/release.")
 ]
-ConfigOption = Annotated[str, typer.Option(help="base (the paper's), small, tiny, or a TOML file.")]
+ConfigOption = Annotated[str, typer.Option(help="base (the paper's), base-convnext, small, tiny, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.NAME=VALUE changes a setting; repeatable.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where resized images are kept; left out: beside the run.")]

@@ -14,7 +14,7 @@ from risbench.benchmark.baselines import BOXES
 from risbench.benchmark.checkpoint import begun_with, read_about
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.published import WARNING, published
+from risbench.benchmark.published import SAMPLES, WARNING, published
 from risbench.benchmark.results import mean_of, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
@@ -82,17 +82,18 @@ def benchmark(
     """
     plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, begin_with, quiet)
     chosen = subjects(models)
-    theirs = published(published_on, split) if published_on is not None else []
+    theirs = _theirs(published_on, split, protocol, chosen)
     trained = [subject for subject in chosen if subject.is_trained]
     reference = _reference(against, chosen)
     _check(chosen, plan)
+    settings = load_settings(config, trained[0].model if trained else "crobim", changes)
     runs, picked = _trained(trained, plan)
     rows: list[dict[str, Any]] = []
     scores: dict[str, NDArray[np.float64]] = {}
     images: list[str] = []
     for subject in [*trained, *(other for other in chosen if not other.is_trained)]:
         boxes_from = runs[_boxes_of(trained)][0] if subject.model == "box-predicted" else None
-        results = [_evaluated(subject, run, plan, boxes_from) for run in runs.get(subject.name, [plan.out / subject.folder])]
+        results = [_evaluated(subject, run, plan, boxes_from, settings.side) for run in runs.get(subject.name, [plan.out / subject.folder])]
         row, ious, images = _row(subject, results, picked.get(subject.name))
         scores[subject.name] = ious
         rows.append(row)
@@ -103,7 +104,6 @@ def benchmark(
     _differences(rows, scores, reference, images)
     order = [subject.name for subject in chosen]
     first = results[0]
-    settings = load_settings(config, trained[0].model if trained else "crobim", changes)
     result = {
         "release": Path(release).name,
         "split": split,
@@ -121,6 +121,9 @@ def benchmark(
         "rows": sorted(rows, key=lambda row: order.index(row["name"])),
         "published": theirs,
         "published_on": published_on,
+        "published_n": SAMPLES[published_on][split] if published_on is not None else None,
+        "losses": {subject.name: _loss_of(subject, plan) for subject in trained},
+        "sam": _sam_of(plan) if any(subject.model in BOXES for subject in chosen) else None,
         "warning": WARNING if theirs else None,
     }
     return {**result, "tables": write_tables(plan.out, result)}
@@ -169,6 +172,30 @@ def _reference(against: str | None, chosen: Sequence[Subject]) -> str | None:
         return against
     plain = [subject.name for subject in chosen if subject.is_trained and not subject.changes]
     return "crobim" if "crobim" in plain else plain[-1] if plain else None
+
+
+def _theirs(dataset: str | None, split: str, protocol: str, chosen: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Return the papers' rows, with those of the ablations that are asked for."""
+    if dataset is None:
+        return []
+    if protocol != "peer":
+        raise OptionError(f"--published {dataset}: the papers' figures are of the peer protocol; leave --protocol {protocol} out")
+    return published(dataset, split, [subject.changes[0] for subject in chosen if subject.model == "crobim" and len(subject.changes) == 1])
+
+
+def _loss_of(subject: Subject, plan: Plan) -> str:
+    """Return what a model is trained to lessen, in words."""
+    recipe = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes]).recipe
+    share = recipe.entropy_share
+    return {
+        "crobim": f"{share:g} cross-entropy + {1 - share:g} dice",
+        "weighted": "the peers' weighted cross-entropy",
+        "rmsin": f"{share:g} weighted cross-entropy + {1 - share:g} dice added up over the batch",
+    }[recipe.loss]
+
+
+def _sam_of(plan: Plan) -> str:
+    return f"SAM of {plan.weights.name}" if plan.weights is not None else "the built-in SAM"
 
 
 def _boxes_of(trained: Sequence[Subject]) -> str:
@@ -260,7 +287,7 @@ def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan
     return train_all(jobs, workers=plan.workers, quiet=plan.quiet)
 
 
-def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None) -> dict[str, Any]:
+def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None, side: int) -> dict[str, Any]:
     return evaluate(
         run if subject.is_trained else subject.model,
         plan.release,
@@ -272,6 +299,7 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None)
         workers=plan.workers,
         gpu=plan.gpu,
         cache=plan.cache,
+        side=side,
         quiet=plan.quiet,
     )
 

@@ -23,11 +23,10 @@ from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import InputError, OptionError
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
+from risbench.sam.adapter_file import bases_beside, is_adapter
 from risbench.sam.builtin import builtin_weights
 from risbench.sam.device import keep_freed_memory, need_cuda
 
-# The side at which baselines look at images: the peers'.
-_BASELINE_SIDE: Final = 480
 # Counts up when the same input is scored otherwise: results of before are made anew.
 _REVISION: Final = 3
 BASELINES: Final = (*TRIVIAL, *BOXES)
@@ -47,6 +46,7 @@ class Asked:
     shuffled: bool
     weights: str | None
     boxes_from: str | None
+    side: int
 
     def key(self) -> list[Any]:
         """Return what the answer hangs on, besides the release: the question, and the weights of all that answers."""
@@ -54,9 +54,7 @@ class Asked:
         digests = [str(read_about(Path(run))["sha256"]) for run in runs]
         if self.subject in BOXES:
             weights = Path(self.weights) if self.weights is not None else builtin_weights()
-            digests += [sha256_of_file(weights)] + [
-                sha256_of_file(base) for base in weights.parent.glob("*base*") if self.weights is not None
-            ]
+            digests += [sha256_of_file(file) for file in (weights, *(bases_beside(weights) if is_adapter(weights) else []))]
         name = self.subject if self.subject in BASELINES else "run"
         return [name, self.split, self.protocol, self.device, self.precision, self.shuffled, digests]
 
@@ -75,13 +73,14 @@ def evaluate(
     gpu: bool = False,
     precision: str = "fp32",
     cache: Path | str | None = None,
+    side: int = 480,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score `subject`, a run's folder or a baseline's name, and write figures, samples and a sheet of cases to `out`.
 
     The figures do not depend on `workers`: an image and its sentences are always asked together. `shuffled` gives every sample another
     sample's sentence of its class: what is left is not owed to the sentence. `weights` is the SAM of the box baselines, `boxes_from` the
-    run whose masks give "box-predicted" its boxes.
+    run whose masks give "box-predicted" its boxes. `side` is that of the cache that a baseline is asked with (models have their own).
 
     Raises:
         OptionError: no such baseline, split, protocol or precision.
@@ -107,6 +106,7 @@ def evaluate(
         shuffled=shuffled,
         weights=str(weights) if weights is not None else None,
         boxes_from=str(boxes_from) if boxes_from is not None else None,
+        side=side,
     )
     data = _data(asked, quiet)
     stem = f"{Path(release).name}-{split}-{protocol}" + ("-shuffled" if shuffled else "")
@@ -191,7 +191,7 @@ def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _data(asked: Asked, quiet: bool) -> Cache:
-    side = _BASELINE_SIDE
+    side = asked.side
     run = asked.boxes_from if asked.subject in BASELINES else asked.subject
     if run is not None:
         side = Settings.model_validate(read_about(Path(run))["settings"]).side

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig
 
+from risbench.benchmark.weight_names import as_transformers
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.storage import sha256_of_file
 from risbench.sam.hf import hub_trouble, is_cached, quiet
@@ -26,6 +28,8 @@ _AS_USUAL: Final = {
 }
 # Tensors that published weights have no place for: norms of the maps that a backbone hands out, and what we do not use.
 _OWN: Final = ("hidden_states_norms.", "swin.layernorm.", "layernorm.", "pooler.")
+# A block of an encoder; heads, their norms and decoders of published files are theirs to have.
+_BLOCK: Final = re.compile(r"(^|\.)(layers?|stages|blocks)\.\d+\.")
 
 
 def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: Any, **options: Any) -> tuple[Any, str]:
@@ -56,7 +60,11 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
     lacking = [name for name in told["missing_keys"] if not name.startswith(_OWN)] + [str(name) for name in told["mismatched_keys"]]
     if lacking:
         share = f"{len(lacking)} of the {len(net.state_dict())} tensors"
-        raise InputError(f"{weights}: lacks {share} that are needed, such as {sorted(lacking)[0]}; it needs {files}")
+        names = "" if Path(weights).is_dir() else "; a file's names are transformers', their authors' or timm's"
+        raise InputError(f"{weights}: lacks {share} that are needed, such as {sorted(lacking)[0]}; it needs {files}{names}")
+    spare = sorted(name for name in told["unexpected_keys"] if _BLOCK.search(name))
+    if spare:
+        raise InputError(f"{weights}: has {len(spare)} tensors of layers that the settings lack, such as {spare[0]}; set as many depths")
     return net, commit
 
 
@@ -123,7 +131,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds no tensors by name")
     while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+    return as_transformers(tensors)
 
 
 def described(weights: str, commit: str = "") -> dict[str, str]:

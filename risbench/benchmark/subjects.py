@@ -52,12 +52,14 @@ class Subject:
 def subjects(text: str) -> list[Subject]:
     """Return the subjects of a list such as `centre,lavt,crobim,crobim:mid.attention=pwam,table6`.
 
-    Commas between brackets belong to a value; several changes of one model are joined with `+`.
+    Commas between brackets belong to a value; several changes of one model are joined with `+`. Tables of ablations bring the whole model
+    with them, which their rows are compared with.
 
     Raises:
         OptionError: a name is not known, or stands twice.
     """
     made: list[Subject] = []
+    ablated = False
     for part in (piece.strip() for piece in _COMMA.split(text)):
         for one in ABLATIONS.get(part, (part,)):
             model, _, changes = one.partition(":")
@@ -67,6 +69,10 @@ def subjects(text: str) -> list[Subject]:
             if changes and model not in MODELS:
                 raise OptionError(f"--models {one}: {model} is not trained and has no settings to change")
             made.append(Subject(one, model, tuple(changes.split("+")) if changes else ()))
+        if part in ABLATIONS:
+            ablated = True
+    if ablated and all(subject.name != "crobim" for subject in made):
+        made.insert(0, Subject("crobim", "crobim"))
     twice = next((subject.name for subject in made if [other.name for other in made].count(subject.name) > 1), None)
     if twice is not None:
         raise OptionError(f"--models: {twice} stands twice")

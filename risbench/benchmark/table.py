@@ -61,11 +61,29 @@ def caption(result: dict[str, Any]) -> str:
     tried = f", the best of {len(result['rates'])} learning rates by val" if len(result["rates"]) > 1 else ""
     return (
         f"{result['release']}, {result['split']}: {result['n']:,} samples on {result['images']:,} images, {result['protocol']} protocol, "
-        f"configuration {result['config']}{changed}{budget}{tried}. {begun}. "
-        f"Figures in percent, means over seeds; intervals draw images"
+        f"configuration {result['config']}{changed}{budget}{tried}{_losses(result)}. {begun}. "
+        + (f"Boxes are given to {result['sam']}. " if result["sam"] else "")
+        + f"Figures in percent, means over seeds; intervals draw images"
         f"{' and seeds' if any(len(row['seeds']) > 1 for row in result['rows']) else ''}."
+        + _compared(result)
         + (f" Left out: {', '.join(f'{count:,} {code}' for code, count in result['left_out'].items())}." if result["left_out"] else "")
     )
+
+
+def _losses(result: dict[str, Any]) -> str:
+    """Return what the models lessen, where they do not all lessen the same."""
+    kinds: dict[str, list[str]] = {}
+    for name, loss in result["losses"].items():
+        kinds.setdefault(loss, []).append(name)
+    return "; trained for " + ", ".join(f"{loss} ({', '.join(names)})" for loss, names in kinds.items()) if len(kinds) > 1 else ""
+
+
+def _compared(result: dict[str, Any]) -> str:
+    """Return a warning where the papers' rows are of other samples than ours."""
+    wanted = result["published_n"]
+    if wanted is None or abs(wanted - result["n"]) <= 1:
+        return ""
+    return f" {result['published_on']} has {wanted:,} samples in its {result['split']} split, and these are {result['n']:,}: not the same."
 
 
 def as_text(result: dict[str, Any], rows: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> str:
@@ -102,16 +120,18 @@ def _pipes(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def as_latex(result: dict[str, Any], rows: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> str:
     """Return a tabular that a paper takes as it is (booktabs)."""
-    wanted = [0, *range(3, 3 + len(METRICS)), len(_HEADS) - 1]
-    lines = [f"% {caption(result)}", r"\begin{tabular}{l" + "r" * (len(wanted) - 1) + "}", r"\toprule"]
-    lines += [_latex_row([_HEADS[place] for place in wanted]), r"\midrule"]
+    wanted = [0, *range(3, 4 + len(METRICS)), len(_HEADS) - 1]
+    against = sorted({row["difference"]["against"] for row in result["rows"] if "difference" in row})
+    heads = [*(_HEADS[place] for place in wanted[:-1]), f"mIoU difference from {against[0]}, 95 %" if against else _HEADS[-1]]
+    lines = [r"\begin{tabular}{l" + "r" * (len(wanted) - 1) + "}", r"\toprule", _latex_row(heads), r"\midrule"]
     lines += [_latex_row([row[place] for place in wanted]) for row in rows]
     if theirs:
         head = _latex(f"Published, on {result['published_on']} ({SOURCE})")
         lines += [r"\midrule", rf"\multicolumn{{{len(wanted)}}}{{l}}{{{head}}} \\"]
-        lines += [_latex_row([*row, ""]) for row in theirs]
+        lines += [_latex_row([*row, "", ""]) for row in theirs]
         lines += [rf"\multicolumn{{{len(wanted)}}}{{p{{\linewidth}}}}{{\footnotesize {_latex(WARNING)}}} \\"]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    lines += [r"\bottomrule", rf"\multicolumn{{{len(wanted)}}}{{p{{\linewidth}}}}{{\footnotesize {_latex(caption(result))}}} \\"]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
 def _latex_row(cells: Sequence[str]) -> str:

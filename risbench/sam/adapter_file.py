@@ -117,6 +117,11 @@ def load_whole_adapted(path: Path, base: Path, device: str = "cpu") -> tuple[PaS
     return model.eval().to(device), sha256_of_file(path)
 
 
+def bases_beside(path: Path) -> list[Path]:
+    """Return the files beside an adapter that it may be on, of whichever kind."""
+    return [place for name in (COMPACT_BASE, *BASES) if (place := path.parent / name).is_file()]
+
+
 def base_beside(path: Path) -> Path:
     """Return the SAM that lies beside an adapter.
 

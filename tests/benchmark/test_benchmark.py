@@ -39,12 +39,19 @@ def test_every_row_is_there_with_its_difference(made: tuple[Path, dict]) -> None
             low, high = row["difference"]["interval"]
             assert low <= row["difference"]["value"] <= high
     text = (out / "table.txt").read_text()
-    assert "every model 6 steps of 8 samples" in text
+    assert (
+        "every model 6 steps of 8 samples; trained for the peers' weighted cross-entropy (lavt), 0.5 cross-entropy + 0.5 dice (crobim"
+        in text
+    )
+    assert "Boxes are given to the built-in SAM." in text
+    assert f"RISBench has 16,159 samples in its test split, and these are {result['n']:,}: not the same." in text
     assert "smaller gaps between papers mean nothing" in text
     assert "CroBIM (ConvNeXt-B)      69.33" in text
     assert (out / "table.md").read_text().count("\n| crobim") == 2
     latex = (out / "table.tex").read_text()
-    assert latex.count(r"\\") == len(result["rows"]) + 1 + 1 + len(result["published"]) + 1
+    assert latex.count(r"\\") == len(result["rows"]) + 1 + 1 + len(result["published"]) + 1 + 1
+    assert "mIoU difference from crobim" in latex
+    assert "peer protocol" in latex.splitlines()[-2], "a table that is taken into a paper says how it was scored"
     assert json.loads((out / "table.json").read_text())["rows"] == result["rows"]
 
 
@@ -88,6 +95,7 @@ def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_pa
     for options, said in (
         ({"protocol": "peers"}, "--protocol peers"),
         ({"split": "tests"}, "--split tests"),
+        ({"published_on": "RISBench", "protocol": "native"}, "are of the peer protocol"),
         ({"models": "crobim,crobim:mid.attention=foo"}, "mid.attention = 'foo'"),
         ({"models": "crobim,crobim:recipe.steps=9"}, "has other steps"),
         ({"models": "box-predicted,empty"}, "name one, too"),
@@ -115,6 +123,7 @@ def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) ->
 def test_a_list_of_models_is_read_with_brackets_and_tables() -> None:
     names = [subject.name for subject in subjects("crobim,table5,crobim:mid.levels=[2,3,4]+mid.pyramid=true")]
     assert names == ["crobim", *ABLATIONS["table5"], "crobim:mid.levels=[2,3,4]+mid.pyramid=true"]
+    assert [subject.name for subject in subjects("empty,table7")] == ["crobim", "empty", *ABLATIONS["table7"]], "with what they change"
     for text, said in (("crobin", "there is no such model"), ("empty:x=1", "not trained"), ("lavt,lavt", "lavt stands twice")):
         with pytest.raises(OptionError, match=said):
             subjects(text)
@@ -125,6 +134,10 @@ def test_the_papers_figures_are_the_papers() -> None:
     ours = rows[("CroBIM", "Swin-B")]
     assert (ours["oIoU"], ours["mIoU"], ours["Pr@0.5"], ours["Pr@0.9"]) == (76.37, 64.24, 75.00, 21.78)
     assert rows[("LAVT", "Swin-B")]["oIoU"] == 76.16
+    assert ("RMSIN", "in its own paper") in rows
+    changes = [subject.changes[0] for subject in subjects("table5,table6,table7") if subject.changes]
+    ablations = published("RISBench", changes=changes)[-10:]
+    assert [row["mIoU"] for row in ablations] == [69.04, 69.11, 69.15, 68.67, 69.10, 68.55, 68.78, 69.02, 65.54, 67.02]
     with pytest.raises(OptionError, match="--published COCO"):
         published("COCO")
 

@@ -277,7 +277,7 @@ def test_the_first_steps_may_see_smaller_images(cache: Cache) -> None:
 
 
 def test_the_bundled_configurations_are_whole() -> None:
-    assert bundled() == ["base", "small", "tiny"]
+    assert bundled() == ["base", "base-convnext", "small", "tiny"]
     base = load_settings("base")
     assert (base.side, base.recipe.batch, base.recipe.epochs, base.recipe.learning_rate) == (480, 32, 40, 5e-5)
     assert load_settings("base", "caris").mid.layers == 6

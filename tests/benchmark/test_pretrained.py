@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,89 @@ def test_what_stands_before_names_does_not_matter(published: Path, tmp_path: Pat
     torch.save({"state_dict": state}, tmp_path / "trained.pth")
     whole, file = Backbone(settings("swin", published / "swin"), 96), Backbone(settings("swin", tmp_path / "trained.pth"), 96)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), file.parameters(), strict=True))
+
+
+AUTHORS_SWIN = (
+    ("swin.embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    ("swin.embeddings.norm", "patch_embed.norm"),
+    ("swin.layernorm", "norm"),
+    ("swin.encoder.", ""),
+    ("classifier", "head"),
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+    ("attention.self.relative", "attn.relative"),
+    ("attention.output.dense", "attn.proj"),
+    ("intermediate.dense", "mlp.fc1"),
+    (".output.dense", ".mlp.fc2"),
+)
+AUTHORS_CONVNEXT = (
+    ("convnext.embeddings.patch_embeddings", "downsample_layers.0.0"),
+    ("convnext.embeddings.layernorm", "downsample_layers.0.1"),
+    ("convnext.layernorm", "norm"),
+    (r"convnext.encoder.stages.(\d).downsampling_layer", r"downsample_layers.\1"),
+    (r"convnext.encoder.stages.(\d).layers", r"stages.\1"),
+    ("classifier", "head"),
+    ("layernorm", "norm"),
+    ("layer_scale_parameter", "gamma"),
+)
+TIMMS_CONVNEXT = (
+    ("convnext.embeddings.patch_embeddings", "stem.0"),
+    ("convnext.embeddings.layernorm", "stem.1"),
+    ("convnext.layernorm", "head.norm"),
+    (r"convnext.encoder.stages.(\d).downsampling_layer", r"stages.\1.downsample"),
+    (r"convnext.encoder.stages.(\d).layers", r"stages.\1.blocks"),
+    ("classifier", "head.fc"),
+    ("dwconv", "conv_dw"),
+    ("layernorm", "norm"),
+    (r"pwconv(\d)", r"mlp.fc\1"),
+    ("layer_scale_parameter", "gamma"),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "merged_first"),
+    [
+        ("swin", AUTHORS_SWIN, False),
+        ("swin", AUTHORS_SWIN, True),
+        ("convnext", AUTHORS_CONVNEXT, False),
+        ("convnext", TIMMS_CONVNEXT, False),
+    ],
+    ids=["swin-authors", "swin-timm", "convnext-authors", "convnext-timm"],
+)
+def test_files_in_their_authors_names_and_in_timms_are_read(
+    kind: str, names: tuple[tuple[str, str], ...], merged_first: bool, published: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(published / kind / "model.safetensors")
+    for name in [name for name in state if ".self.query." in name]:
+        parts = [state.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        state[name.replace("attention.self.query", "attn.qkv")] = torch.cat(parts)
+    for theirs, other in names:
+        state = {re.sub(theirs, other, name): value for name, value in state.items()}
+    if merged_first:
+        state = {
+            re.sub(r"layers.(\d).downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): value
+            for name, value in state.items()
+        }
+    if kind == "swin":
+        state |= {
+            "layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16),
+            "layers.0.blocks.0.attn_mask": torch.zeros(9, 16, 16),
+        }
+    assert not any("convnext" in name or "swin" in name for name in state)
+    torch.save({"model": state}, tmp_path / "theirs.pth")
+    whole, file = Backbone(settings(kind, published / kind), 96), Backbone(settings(kind, tmp_path / "theirs.pth"), 96)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), file.parameters(), strict=True))
+
+
+def test_layers_that_the_settings_lack_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    ConvNextForImageClassification(ConvNextConfig(depths=[1, 1, 2, 1], hidden_sizes=[16, 32, 64, 128])).save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"has 9 tensors of layers that the settings lack, such as .*stages\.2\.layers\.1\..*; set as many depths"
+    ):
+        Backbone(settings("convnext", tmp_path / "model.safetensors"), 96)
+    assert len(list(Backbone(settings("convnext", tmp_path), 96).net.parameters())) > 0  # a folder says how many it has
 
 
 def test_weights_that_do_not_fit_are_never_random_in_silence(published: Path, tmp_path: Path) -> None:
