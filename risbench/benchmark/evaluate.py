@@ -89,6 +89,8 @@ def evaluate(
     """
     name = str(subject)
     _check(name, split, protocol, precision, gpu=gpu, workers=workers, boxes_from=boxes_from)
+    if weights is not None and not Path(weights).is_file():
+        raise InputError(f"--weights {weights}: there is no such file")
     folder = Path(out) if out is not None else Path(name) if name not in BASELINES else None
     if folder is None:
         raise OptionError(f"{name}: name a folder for its results with -o")

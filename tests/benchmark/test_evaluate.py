@@ -24,6 +24,7 @@ from risbench.benchmark.slices import by_slices, failures, touches_border, trait
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
+from risbench.sam.builtin import builtin_weights
 from risbench.sam.compact_predictor import CompactPredictor
 
 
@@ -71,6 +72,20 @@ def test_true_boxes_given_to_the_built_in_sam_are_far_better(release: Path, cach
     assert guessed["figures"]["mIoU"]["value"] < oracle["figures"]["mIoU"]["value"]
     with pytest.raises(OptionError, match="--boxes-from"):
         evaluate("box-predicted", release, out=tmp_path / "q", cache=caches, quiet=True)
+
+
+def test_what_else_lies_beside_a_sam_does_not_matter(release: Path, caches: Path, tmp_path: Path) -> None:
+    (tmp_path / "database").mkdir()
+    (tmp_path / "other_base.pth").write_bytes(b"nobody asks for this")
+    weights = shutil.copy(builtin_weights(), tmp_path / "sam.safetensors")
+    options = {"out": tmp_path / "o", "cache": caches, "side": 96, "quiet": True}
+    found = evaluate("box-oracle", release, weights=weights, **options)  # type: ignore[arg-type]
+    (tmp_path / "other_base.pth").unlink()
+    stamp = Path(found["path"]).stat().st_mtime_ns
+    evaluate("box-oracle", release, weights=weights, **options)  # type: ignore[arg-type]
+    assert Path(found["path"]).stat().st_mtime_ns == stamp, "the answer still holds"
+    with pytest.raises(InputError, match="gone.pth"):
+        evaluate("box-oracle", release, weights=tmp_path / "gone.pth", **options)  # type: ignore[arg-type]
 
 
 def test_memory_that_runs_out_says_what_to_do(
