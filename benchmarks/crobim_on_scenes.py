@@ -1,6 +1,6 @@
 """CroBIM, small, on generated referring scenes that it never saw, against guesses, and with sentences shuffled within the class.
 
-    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 5800] [--more 0] [--keep FOLDER] [--processes 2] [--gpu]
+    python benchmarks/crobim_on_scenes.py [--scenes 8000] [--steps 5800] [--more 2800] [--keep FOLDER] [--processes 2] [--gpu]
 
 Each image has at least three others of the class that is meant; sentences need colour, size, position or relation. The image encoder begins
 as backbone_on_scenes.py leaves it, everything else at random. Killed, the same command with --keep goes on.
@@ -103,10 +103,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--steps", type=int, default=5800)
-    parser.add_argument("--more", type=int, default=0, help="steps that begin with what those led to, at the whole side")
+    parser.add_argument("--more", type=int, default=2800, help="steps that begin with what those led to, at the whole side")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--processes", type=int, default=1, help="that train together, of one thread each on two cores")
+    parser.add_argument("--processes", type=int, help="that train together, by default two of one thread on two cores; one with --gpu")
     parser.add_argument("--learn", type=Path, nargs=2, metavar=("RELEASE", "RUN"), help="only train; what the processes are started with")
     parser.add_argument("--begin-with", type=Path, help="with --learn: the run to begin with")
     given = parser.parse_args()
@@ -114,4 +114,4 @@ if __name__ == "__main__":
         learn(*given.learn, given.steps, given.begin_with, given.gpu)
         sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
-        main(given.scenes, given.steps, given.more, given.keep or Path(temporary), given.processes, given.gpu)
+        main(given.scenes, given.steps, given.more, given.keep or Path(temporary), given.processes or (1 if given.gpu else 2), given.gpu)
