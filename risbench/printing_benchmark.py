@@ -37,6 +37,9 @@ def print_evaluate(result: dict[str, Any]) -> None:
     say(f"{result['subject']} on {result['split']}: {result['n']:,} samples on {result['images']:,} images, {reviewed}; ")
     say(f"{result['protocol']} protocol{shuffled}")
     _left_out(result)
+    if result.get("classes_read_off_sentences"):
+        say("the release names no classes: they are the first that a sentence names, and slices by class and uniqueness, --shuffle and")
+        say("`largest` hang on them")
     if result.get("sentences_cut"):
         say(f"sentences cut to the model's length: {result['sentences_cut']:,}")
     if result["shuffled"]:

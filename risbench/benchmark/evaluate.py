@@ -168,6 +168,7 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
         "figures": summary(found),
         "slices": by_slices(given, found, traits),
         "failures": failures(found, traits),
+        "classes_read_off_sentences": data.format == "phrases",
         "left_out": data.left_out,
         "first_left_out": data.first,
         **read,

@@ -19,12 +19,14 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 import torch
 from huggingface_hub import constants
 from PIL import Image
+from typer.testing import CliRunner
 
 from risbench.benchmark.data.batches import Batches, _gathered, normalised
 from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_mask
 from risbench.benchmark.data.release import image_of, read_release
 from risbench.benchmark.data.words import Words, learn_pieces, words_for
 from risbench.benchmark.settings import TextSettings, bundled, load_settings
+from risbench.cli import app
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.imagery import encode_png
 from tests.benchmark.conftest import FORMATS
@@ -62,6 +64,9 @@ def test_refsegrs_phrases_are_samples_too(tmp_path: Path) -> None:
     first = release.samples[0]
     assert first.category == "vehicle"
     assert first.box == (6.0, 4.0, 30.0, 20.0)
+    scored = CliRunner().invoke(app, ["evaluate", "largest", str(tmp_path), "-w", str(tmp_path / "w")])
+    assert scored.exit_code == 0, scored.exception
+    assert "the release names no classes: they are the first that a sentence names" in " ".join(scored.stdout.split())
 
 
 def test_the_cache_holds_what_the_peers_loaders_would_make(release: Path, cache: Cache) -> None:
