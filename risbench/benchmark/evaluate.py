@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from risbench.benchmark.settings import Settings
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import InputError, OptionError
+from risbench.core.processes import end_with, patient_threads
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
 from risbench.sam.adapter_file import bases_beside, is_adapter
@@ -233,7 +235,8 @@ def _scored(
             read,
         )
     # torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    start = multiprocessing.get_context("spawn")
+    with patient_threads(), ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool:
         parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
         found = sorted((one for part in parts for one in part), key=lambda one: one.id)
     return found, predictor, read

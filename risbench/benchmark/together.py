@@ -13,7 +13,7 @@ import torch
 
 from risbench.benchmark.train import train
 from risbench.core.errors import EnvironmentLacks, OptionError, RisbenchError
-from risbench.core.processes import dying_with_parent
+from risbench.core.processes import end_with
 from risbench.core.progress import Progress
 
 
@@ -77,10 +77,7 @@ def _answer(ready: Any, process: Any, out: str) -> dict[str, Any]:
 def _trained_apart(job: Mapping[str, Any], threads: int, answer: Connection, parent: int) -> None:
     """Train in this process, and end with the one that began it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that began it is interrupted, too, and ends this one
-    if (die := dying_with_parent(signal.SIGKILL)) is not None:
-        die()
-        if os.getppid() != parent:
-            return
+    end_with(parent)
     torch.set_num_threads(threads)
     try:
         answer.send(train(**job, quiet=True))
