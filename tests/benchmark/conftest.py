@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -60,3 +62,12 @@ def run(release: Path, caches: Path, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("run") / "crobim"
     train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     return out
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds, two minutes at most."""
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"not within two minutes: {what}")

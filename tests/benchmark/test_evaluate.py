@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -26,6 +30,7 @@ from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
 from risbench.sam.builtin import builtin_weights
 from risbench.sam.compact_predictor import CompactPredictor
+from tests.benchmark.conftest import until
 
 
 def signed(about: dict, run: Path) -> None:
@@ -40,6 +45,38 @@ def test_the_figures_are_the_same_for_any_number_of_processes(release: Path, cac
     assert (tmp_path / "one" / "parquet-test-peer.jsonl").read_bytes() == (tmp_path / "two" / "parquet-test-peer.jsonl").read_bytes()
     assert one["figures"] == two["figures"]
     assert one["n"] == len([1 for _ in (tmp_path / "one" / "parquet-test-peer.jsonl").open()])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_an_evaluations_processes_end_with_it(release: Path, caches: Path, tmp_path: Path) -> None:
+    code = (
+        "from risbench.benchmark.evaluate import evaluate\nif __name__ == '__main__':\n"
+        f"    evaluate('box-oracle', {str(release)!r}, split='train', side=96, out={str(tmp_path / 'o')!r}, cache={str(caches)!r}, "
+        "workers=2, quiet=True)\n"
+    )
+    (tmp_path / "asking.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "asking.py")], env={**os.environ, "PYTHONPATH": "."})
+    at_work: set[int] = set()
+
+    def both() -> bool:
+        for child in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split():
+            if "images.npy" in Path(f"/proc/{child}/maps").read_text():
+                os.kill(int(child), signal.SIGSTOP)  # it cannot end for want of work
+                at_work.add(int(child))
+        assert parent.poll() is None
+        return len(at_work) == 2
+
+    until(both, "both have opened the cache")
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(_runs(child) for child in at_work), "they end, too")
+
+
+def _runs(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_slices_and_failures_cover_the_split(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
@@ -119,7 +156,7 @@ def test_shuffled_sentences_are_of_the_same_class_and_another_sample(release: Pa
     from risbench.benchmark.evaluate import Asked, _asked_about
 
     data = open_cache(release, 96, caches, quiet=True)
-    asked = Asked(str(run), str(release), str(caches), "test", "peer", "cpu", "fp32", True, None, None)
+    asked = Asked(str(run), str(release), str(caches), "test", "peer", "cpu", "fp32", True, None, None, 96)
     shuffled = _asked_about(asked, data)
     changed = 0
     for before, after in zip(data.samples, shuffled.samples, strict=True):

@@ -11,8 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +30,7 @@ from risbench.benchmark.settings import Recipe, load_settings
 from risbench.benchmark.together import train_all
 from risbench.benchmark.train import learning_rate, optimizer_of, train
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
-from tests.benchmark.conftest import FEW_STEPS
+from tests.benchmark.conftest import FEW_STEPS, until
 
 
 def out_of_memory(*_: object) -> None:
@@ -114,14 +112,6 @@ def test_trainings_side_by_side_die_with_the_command(release: Path, caches: Path
     parent.wait()
     for path in begun:
         until(lambda path=path: _free(path.with_name(".lock")), "its folder is free again")  # type: ignore[misc]
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    for _ in range(1200):
-        if holds():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"not within two minutes: {what}")
 
 
 def _free(lock: Path) -> bool:
