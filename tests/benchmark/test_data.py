@@ -313,7 +313,7 @@ def test_a_change_or_configuration_that_cannot_be_read_is_named(tmp_path: Path) 
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
     with pytest.raises(InputError, match="byte 5 is not UTF-8"):
         load_settings(str(tmp_path / "latin.toml"))
-    with pytest.raises(OptionError, match="is none of base, small, tiny"):
+    with pytest.raises(OptionError, match="is none of base, base-convnext, small, tiny"):
         load_settings("huge")
     (tmp_path / "own.toml").write_text("side = = 3")
     with pytest.raises(InputError, match=f"{tmp_path}{os.sep}own.toml: is no TOML"):
