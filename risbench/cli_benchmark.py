@@ -33,7 +33,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of samples.")] = 0,
     gpu: GpuOption = False,
     precision: PrecisionOption = "auto",
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the model (torch.compile); pays on long runs.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model (torch.compile): takes minutes at first; not yet measured on a GPU.")
+    ] = False,
     cache: CacheOption = None,
     begin_with: Annotated[
         Path | None,

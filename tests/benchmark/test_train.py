@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -151,6 +152,22 @@ def test_two_processes_learn_what_one_would(release: Path, caches: Path, tmp_pat
     moved = sum(float((one[name].double() - begun[name].double()).square().sum()) for name in one)
     assert moved > 0
     assert apart < 0.02 * moved, (apart, moved)
+
+
+def test_a_compiled_training_learns_the_same(release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # traced and differentiated as for a GPU; what takes minutes is only the making of machine code from that
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    changes = ["recipe.steps=2", "recipe.batch=2", "recipe.looks=1"]
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / str(compiled)
+        options = {"config": "tiny", "changes": changes, "cache": caches, "precision": "fp32", "compiled": compiled, "quiet": True}
+        train("crobim", release, out=out, **options)  # type: ignore[arg-type]
+        board = EventAccumulator(str(out / "tensorboard"))
+        board.Reload()
+        losses.append([event.value for event in board.Scalars("train/loss")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] != losses[1] or torch._dynamo.utils.counters["stats"]["unique_graphs"], "it was compiled"
 
 
 def test_other_settings_or_damage_are_refused(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
