@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from risbench.benchmark.baselines import BOXES
 from risbench.benchmark.checkpoint import begun_with, read_about
 from risbench.benchmark.data.cache import open_cache
-from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.evaluate import evaluate, need_weights
 from risbench.benchmark.published import SAMPLES, WARNING, published
 from risbench.benchmark.results import mean_of, samples_of
 from risbench.benchmark.scoring import check_protocol
@@ -216,8 +216,7 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
         raise OptionError(f"--split {plan.split}: must be one of {', '.join(SPLITS)}")
     if any(subject.model == "box-predicted" for subject in chosen) and not trained:
         raise OptionError("--models box-predicted: its boxes are the extents of a trained model's masks; name one, too")
-    if plan.weights is not None and not plan.weights.is_file():
-        raise InputError(f"--weights {plan.weights}: there is no such file")
+    need_weights(plan.weights)
     if any(subject.model in BOXES for subject in chosen):
         open_model(plan.weights, "cpu")  # damaged weights are found now, not after hours
     budgets: dict[str, tuple[Any, ...]] = {}

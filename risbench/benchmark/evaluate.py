@@ -91,8 +91,7 @@ def evaluate(
     """
     name = str(subject)
     _check(name, split, protocol, precision, gpu=gpu, workers=workers, boxes_from=boxes_from)
-    if weights is not None and not Path(weights).is_file():
-        raise InputError(f"--weights {weights}: there is no such file")
+    need_weights(weights)
     folder = Path(out) if out is not None else Path(name) if name not in BASELINES else None
     if folder is None:
         raise OptionError(f"{name}: name a folder for its results with -o")
@@ -118,6 +117,16 @@ def evaluate(
     with open_lock(folder / ".evaluate.lock", "risbench evaluate", folder):
         made = _made_before(path, digest_of([_REVISION, asked.key(), data.all_digest]))
         return made if made is not None else _evaluated(asked, data, path, workers, quiet)
+
+
+def need_weights(weights: Path | str | None) -> None:
+    """Check that the SAM of the box baselines is there, where one is named.
+
+    Raises:
+        InputError: it is not.
+    """
+    if weights is not None and not Path(weights).is_file():
+        raise InputError(f"--weights {weights}: there is no such file")
 
 
 def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, workers: int, boxes_from: Path | str | None) -> None:

@@ -39,7 +39,6 @@ _ABLATIONS: Final = {
     "mid.attention=pwam": (72.64, 63.87, 30.59, 70.28, 65.54),
     "mid.attention=wpa": (75.83, 64.87, 32.71, 72.19, 67.02),
 }
-DATASETS: Final = ("RRSIS-D", "RefSegRS", "RISBench")
 
 
 def published(dataset: str, split: str = "test", changes: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -50,8 +49,8 @@ def published(dataset: str, split: str = "test", changes: Sequence[str] = ()) ->
     Raises:
         OptionError: the paper has no figures for it.
     """
-    if dataset not in DATASETS or split not in ("val", "test"):
-        raise OptionError(f"--published {dataset}: must be one of {', '.join(DATASETS)}, for the val or test split")
+    if dataset not in SAMPLES or split not in ("val", "test"):
+        raise OptionError(f"--published {dataset}: must be one of {', '.join(SAMPLES)}, for the val or test split")
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     text = resources.files("risbench.benchmark").joinpath("published.csv").read_text(encoding="utf-8")
     for cell in csv.DictReader(text.splitlines()):

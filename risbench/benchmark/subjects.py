@@ -59,8 +59,8 @@ def subjects(text: str) -> list[Subject]:
         OptionError: a name is not known, or stands twice.
     """
     made: list[Subject] = []
-    ablated = False
-    for part in (piece.strip() for piece in _COMMA.split(text)):
+    parts = [piece.strip() for piece in _COMMA.split(text)]
+    for part in parts:
         for one in ABLATIONS.get(part, (part,)):
             model, _, changes = one.partition(":")
             if model not in (*MODELS, *TRIVIAL, *BOXES):
@@ -69,9 +69,7 @@ def subjects(text: str) -> list[Subject]:
             if changes and model not in MODELS:
                 raise OptionError(f"--models {one}: {model} is not trained and has no settings to change")
             made.append(Subject(one, model, tuple(changes.split("+")) if changes else ()))
-        if part in ABLATIONS:
-            ablated = True
-    if ablated and all(subject.name != "crobim" for subject in made):
+    if not ABLATIONS.keys().isdisjoint(parts) and all(subject.name != "crobim" for subject in made):
         made.insert(0, Subject("crobim", "crobim"))
     twice = next((subject.name for subject in made if [other.name for other in made].count(subject.name) > 1), None)
     if twice is not None:

@@ -1,4 +1,4 @@
-"""Processes that end with the one that began them."""
+"""Processes that end with the one that began them, and leave it the cores while they wait."""
 
 from __future__ import annotations
 

@@ -159,6 +159,7 @@ def test_a_compiled_training_learns_the_same(release: Path, caches: Path, tmp_pa
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     changes = ["recipe.steps=2", "recipe.batch=2", "recipe.looks=1"]
     losses = []
+    torch._dynamo.utils.counters.clear()
     for compiled in (False, True):
         out = tmp_path / str(compiled)
         options = {"config": "tiny", "changes": changes, "cache": caches, "precision": "fp32", "compiled": compiled, "quiet": True}
@@ -167,7 +168,7 @@ def test_a_compiled_training_learns_the_same(release: Path, caches: Path, tmp_pa
         board.Reload()
         losses.append([event.value for event in board.Scalars("train/loss")])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert losses[0] != losses[1] or torch._dynamo.utils.counters["stats"]["unique_graphs"], "it was compiled"
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"], "it was compiled"
 
 
 def test_other_settings_or_damage_are_refused(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
