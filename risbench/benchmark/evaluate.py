@@ -113,8 +113,8 @@ def evaluate(
     )
     data = _data(asked, quiet)
     stem = f"{Path(release).name}-{split}-{protocol}" + ("-shuffled" if shuffled else "")
-    path = folder / f"{stem}.json"
     with open_lock(folder / ".evaluate.lock", "risbench evaluate", folder):
+        path = _path_for(folder, stem, data)
         made = _made_before(path, digest_of([_REVISION, asked.key(), data.all_digest]))
         return made if made is not None else _evaluated(asked, data, path, workers, quiet)
 
@@ -171,6 +171,7 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
         "shuffled": asked.shuffled,
         "sentences_changed": changed,
         "of": digest_of([_REVISION, asked.key(), data.all_digest]),
+        "data": data.all_digest,
         "samples_sha256": sha256_of(lines),
         "precision": asked.precision,
         "n": len(found),
@@ -192,12 +193,25 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
     return {**result, "path": str(path), "sheet": str(path.with_suffix(".png"))}
 
 
+def _path_for(folder: Path, stem: str, data: Cache) -> Path:
+    """Return where figures go: beside those of another release of the same name, as most have, and not over them."""
+    path = folder / f"{stem}.json"
+    told = _read(path).get("data")
+    return path if told is None or told == data.all_digest else folder / f"{stem}-{data.all_digest[:8]}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the figures that were written to `path`, or nothing, where they are not there or were cut off."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
     """Return the result of the same question, where it was answered to the end."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    found = _read(path)
     samples = path.with_suffix(".jsonl")
     if found.get("of") != digest or not samples.exists() or sha256_of_file(samples) != found.get("samples_sha256"):
         return None

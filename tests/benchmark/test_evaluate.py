@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from risbench.benchmark import baselines
 from risbench.benchmark.checkpoint import ABOUT, read_about
 from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.cache import Cache, open_cache
+from risbench.benchmark.data.release import read_release
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.scoring import score
 from risbench.benchmark.slices import by_slices, failures, touches_border, traits_of
@@ -89,6 +91,26 @@ def test_slices_and_failures_cover_the_split(release: Path, caches: Path, run: P
     sheet = cv2.imread(found["sheet"])
     assert sheet.shape[0] > 600
     assert sheet.std() > 20
+
+
+def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path, caches: Path, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours" / "release", tmp_path / "theirs" / "release"
+    for release in (ours, theirs):
+        shutil.copytree(workspace / "4-export" / "risbench", release)
+    alone = Counter(sample.image for sample in read_release(theirs).samples if sample.split == "test").most_common()[-1][0]
+    (theirs / alone).unlink()
+    options = {"out": tmp_path / "o", "cache": caches, "side": 96, "quiet": True}
+    first = evaluate("centre", ours, **options)  # type: ignore[arg-type]
+    second = evaluate("centre", theirs, **options)  # type: ignore[arg-type]
+    assert Path(first["path"]).name == "release-test-peer.json"
+    assert second["path"] != first["path"]
+    assert second["n"] < first["n"]
+    for release, found in ((ours, first), (theirs, second)):
+        assert json.loads(Path(found["path"]).read_text())["n"] == found["n"]
+        stamp = Path(found["path"]).stat().st_mtime_ns
+        again = evaluate("centre", release, **options)  # type: ignore[arg-type]
+        assert again["path"] == found["path"]
+        assert Path(found["path"]).stat().st_mtime_ns == stamp, "the answer still holds"
 
 
 @pytest.mark.parametrize(
