@@ -28,13 +28,14 @@ docs: $(VENV)/.base
 bench: SHELL := /bin/bash
 bench: .SHELLFLAGS := -eo pipefail -c
 bench: $(VENV)/.test $(STUDIO)/.made
-	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe crobim_step training_input crobim_on_scenes masks_are_worth review_server risk_order data_engine_loop kill_and_resume; do \
-		echo "== $$script"; ../$(BIN)/python $$script.py | tee results/$$script.txt; done
+	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe training_input crobim_on_scenes masks_are_worth review_server risk_order data_engine_loop kill_and_resume; do \
+		echo "== $$script"; ./kept.sh $$script ../$(BIN)/python $$script.py; done
 	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd benchmarks; run="../$(BIN)/python models_compared.py --keep $$keep"; \
-		$$run | tee results/models_compared.txt; \
-		$$run --data nwpu --begin-with $$keep/scenes-tiny-1000/table | tee results/models_on_nwpu.txt; \
-		$$run --models crobim,table5,table6,table7 | tee results/ablations.txt
-	cd benchmarks && for change in "" "recipe.per_image=1" "mid.levels=[1,2,3,4] --set mid.pyramid=false" "side=96 --set recipe.coarse_side=0"; do \
+		./kept.sh models_compared $$run; \
+		./kept.sh models_on_nwpu $$run --data nwpu --begin-with $$keep/scenes-tiny-1000/table; \
+		./kept.sh ablations $$run --models crobim,table5,table6,table7
+	cd benchmarks && ./kept.sh crobim_step ../$(BIN)/python crobim_step.py && \
+		for change in "" "recipe.per_image=1" "mid.levels=[1,2,3,4] --set mid.pyramid=false" "side=96 --set recipe.coarse_side=0"; do \
 		../$(BIN)/python crobim_step.py --config small --batch 16 $${change:+--set $$change} | tee -a results/crobim_step.txt; done
 
 $(VENV)/bin/python:

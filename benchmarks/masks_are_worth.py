@@ -1,6 +1,6 @@
-"""What mask quality is worth: one model trained on GrabCut's masks and on true ones, both scored on the true masks of unseen scenes.
+"""What mask quality is worth: one model trained on GrabCut's masks, or on boxes, and on true ones, scored on unseen scenes' true masks.
 
-    python benchmarks/masks_are_worth.py [--scenes 2000] [--steps 1000] [--seeds 3] [--keep FOLDER] [--gpu]
+    python benchmarks/masks_are_worth.py [--engines grabcut,box] [--scenes 2000] [--steps 500] [--seeds 3] [--keep FOLDER] [--gpu]
 
 Generated referring scenes; the boxes are exact, so that the masks alone differ. Killed, the same command with --keep goes on.
 """
@@ -18,10 +18,10 @@ from referring_scenes import referring_release
 from risbench.benchmark.compare import compare
 
 
-def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
+def main(engines: list[str], scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
     truth = referring_release(keep, scenes)
     workspace = truth.parents[1]
-    for engine in ("box", "grabcut"):
+    for engine in engines:
         release = truth.with_name(engine)
         if not (release / "release.json").exists():
             risbench("refine-masks", "--engine", engine, "--redo-given", "-w", workspace)
@@ -44,11 +44,12 @@ def main(scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engines", default="grabcut,box")
     parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        main(given.scenes, given.steps, given.seeds, given.keep or Path(temporary), given.gpu)
+        main(given.engines.split(","), given.scenes, given.steps, given.seeds, given.keep or Path(temporary), given.gpu)

@@ -51,6 +51,16 @@ def nwpu_release(folder: Path) -> Path:
     return release
 
 
+def take_trained(table: Path, out: Path) -> None:
+    """Copy CroBIM's runs from the table of the same settings, where they were made: they need not be trained again."""
+    for run in sorted(table.glob("crobim-seed*")):
+        if not (out / run.name).exists():
+            part = out / f"{run.name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(run, part)
+            part.rename(out / run.name)
+
+
 def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bool, begin_with: Path | None, keep: Path, gpu: bool) -> None:
     release = nwpu_release(keep) if data == "nwpu" else referring_release(keep, 8000)
     changes = [f"recipe.steps={steps}", "recipe.looks=2"]
@@ -60,6 +70,8 @@ def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bo
         changes.append(f"backbone.weights={backbone}")
     begun = "-taught" if taught else f"-from-{begin_with.resolve().parent.name}" if begin_with else ""
     out = keep / f"{data}-{config}-{steps}{begun}" / ("table" if models == MODELS else "ablations")
+    if out.name == "ablations":
+        take_trained(out.with_name("table"), out)
     result = benchmark(
         release,
         out=out,

@@ -11,9 +11,13 @@ _SHOWN = ("mIoU", "oIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
 
 
 def _left_out(result: dict[str, Any]) -> None:
-    if result["left_out"]:
-        counted = ", ".join(f"{count:,} {code}" for code, count in result["left_out"].items())
-        say(f"left out of the release: {counted}; first: {'; '.join(result['first_left_out'])}")
+    _said_of("the release", result["left_out"], result["first_left_out"])
+
+
+def _said_of(release: str, left_out: dict[str, int], first: list[str]) -> None:
+    if left_out:
+        counted = ", ".join(f"{count:,} {code}" for code, count in left_out.items())
+        say(f"left out of {release}: {counted}; first: {'; '.join(first)}")
 
 
 def print_train(result: dict[str, Any]) -> None:
@@ -73,6 +77,7 @@ def print_benchmark(result: dict[str, Any]) -> None:
     """Print the table as it was written."""
     for line in Path(result["tables"]["txt"]).read_text(encoding="utf-8").splitlines():
         say(line)
+    _left_out(result)
     say(f"written: {', '.join(result['tables'].values())}")
 
 
@@ -80,6 +85,8 @@ def print_compare(result: dict[str, Any]) -> None:
     """Print what the second release's masks are worth against the first's."""
     say(f"{result['model']} ({result['config']}), {result['seeds']} seeds, on {result['split']} of {result['test_on']}:")
     say(f"{result['n']:,} samples, {result['reviewed']:,} of their masks reviewed by people; {result['protocol']} protocol")
+    for name, left_out in result["left_out"].items():
+        _said_of(name, left_out, result["first_left_out"][name])
     rows = [
         [
             f"{name} = {result[name]}",

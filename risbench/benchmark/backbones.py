@@ -12,6 +12,7 @@ from risbench.benchmark.pretrained import load_pretrained
 from risbench.benchmark.settings import BackboneSettings
 
 BACKBONE_FILES = "config.json and model.safetensors"
+STRIDE = 32  # pixels a cell of the coarsest map
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 

@@ -86,7 +86,9 @@ def benchmark(
     trained = [subject for subject in chosen if subject.is_trained]
     reference = _reference(against, chosen)
     _check(chosen, plan)
-    settings = load_settings(config, trained[0].model if trained else "crobim", changes)
+    settings = (
+        load_settings(config, trained[0].model, [*changes, *trained[0].changes]) if trained else load_settings(config, changes=changes)
+    )
     runs, picked = _trained(trained, plan)
     rows: list[dict[str, Any]] = []
     scores: dict[str, NDArray[np.float64]] = {}
@@ -115,6 +117,7 @@ def benchmark(
         "begun": _begun([run for found in runs.values() for run in found], plan),
         "rates": list(rates),
         "left_out": first["left_out"],
+        "first_left_out": first["first_left_out"],
         "n": first["n"],
         "images": first["images"],
         "reviewed": first["reviewed"],

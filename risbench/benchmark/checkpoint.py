@@ -89,7 +89,7 @@ def read_model(run: Path, settings: Settings | None = None) -> tuple[nn.Module, 
     """
     about = read_about(run)
     data = checked_weights(run, about)
-    settings = settings or _settings_of(run, about)
+    settings = settings or settings_of(run, about)
     words = Words.read(run / TOKENIZER, settings.text.max_tokens)
     bare = settings.model_copy(
         update={
@@ -102,7 +102,12 @@ def read_model(run: Path, settings: Settings | None = None) -> tuple[nn.Module, 
     return model.eval(), words, about
 
 
-def _settings_of(run: Path, about: dict[str, Any]) -> Settings:
+def settings_of(run: Path, about: dict[str, Any]) -> Settings:
+    """Return the settings that a run was made with.
+
+    Raises:
+        InputError: this version has no such setting or value.
+    """
     try:
         return Settings.model_validate(about["settings"])
     except ValidationError as error:
@@ -125,7 +130,7 @@ def begun_with(run: Path, name: str, settings: Settings) -> Begun:
     state = read_state(run, about["plan"])
     if state is not None and state["step"] < about["steps"]:
         raise InputError(f"{run}: its training is at step {state['step']:,} of {about['steps']:,}; finish it first")
-    theirs = _settings_of(run, about)
+    theirs = settings_of(run, about)
     for section in ("backbone", "text", *(("lavt",) if name == "lavt" else ("capm", "lgfa", "mid"))):
         ours, own = (getattr(one, section).model_dump(mode="json") for one in (settings, theirs))
         odd = next((field for field in ours if field not in _FREE and ours[field] != own[field]), None)

@@ -20,6 +20,7 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import mask_iou, paired_interval
 from risbench.core.record import SPLITS
 from risbench.core.storage import to_json, write_durably
+from risbench.sam.device import need_cuda
 
 
 def compare(
@@ -55,13 +56,19 @@ def compare(
     if seeds < 1:
         raise OptionError(f"--seeds {seeds}: must be at least 1")
     folder, test = Path(out), Path(test_on) if test_on is not None else Path(second)
-    folder.mkdir(parents=True, exist_ok=True)
     releases = {"A": Path(first), "B": Path(second)}
+    if split != "test" and test in releases.values():
+        raise OptionError(f"--split {split}: is learnt from or chosen by; leave it out, or name another release with --test-on")
+    if gpu:
+        need_cuda("train")
+    folder.mkdir(parents=True, exist_ok=True)
     side, kept = load_settings(config, model, changes).side, Path(cache) if cache is not None else folder.parent / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
     if not len(tested.of(split)):
         raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")
-    both = {name: _learnt(path, open_cache(path, side, kept, quiet=quiet), test, tested, split) for name, path in releases.items()}
+    caches = {name: open_cache(path, side, kept, quiet=quiet) for name, path in releases.items()}
+    used = caches if test in releases.values() else {**caches, test.name: tested}
+    both = {name: _learnt(path, caches[name], test, tested, split) for name, path in releases.items()}
     masks = {name: {key: sample for key, sample in found.items() if sample.split == "train"} for name, found in both.items()}
     alike = {part: _alike(both["A"], both["B"], part) for part in ("train", "val")}
     for part, found in alike.items():
@@ -98,6 +105,8 @@ def compare(
         "seeds": seeds,
         "n": len(images),
         "reviewed": results["A"][0]["reviewed"],
+        "left_out": {name: cache.left_out for name, cache in used.items()},
+        "first_left_out": {name: cache.first for name, cache in used.items()},
         "training": {name: len(found) for name, found in masks.items()},
         "common": len(common),
         "steps": trained[0]["steps"],

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES, TRIVIAL, BoxToMask, trivial
-from risbench.benchmark.checkpoint import read_about, read_model
+from risbench.benchmark.checkpoint import read_about, read_model, settings_of
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.predict import Predictor, Trained, scored
 from risbench.benchmark.scoring import Scored, check_protocol
-from risbench.benchmark.settings import Settings
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.processes import end_with, patient_threads
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
@@ -222,7 +222,7 @@ def _data(asked: Asked, quiet: bool) -> Cache:
     side = asked.side
     run = asked.boxes_from if asked.subject in BASELINES else asked.subject
     if run is not None:
-        side = Settings.model_validate(read_about(Path(run))["settings"]).side
+        side = settings_of(Path(run), read_about(Path(run))).side
     return open_cache(asked.release, side, Path(asked.cache), quiet=quiet)
 
 
@@ -259,9 +259,13 @@ def _scored(
         )
     # torch's threads do not survive a fork
     start = multiprocessing.get_context("spawn")
-    with patient_threads(), ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
-        found = sorted((one for part in parts for one in part), key=lambda one: one.id)
+    try:
+        with patient_threads(), ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool:
+            parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
+            found = sorted((one for part in parts for one in part), key=lambda one: one.id)
+    except BrokenProcessPool:
+        why = "the system kills what takes too much memory"
+        raise EnvironmentLacks(f"{asked.subject}: one of its processes was killed; {why}: try fewer than --workers {workers}") from None
     return found, predictor, read
 
 

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import SwinBackbone
 
-from risbench.benchmark.backbones import Backbone, shared
+from risbench.benchmark.backbones import STRIDE, Backbone, shared
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.text import TextEncoder
-
-_STRIDE = 32
 
 
 class PixelWordAttention(nn.Module):
@@ -68,7 +66,7 @@ class Lavt(nn.Module):
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return what needs no sentence: the padded image alone (1 entry), as words enter in the first stage."""
         height, width = image.shape[-2:]
-        return [functional.pad(image, (0, -width % _STRIDE, 0, -height % _STRIDE))]
+        return [functional.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))]
 
     def decode(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> Tensor:
         """Return mask logits (B, 1, H / 4, W / 4): of two classes' logits the object's less the background's."""

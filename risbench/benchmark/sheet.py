@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from risbench.benchmark.backbones import STRIDE
 from risbench.benchmark.board import outlined
 from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.batches import normalised
@@ -89,11 +90,13 @@ def _maps(predictor: Trained, cache: Cache, number: int) -> list[NDArray[np.floa
 
 
 def _heated(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the image in grey under a heat map of any size, stretched to its own range."""
-    low, high = float(heat.min()), float(heat.max())
-    scaled = ((heat - low) / (high - low if high > low else 1.0) * 255).astype(np.uint8)
-    raised = cv2.resize(scaled, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    colors = cv2.applyColorMap(raised, cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
+    """Return the image in grey under a heat map of any size of the padded image, stretched to its own range."""
+    height, width = image.shape[:2]
+    padded = width - width % -STRIDE, height - height % -STRIDE
+    raised = cv2.resize(heat, padded, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    low, high = float(raised.min()), float(raised.max())
+    scaled = ((raised - low) / (high - low if high > low else 1.0) * 255).astype(np.uint8)
+    colors = cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(np.ascontiguousarray(colors), 0.65, grey, 0.35, 0).astype(np.uint8)
 

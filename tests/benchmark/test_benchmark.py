@@ -166,6 +166,8 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
     assert matched["common"] == matched["training"]["A"] < matched["training"]["B"]
     runs = [json.loads((tmp_path / "matched" / f"{name}-crobim-seed0" / "model.json").read_text()) for name in "AB"]
     assert [run["training"]["samples"] for run in runs] == [matched["common"]] * 2
+    with pytest.raises(OptionError, match="--split val: is learnt from or chosen by"):
+        compare(boxes, truth, out=tmp_path / "val", split="val", config="tiny", quiet=True)
     other = export(workspace=workspace, split=".5,.2,.3", seed=9, include_unreviewed=True, formats=("parquet",), name="other", quiet=True)
     with pytest.raises(InputError, match="is in its train split and in test"):
         compare(other["path"], truth, out=tmp_path / "leak", config="tiny", changes=FEW_STEPS, quiet=True)

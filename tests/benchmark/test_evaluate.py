@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 import torch
 
-from risbench.benchmark import baselines
+from risbench.benchmark import baselines, sheet
 from risbench.benchmark.checkpoint import ABOUT, read_about
 from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.cache import Cache, open_cache
@@ -88,9 +90,9 @@ def test_slices_and_failures_cover_the_split(release: Path, caches: Path, run: P
     assert found["slices"]["attribute"]["category"]["n"] <= found["n"]
     assert all(row["few"] == (row["n"] < 20) for groups in found["slices"].values() for row in groups.values())
     assert set(found["failures"]["kinds"]) == {"several objects", "look-alike background", "imprecise annotation", "image border"}
-    sheet = cv2.imread(found["sheet"])
-    assert sheet.shape[0] > 600
-    assert sheet.std() > 20
+    picture = cv2.imread(found["sheet"])
+    assert picture.shape[0] > 600
+    assert picture.std() > 20
 
 
 def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path, caches: Path, tmp_path: Path) -> None:
@@ -111,6 +113,34 @@ def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path,
         again = evaluate("centre", release, **options)  # type: ignore[arg-type]
         assert again["path"] == found["path"]
         assert Path(found["path"]).stat().st_mtime_ns == stamp, "the answer still holds"
+
+
+def test_an_evaluation_of_which_a_process_is_killed_says_so(release: Path, caches: Path, tmp_path: Path) -> None:
+    def kill_one() -> None:
+        until(lambda: bool(multiprocessing.active_children()), "a process of the evaluation")
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    killer = Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(EnvironmentLacks, match="try fewer than --workers 2"):
+        evaluate("centre", release, out=tmp_path, cache=caches, side=96, workers=2, quiet=True)
+    killer.join()
+
+
+def test_a_run_with_a_setting_that_is_no_more_is_named(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "older")
+    about = read_about(copy)
+    signed({**about, "settings": {**about["settings"], "mid": {**about["settings"]["mid"], "gone": 1}}}, copy)
+    with pytest.raises(InputError, match=r"settings\.mid\.gone = 1: .*train again with this version"):
+        evaluate(copy, release, cache=caches, quiet=True)
+
+
+def test_a_map_of_attention_lies_where_the_image_is() -> None:
+    heat = np.zeros((32, 32), np.float32)  # of 100 pixels, padded to 128
+    heat[24:] = 1
+    picture = sheet._heated(np.full((100, 100, 3), 128, np.uint8), heat).astype(int)
+    assert np.abs(picture[:92] - picture[0, 0]).max() == 0
+    assert np.abs(picture[98] - picture[0, 0]).min(axis=0).max() > 30
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from risbench.benchmark.backbones import Backbone, shared
+from risbench.benchmark.backbones import STRIDE, Backbone, shared
 from risbench.benchmark.crobim.capm import ContextPrompts
 from risbench.benchmark.crobim.lgfa import LanguageGuidedAggregation
 from risbench.benchmark.crobim.mid import MutualInteractionDecoder
 from risbench.benchmark.settings import Settings
 from risbench.benchmark.text import TextEncoder
-
-_STRIDE = 32
 
 
 class CroBim(nn.Module):
@@ -39,7 +37,7 @@ class CroBim(nn.Module):
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return the maps (B, C_i, H_i, W_i) of a normalised image (B, 3, H, W): all that needs no sentence."""
         height, width = image.shape[-2:]
-        found: list[Tensor] = self.backbone(functional.pad(image, (0, -width % _STRIDE, 0, -height % _STRIDE)))
+        found: list[Tensor] = self.backbone(functional.pad(image, (0, -width % STRIDE, 0, -height % STRIDE)))
         return found
 
     def decode(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> Tensor:
