@@ -15,7 +15,7 @@ ReleaseArgument = Annotated[
 ConfigOption = Annotated[str, typer.Option(help="base (the paper's), base-convnext, small, tiny, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.NAME=VALUE changes a setting; repeatable.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")]
-CacheOption = Annotated[Path | None, typer.Option(help="Where resized images are kept; left out: in a folder `cache` beside the results'.")]
+CacheOption = Annotated[Path | None, typer.Option(help="Where resized images are kept; left out: `cache` beside the output folder.")]
 ProtocolOption = Annotated[str, typer.Option(help="peer (480 x 480, as published figures) or native (the images' own size).")]
 SplitOption = Annotated[str, typer.Option(help="train, val or test.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes; the figures are the same for any number.")]
