@@ -28,15 +28,16 @@ docs: $(VENV)/.base
 bench: SHELL := /bin/bash
 bench: .SHELLFLAGS := -eo pipefail -c
 bench: $(VENV)/.test $(STUDIO)/.made
-	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe training_input crobim_on_scenes masks_are_worth review_server risk_order data_engine_loop kill_and_resume; do \
+	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe training_input review_server risk_order data_engine_loop kill_and_resume; do \
 		echo "== $$script"; ./kept.sh $$script ../$(BIN)/python $$script.py; done
-	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd benchmarks; run="../$(BIN)/python models_compared.py --keep $$keep"; \
-		./kept.sh models_compared $$run; \
-		./kept.sh models_on_nwpu $$run --data nwpu --begin-with $$keep/scenes-tiny-1000/table; \
-		./kept.sh ablations $$run --models crobim,table5,table6,table7
-	cd benchmarks && ./kept.sh crobim_step ../$(BIN)/python crobim_step.py && \
-		for change in "" "recipe.per_image=1" "mid.levels=[1,2,3,4] --set mid.pyramid=false" "side=96 --set recipe.coarse_side=0"; do \
-		../$(BIN)/python crobim_step.py --config small --batch 16 $${change:+--set $$change} | tee -a results/crobim_step.txt; done
+	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd benchmarks; python=../$(BIN)/python; \
+		./kept.sh backbone_on_scenes $$python backbone_on_scenes.py $$keep/swin-small.safetensors; \
+		for script in crobim_on_scenes masks_are_worth models_compared; do ./kept.sh $$script $$python $$script.py --keep $$keep; done; \
+		./kept.sh ablations $$python models_compared.py --keep $$keep --models crobim,table5,table6,table7; \
+		./kept.sh models_on_nwpu $$python models_compared.py --keep $$keep --data nwpu --begin-with $$keep/scenes-tiny-1000/table
+	cd benchmarks && ./kept.sh crobim_step bash -euc 'python=../$(BIN)/python; $$python crobim_step.py; for change in "" \
+		recipe.per_image=1 "mid.levels=[1,2,3,4] --set mid.pyramid=false" "side=96 --set recipe.coarse_side=0"; do \
+		$$python crobim_step.py --config small --batch 16 $${change:+--set $$change}; done'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "risbench needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'

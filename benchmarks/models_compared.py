@@ -69,7 +69,7 @@ def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bo
         teach(backbone, config, device="cuda" if gpu else "cpu")
         changes.append(f"backbone.weights={backbone}")
     begun = "-taught" if taught else f"-from-{begin_with.resolve().parent.name}" if begin_with else ""
-    out = keep / f"{data}-{config}-{steps}{begun}" / ("table" if models == MODELS else "ablations")
+    out = keep / f"{data}-{config}-{steps}{begun}{'-gpu' if gpu else ''}" / ("table" if models == MODELS else "ablations")
     if out.name == "ablations":
         take_trained(out.with_name("table"), out)
     result = benchmark(

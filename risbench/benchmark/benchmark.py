@@ -15,7 +15,7 @@ from risbench.benchmark.checkpoint import begun_with, read_about
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate, need_weights
 from risbench.benchmark.published import SAMPLES, WARNING, published
-from risbench.benchmark.results import mean_of, samples_of
+from risbench.benchmark.results import mean_of, same_data, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.subjects import Subject, subjects
@@ -93,9 +93,12 @@ def benchmark(
     rows: list[dict[str, Any]] = []
     scores: dict[str, NDArray[np.float64]] = {}
     images: list[str] = []
+    made: list[dict[str, Any]] = []
     for subject in [*trained, *(other for other in chosen if not other.is_trained)]:
         boxes_from = runs[_boxes_of(trained)][0] if subject.model == "box-predicted" else None
         results = [_evaluated(subject, run, plan, boxes_from, settings.side) for run in runs.get(subject.name, [plan.out / subject.folder])]
+        made += results
+        same_data(*made)
         row, ious, images = _row(subject, results, picked.get(subject.name))
         scores[subject.name] = ious
         rows.append(row)

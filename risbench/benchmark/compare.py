@@ -11,7 +11,7 @@ import numpy as np
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.results import mean_of, samples_of
+from risbench.benchmark.results import mean_of, same_data, samples_of
 from risbench.benchmark.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
 from risbench.benchmark.table import METRICS
@@ -57,7 +57,8 @@ def compare(
         raise OptionError(f"--seeds {seeds}: must be at least 1")
     folder, test = Path(out), Path(test_on) if test_on is not None else Path(second)
     releases = {"A": Path(first), "B": Path(second)}
-    if split != "test" and test in releases.values():
+    learnt_from = test.resolve() in [path.resolve() for path in releases.values()]
+    if split != "test" and learnt_from:
         raise OptionError(f"--split {split}: is learnt from or chosen by; leave it out, or name another release with --test-on")
     if gpu:
         need_cuda("train")
@@ -67,7 +68,7 @@ def compare(
     if not len(tested.of(split)):
         raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")
     caches = {name: open_cache(path, side, kept, quiet=quiet) for name, path in releases.items()}
-    used = caches if test in releases.values() else {**caches, test.name: tested}
+    used = caches if learnt_from else {**caches, "what both are scored on": tested}
     both = {name: _learnt(path, caches[name], test, tested, split) for name, path in releases.items()}
     masks = {name: {key: sample for key, sample in found.items() if sample.split == "train"} for name, found in both.items()}
     alike = {part: _alike(both["A"], both["B"], part) for part in ("train", "val")}
@@ -90,6 +91,7 @@ def compare(
     trained = train_all(jobs, workers=workers, quiet=quiet)
     asked: dict[str, Any] = {"split": split, "protocol": protocol, "workers": workers, "gpu": gpu, "cache": kept, "quiet": quiet}
     results = {name: [evaluate(run, test, **asked) for run in found] for name, found in runs.items()}
+    same_data(*results["A"], *results["B"])
     scored = {name: [samples_of(result) for result in found] for name, found in results.items()}
     images = [row.image for row in scored["A"][0]]
     ious = {name: np.array([[row.iou for row in rows] for rows in found]) for name, found in scored.items()}

@@ -87,7 +87,7 @@ def evaluate(
     Raises:
         OptionError: no such baseline, split, protocol or precision.
         InputError: the run or the release cannot be used, or the split is empty.
-        EnvironmentLacks: no CUDA.
+        EnvironmentLacks: no CUDA; or one of several processes was killed.
     """
     name = str(subject)
     _check(name, split, protocol, precision, gpu=gpu, workers=workers, boxes_from=boxes_from)
@@ -114,9 +114,9 @@ def evaluate(
     data = _data(asked, quiet)
     stem = f"{Path(release).name}-{split}-{protocol}" + ("-shuffled" if shuffled else "")
     with open_lock(folder / ".evaluate.lock", "risbench evaluate", folder):
-        path = _path_for(folder, stem, data)
-        made = _made_before(path, digest_of([_REVISION, asked.key(), data.all_digest]))
-        return made if made is not None else _evaluated(asked, data, path, workers, quiet)
+        path, digest = folder / f"{stem}.json", digest_of([_REVISION, asked.key(), data.all_digest])
+        made = next((made for place in (path, _beside(path, digest)) if (made := _made_before(place, digest))), None)
+        return {**made, "data": data.all_digest} if made is not None else _evaluated(asked, data, path, digest, workers, quiet)
 
 
 def need_weights(weights: Path | str | None) -> None:
@@ -150,13 +150,13 @@ def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, w
         need_cuda("evaluate")
 
 
-def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool) -> dict[str, Any]:
+def _evaluated(asked: Asked, data: Cache, path: Path, digest: str, workers: int, quiet: bool) -> dict[str, Any]:
     """Score, and write samples, sheet, and last the figures, which name the samples' digest."""
     numbers = data.of(asked.split)
     if not len(numbers):
         told = f" (left out: {'; '.join(data.first)})" if data.first else ""
         raise InputError(f"{asked.release}: has no sample in its {asked.split} split{told}")
-    path.unlink(missing_ok=True)
+    _set_aside(path, digest)
     name = Path(asked.subject).name
     given = _asked_about(asked, data)
     found, predictor, read = _scored(asked, given, numbers, workers, quiet)
@@ -170,7 +170,7 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
         "protocol": asked.protocol,
         "shuffled": asked.shuffled,
         "sentences_changed": changed,
-        "of": digest_of([_REVISION, asked.key(), data.all_digest]),
+        "of": digest,
         "data": data.all_digest,
         "samples_sha256": sha256_of(lines),
         "precision": asked.precision,
@@ -193,11 +193,21 @@ def _evaluated(asked: Asked, data: Cache, path: Path, workers: int, quiet: bool)
     return {**result, "path": str(path), "sheet": str(path.with_suffix(".png"))}
 
 
-def _path_for(folder: Path, stem: str, data: Cache) -> Path:
-    """Return where figures go: beside those of another release of the same name, as most have, and not over them."""
-    path = folder / f"{stem}.json"
-    told = _read(path).get("data")
-    return path if told is None or told == data.all_digest else folder / f"{stem}-{data.all_digest[:8]}.json"
+def _beside(path: Path, digest: str) -> Path:
+    """Return where the answer to a question is kept once another one of the same name has been answered."""
+    return path.with_name(f"{path.stem}-{digest[:8]}.json")
+
+
+def _set_aside(path: Path, digest: str) -> None:
+    """Make room for the answer to a question: what answers another one, such as about another release of this name, is kept beside."""
+    answers = _read(path).get("of")
+    if answers is None or answers == digest:
+        path.unlink(missing_ok=True)
+        return
+    kept = _beside(path, answers)
+    for ending in (".json", ".jsonl", ".png"):
+        if path.with_suffix(ending).exists():
+            path.with_suffix(ending).replace(kept.with_suffix(ending))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -265,7 +275,7 @@ def _scored(
             found = sorted((one for part in parts for one in part), key=lambda one: one.id)
     except BrokenProcessPool:
         why = "the system kills what takes too much memory"
-        raise EnvironmentLacks(f"{asked.subject}: one of its processes was killed; {why}: try fewer than --workers {workers}") from None
+        raise EnvironmentLacks(f"{asked.subject}: one of its processes ended too soon; {why}: try fewer than --workers {workers}") from None
     return found, predictor, read
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import read_release
 from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.results import same_data
 from risbench.benchmark.scoring import score
 from risbench.benchmark.slices import by_slices, failures, touches_border, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
@@ -103,28 +104,39 @@ def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path,
     (theirs / alone).unlink()
     options = {"out": tmp_path / "o", "cache": caches, "side": 96, "quiet": True}
     first = evaluate("centre", ours, **options)  # type: ignore[arg-type]
+    stamp = Path(first["path"]).stat().st_mtime_ns
     second = evaluate("centre", theirs, **options)  # type: ignore[arg-type]
-    assert Path(first["path"]).name == "release-test-peer.json"
-    assert second["path"] != first["path"]
-    assert second["n"] < first["n"]
-    for release, found in ((ours, first), (theirs, second)):
-        assert json.loads(Path(found["path"]).read_text())["n"] == found["n"]
-        stamp = Path(found["path"]).stat().st_mtime_ns
-        again = evaluate("centre", release, **options)  # type: ignore[arg-type]
-        assert again["path"] == found["path"]
-        assert Path(found["path"]).stat().st_mtime_ns == stamp, "the answer still holds"
+    assert Path(second["path"]).name == "release-test-peer.json", "what was asked last has the plain name"
+    assert json.loads(Path(second["path"]).read_text())["n"] == second["n"] < first["n"]
+    kept = evaluate("centre", ours, **options)  # type: ignore[arg-type]
+    assert Path(kept["path"]).name == f"release-test-peer-{first['of'][:8]}.json"
+    assert {**kept, "path": "", "sheet": ""} == {**first, "path": "", "sheet": ""}
+    assert Path(kept["path"]).stat().st_mtime_ns == stamp, "the answer still holds"
+    assert all(Path(found["sheet"]).is_file() for found in (kept, second))
+    # killed before the figures were written
+    Path(second["path"]).unlink()
+    again = evaluate("centre", theirs, **options)  # type: ignore[arg-type]
+    assert again == second
+    assert len(list((tmp_path / "o").glob("*.json"))) == 2
+    with pytest.raises(InputError, match="was changed while models were scored"):
+        same_data(kept, again)
 
 
 def test_an_evaluation_of_which_a_process_is_killed_says_so(release: Path, caches: Path, tmp_path: Path) -> None:
     def kill_one() -> None:
-        until(lambda: bool(multiprocessing.active_children()), "a process of the evaluation")
-        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        while not over.wait(0.05):
+            for child in multiprocessing.active_children():
+                child.kill()
 
+    over = Event()
     killer = Thread(target=kill_one)
     killer.start()
-    with pytest.raises(EnvironmentLacks, match="try fewer than --workers 2"):
-        evaluate("centre", release, out=tmp_path, cache=caches, side=96, workers=2, quiet=True)
-    killer.join()
+    try:
+        with pytest.raises(EnvironmentLacks, match="try fewer than --workers 2"):
+            evaluate("centre", release, out=tmp_path, cache=caches, side=96, workers=2, quiet=True)
+    finally:
+        over.set()
+        killer.join()
 
 
 def test_a_run_with_a_setting_that_is_no_more_is_named(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Cache:
 def resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return an image (height, width, 3) as (side, side, 3), as PIL's bilinear filter makes it, which the peers' loaders use.
 
-    It is PyTorch's writing of that filter, five times as fast; a few values in a hundred differ by one grey level.
+    It is PyTorch's writing of that filter, more than five times as fast; a few values in a hundred differ by one grey level.
     """
     if pixels.shape[:2] == (side, side):
         return pixels
