@@ -4,7 +4,8 @@
 # RELEASE has triplets in train, val and test (`risbench export`, RRSIS-D, RefSegRS, RISBench). OTHER_RELEASE has the same records and
 # split with other masks, such as GrabCut's: the same model is trained on both and scored on RELEASE's test split.
 # GPU=--gpu uses one. CONFIG=small or tiny for CPUs. PUBLISHED=RISBench prints the papers' figures below. WEIGHTS=FILE is the SAM that boxes
-# are given to, such as the workspace's adapters/*/adapter.safetensors. MODELS and ABLATIONS name fewer (crobim in each). Killed at any moment, the same line goes on.
+# are given to, such as the workspace's adapters/*/adapter.safetensors. MODELS and ABLATIONS name fewer (crobim in each).
+# Killed at any moment, the same line goes on.
 set -euo pipefail
 
 if (($# < 1)); then
