@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from risbench.core.processes import dying_with_parent
 
 SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve() / "data"
 REFER = SHARED / "nwpu_vhr10_refer"
@@ -23,7 +26,9 @@ def need_data() -> None:
 def risbench(*words: str | Path) -> tuple[str, float]:
     """Run the command line; return what it printed and the seconds it took."""
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "risbench", *map(str, words)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "risbench", *map(str, words)]
+    ends_too = dying_with_parent(signal.SIGTERM)  # left behind, it would keep the workspace's lock
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=ends_too)
     if done.returncode:
         sys.exit(f"risbench {words[0]} ended with {done.returncode}: {done.stderr}")
     return done.stdout, time.monotonic() - began
