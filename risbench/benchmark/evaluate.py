@@ -116,6 +116,7 @@ def evaluate(
     with open_lock(folder / ".evaluate.lock", "risbench evaluate", folder):
         path, digest = folder / f"{stem}.json", digest_of([_REVISION, asked.key(), data.all_digest])
         made = next((made for place in (path, _beside(path, digest)) if (made := _made_before(place, digest))), None)
+        # figures of an earlier version do not say of what data they are, but their question does
         return {**made, "data": data.all_digest} if made is not None else _evaluated(asked, data, path, digest, workers, quiet)
 
 

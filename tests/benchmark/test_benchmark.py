@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 from risbench.benchmark.benchmark import benchmark
 from risbench.benchmark.compare import compare
+from risbench.benchmark.data.release import read_release
+from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import published
 from risbench.benchmark.subjects import ABLATIONS, subjects
 from risbench.core.errors import InputError, OptionError
@@ -140,6 +143,23 @@ def test_the_papers_figures_are_the_papers() -> None:
     assert [row["mIoU"] for row in ablations] == [69.04, 69.11, 69.15, 68.67, 69.10, 68.55, 68.78, 69.02, 65.54, 67.02]
     with pytest.raises(OptionError, match="--published COCO"):
         published("COCO")
+
+
+def test_a_release_that_changes_while_it_is_scored_is_refused(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changing = tmp_path / "release"
+    shutil.copytree(workspace / "4-export" / "risbench", changing)
+    tested = next(sample.image for sample in read_release(changing).samples if sample.split == "test")
+
+    def scored_and_changed(*words: Any, **options: Any) -> dict[str, Any]:
+        result = evaluate(*words, **options)
+        (changing / tested).unlink(missing_ok=True)
+        return result
+
+    monkeypatch.setattr("risbench.benchmark.benchmark.evaluate", scored_and_changed)
+    with pytest.raises(InputError, match="release: was changed while models were scored on it; give the same command again"):
+        benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)
+    again = benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)
+    assert again["left_out"]["image_missing"] > 0
 
 
 def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path: Path) -> None:

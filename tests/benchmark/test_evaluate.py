@@ -123,13 +123,13 @@ def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path,
 
 
 def test_an_evaluation_of_which_a_process_is_killed_says_so(release: Path, caches: Path, tmp_path: Path) -> None:
-    def kill_one() -> None:
+    def kill_all() -> None:
         while not over.wait(0.05):
             for child in multiprocessing.active_children():
                 child.kill()
 
     over = Event()
-    killer = Thread(target=kill_one)
+    killer = Thread(target=kill_all)
     killer.start()
     try:
         with pytest.raises(EnvironmentLacks, match="try fewer than --workers 2"):
