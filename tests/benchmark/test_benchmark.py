@@ -11,13 +11,15 @@ import pytest
 
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
+import torch
+
 from risbench.benchmark.benchmark import benchmark
 from risbench.benchmark.compare import compare
 from risbench.benchmark.data.release import read_release
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.published import published
 from risbench.benchmark.subjects import ABLATIONS, subjects
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.export import export
 from risbench.refine import refine_masks
 from tests.benchmark.conftest import FEW_STEPS
@@ -111,7 +113,7 @@ def test_what_cannot_work_is_said_before_hours_of_training(release: Path, tmp_pa
 
 def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) -> None:
     options = {
-        "models": "crobim,centre",
+        "models": "crobim:recipe.batch=4,centre",
         "config": "tiny",
         "changes": FEW_STEPS,
         "against": "centre",
@@ -119,7 +121,8 @@ def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) ->
         "quiet": True,
     }
     rows = {row["name"]: row for row in benchmark(release, out=tmp_path, **options)["rows"]}  # type: ignore[arg-type]
-    assert rows["crobim"]["difference"]["against"] == "centre"
+    assert rows["crobim:recipe.batch=4"]["difference"]["against"] == "centre"
+    assert "6 steps of 4 samples" in (tmp_path / "table.txt").read_text()
     assert "difference" not in rows["centre"]
 
 
@@ -160,6 +163,11 @@ def test_a_release_that_changes_while_it_is_scored_is_refused(workspace: Path, t
         benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)
     again = benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)
     assert again["left_out"]["image_missing"] > 0
+    monkeypatch.setattr("risbench.benchmark.compare.evaluate", scored_and_changed)
+    changing.rename(tmp_path / "once")
+    shutil.copytree(workspace / "4-export" / "risbench", changing)
+    with pytest.raises(InputError, match="release: was changed while models were scored on it; give the same command again"):
+        compare(changing, changing, out=tmp_path / "c", config="tiny", changes=FEW_STEPS, quiet=True)
 
 
 def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path: Path) -> None:
@@ -169,6 +177,10 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
         export(workspace=workspace, split=str(split), include_unreviewed=True, formats=("parquet",), name="boxes", quiet=True)["path"]
     )
     truth = workspace / "4-export" / "parquet"
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
+            compare(boxes, truth, out=tmp_path / "both", config="tiny", gpu=True, quiet=True)
+        assert not (tmp_path / "cache").exists(), "it is said before caches are made"
     result = compare(boxes, truth, out=tmp_path / "both", config="tiny", changes=FEW_STEPS, quiet=True)
     assert result["common"] == result["training"]["A"] == result["training"]["B"]
     assert 0.3 < result["mask_agreement"] < 0.95

@@ -285,6 +285,14 @@ def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path,
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 
+def test_memory_that_the_optimiser_lacks_says_which_batch_fits(
+    release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", out_of_memory)
+    with pytest.raises(EnvironmentLacks, match=r"step 0 with recipe.batch=8 at 96 px does not fit; try --set recipe.batch=4, which fits"):
+        train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
+
+
 def test_options_that_cannot_be_met_are_named(release: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
