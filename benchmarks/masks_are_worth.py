@@ -1,8 +1,11 @@
 """What mask quality is worth: one model trained on GrabCut's masks, or on boxes, and on true ones, scored on unseen scenes' true masks.
 
     python benchmarks/masks_are_worth.py [--engines grabcut,box] [--scenes 2000] [--steps 500] [--seeds 3] [--keep FOLDER] [--gpu]
+    python benchmarks/masks_are_worth.py --keep FOLDER --begin-with RUN --split FILE --config small --steps 400 --seeds 1 --set ...
 
-Generated referring scenes; the boxes are exact, so that the masks alone differ. Killed, the same command with --keep goes on.
+Generated referring scenes; the boxes are exact, so that the masks alone differ. With --begin-with every training begins with that run,
+such as crobim_on_scenes.py's, which has learnt from true masks what sentences mean; --split is the list that it was trained with, so
+that it has not seen the test split (scenes of one number are the same ones). Killed, the same command with --keep goes on.
 """
 
 from __future__ import annotations
@@ -15,26 +18,37 @@ from pathlib import Path
 from common import risbench
 from referring_scenes import referring_release
 
+from risbench.benchmark.checkpoint import read_about
 from risbench.benchmark.compare import compare
 
 
-def main(engines: list[str], scenes: int, steps: int, seeds: int, keep: Path, gpu: bool) -> None:
-    truth = referring_release(keep, scenes)
+def main(given: argparse.Namespace, keep: Path) -> None:
+    truth = referring_release(keep, given.scenes, given.split)
     workspace = truth.parents[1]
-    for engine in engines:
+    begun = ""
+    if given.begin_with is not None:
+        begun = f", begun with a run of {read_about(given.begin_with)['steps']:,} steps on true masks"
+    for engine in given.engines.split(","):
         release = truth.with_name(engine)
         if not (release / "release.json").exists():
             risbench("refine-masks", "--engine", engine, "--redo-given", "-w", workspace)
             options = ("--include-unreviewed", "--format", "parquet", "--name", engine)
             risbench("export", "--split", truth / "split.csv", *options, "-w", workspace)
-        changes = [f"recipe.steps={steps}", "recipe.looks=2"]
-        out = keep / f"compare-{engine}-{scenes}-{steps}"
         found = compare(
-            release, truth, out=out, config="tiny", changes=changes, seeds=seeds, gpu=gpu, workers=1 if gpu else os.cpu_count() or 1
+            release,
+            truth,
+            out=keep / f"compare-{engine}-{given.scenes}-{given.steps}",
+            config=given.config,
+            changes=[f"recipe.steps={given.steps}", "recipe.looks=2", *given.set],
+            seeds=given.seeds,
+            gpu=given.gpu,
+            workers=1 if given.gpu else os.cpu_count() or 1,
+            begin_with=given.begin_with,
         )
         low, high = found["difference"]["interval"]
         agreement = found["mask_agreement"]
-        print(f"{engine} masks (mean IoU with the true ones {agreement:.3f}) against true ones, {seeds} seeds, tiny, {steps} steps:")
+        budget = f"{given.seeds} seed{'s' if given.seeds > 1 else ''}, {given.config}, {given.steps} steps{begun}"
+        print(f"{engine} masks (mean IoU with the true ones {agreement:.3f}) against true ones, {budget}:")
         for name, row in (("A", engine), ("B", "true")):
             figures = found["figures"][name]
             print(f"  trained on {row:8} mIoU {100 * figures['mIoU']:.2f}  oIoU {100 * figures['oIoU']:.2f}")
@@ -45,6 +59,10 @@ def main(engines: list[str], scenes: int, steps: int, seeds: int, keep: Path, gp
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", default="grabcut,box")
+    parser.add_argument("--config", default="tiny")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE")
+    parser.add_argument("--begin-with", type=Path, metavar="RUN")
+    parser.add_argument("--split", default=".8,.05,.15", help="shares, or a list of scenes")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
@@ -52,4 +70,4 @@ if __name__ == "__main__":
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        main(given.engines.split(","), given.scenes, given.steps, given.seeds, given.keep or Path(temporary), given.gpu)
+        main(given, given.keep or Path(temporary))

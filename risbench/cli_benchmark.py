@@ -149,7 +149,10 @@ def benchmark(
     cache: CacheOption = None,
     begin_with: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Begin every model with its run of the same name and seed in another benchmark's folder."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Begin every model with its run of the same name and seed in another benchmark's folder; with --compare: with this run.",
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -165,8 +168,8 @@ def benchmark(
     if compare is None and test_on is not None:
         raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None:
-        if release is not None or rates or against or published or weights or begin_with:
-            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published, --weights or --begin-with", param_hint="--compare")
+        if release is not None or rates or against or published or weights:
+            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
         if models != _MODELS and models not in ("crobim", "caris", "lavt"):
             raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
         both = run_compare(
@@ -183,6 +186,7 @@ def benchmark(
             precision=precision,
             workers=workers,
             cache=cache,
+            begin_with=begin_with,
             quiet=json_,
         )
         show(both, json_, print_compare)

@@ -100,6 +100,8 @@ def print_compare(result: dict[str, Any]) -> None:
         say("warning: nobody has reviewed the masks that both are scored on")
     agreement = f"whose masks agree at mean IoU {result['mask_agreement']:.3f}"
     say(f"each learnt from the {result['common']:,} training samples that both have, {agreement}, for {result['steps']:,} steps")
+    if result["begun"] is not None:
+        say(f"each began with {result['begun']['from']}, of {result['begun']['steps']:,} steps")
     low, high = result["difference"]["interval"]
     say(f"B less A: {100 * result['difference']['value']:+.2f} mIoU, 95 % [{100 * low:+.2f}, {100 * high:+.2f}]; {result['path']}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from risbench.benchmark.checkpoint import begun_with
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.evaluate import evaluate
@@ -39,12 +40,14 @@ def compare(
     precision: str = "auto",
     workers: int = 1,
     cache: Path | str | None = None,
+    begin_with: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
 
     Both learn from the samples that both have in their train splits, by id and with the same sentence, in the same order, and are validated
-    on those of their val splits: their masks alone differ. What that leaves aside is counted.
+    on those of their val splits: their masks alone differ. What that leaves aside is counted. `begin_with` is a run of the same model and
+    configuration that every training begins with; it must not have seen the test split's scenes, which nothing here can tell.
 
     Raises:
         InputError: a scene of the test split is in a train split, or the releases share no training sample.
@@ -62,8 +65,10 @@ def compare(
         raise OptionError(f"--split {split}: is learnt from or chosen by; leave it out, or name another release with --test-on")
     if gpu:
         need_cuda("train")
+    settings = load_settings(config, model, changes)
+    begun = begun_with(Path(begin_with), model, settings)[2]["run"] if begin_with is not None else None
     folder.mkdir(parents=True, exist_ok=True)
-    side, kept = load_settings(config, model, changes).side, Path(cache) if cache is not None else folder.parent / "cache"
+    side, kept = settings.side, Path(cache) if cache is not None else folder.parent / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
     if not len(tested.of(split)):
         raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")
@@ -85,6 +90,7 @@ def compare(
         "precision": precision,
         "cache": kept,
         "only": {*common, *alike["val"]},
+        "begin_with": begin_with,
     }
     runs = {name: [folder / f"{name}-{model}-seed{seed}" for seed in range(seeds)] for name in releases}
     jobs = [{**options, "release": releases[name], "out": run, "seed": seed} for name in releases for seed, run in enumerate(runs[name])]
@@ -112,6 +118,7 @@ def compare(
         "training": {name: len(found) for name, found in masks.items()},
         "common": len(common),
         "steps": trained[0]["steps"],
+        "begun": None if begun is None else {key: begun[key] for key in ("from", "sha256", "steps")},
         "mask_agreement": agreement,
         "figures": {name: {metric: mean_of(found, metric) for metric in METRICS} for name, found in results.items()},
         "difference": {"value": float(differences.mean()), "interval": list(paired_interval(differences, images))},
