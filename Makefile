@@ -33,6 +33,8 @@ bench: $(VENV)/.test $(STUDIO)/.made
 	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd benchmarks; python=../$(BIN)/python; \
 		./kept.sh backbone_on_scenes $$python backbone_on_scenes.py $$keep/swin-small.safetensors; \
 		for script in crobim_on_scenes masks_are_worth models_compared; do ./kept.sh $$script $$python $$script.py --keep $$keep; done; \
+		./kept.sh masks_after_learning $$python masks_are_worth.py --keep $$keep/after --begin-with $$keep/crobim-small-8000-5800-2 \
+			--split $$keep/scenes-8000/4-export/release/split.csv --config small --steps 400 --seeds 1; \
 		./kept.sh ablations $$python models_compared.py --keep $$keep --models crobim,table5,table6,table7; \
 		./kept.sh models_on_nwpu $$python models_compared.py --keep $$keep --data nwpu --begin-with $$keep/scenes-tiny-1000/table
 	cd benchmarks && ./kept.sh crobim_step bash -euc 'python=../$(BIN)/python; $$python crobim_step.py; for change in "" \

@@ -1,11 +1,12 @@
 """What mask quality is worth: one model trained on GrabCut's masks, or on boxes, and on true ones, scored on unseen scenes' true masks.
 
     python benchmarks/masks_are_worth.py [--engines grabcut,box] [--scenes 2000] [--steps 500] [--seeds 3] [--keep FOLDER] [--gpu]
-    python benchmarks/masks_are_worth.py --keep FOLDER --begin-with RUN --split FILE --config small --steps 400 --seeds 1 --set ...
+    python benchmarks/masks_are_worth.py --keep FOLDER --begin-with RUN --split FILE --config small --steps 400 --seeds 1
 
 Generated referring scenes; the boxes are exact, so that the masks alone differ. With --begin-with every training begins with that run,
-such as crobim_on_scenes.py's, which has learnt from true masks what sentences mean; --split is the list that it was trained with, so
-that it has not seen the test split (scenes of one number are the same ones). Killed, the same command with --keep goes on.
+such as crobim_on_scenes.py's, which has learnt from true masks what sentences mean, at the whole side and with that script's rate for
+its second leg; --split is the list that the run was trained with, so that it has not seen the test split (scenes of one number are the
+same ones). Killed, the same command with --keep goes on.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from risbench.benchmark.compare import compare
 def main(given: argparse.Namespace, keep: Path) -> None:
     truth = referring_release(keep, given.scenes, given.split)
     workspace = truth.parents[1]
-    begun = ""
+    begun, changes = "", [f"recipe.steps={given.steps}", "recipe.looks=2"]
     if given.begin_with is not None:
-        begun = f", begun with a run of {read_about(given.begin_with)['steps']:,} steps on true masks"
+        about = read_about(given.begin_with)
+        begun = f", begun with a run of {about['steps']:,} steps on true masks"
+        changes += [f"backbone.weights={about['settings']['backbone']['weights']}"]
+        changes += ["recipe.coarse_side=0", "recipe.learning_rate=1.5e-4", "recipe.warm_up=50"]
     for engine in given.engines.split(","):
         release = truth.with_name(engine)
         if not (release / "release.json").exists():
@@ -39,7 +43,7 @@ def main(given: argparse.Namespace, keep: Path) -> None:
             truth,
             out=keep / f"compare-{engine}-{given.scenes}-{given.steps}",
             config=given.config,
-            changes=[f"recipe.steps={given.steps}", "recipe.looks=2", *given.set],
+            changes=changes,
             seeds=given.seeds,
             gpu=given.gpu,
             workers=1 if given.gpu else os.cpu_count() or 1,
@@ -60,7 +64,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", default="grabcut,box")
     parser.add_argument("--config", default="tiny")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE")
     parser.add_argument("--begin-with", type=Path, metavar="RUN")
     parser.add_argument("--split", default=".8,.05,.15", help="shares, or a list of scenes")
     parser.add_argument("--scenes", type=int, default=2000)

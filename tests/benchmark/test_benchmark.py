@@ -21,6 +21,7 @@ from risbench.benchmark.published import published
 from risbench.benchmark.subjects import ABLATIONS, subjects
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.export import export
+from risbench.printing_benchmark import print_compare
 from risbench.refine import refine_masks
 from tests.benchmark.conftest import FEW_STEPS
 
@@ -170,7 +171,9 @@ def test_a_release_that_changes_while_it_is_scored_is_refused(workspace: Path, t
         compare(changing, changing, out=tmp_path / "c", config="tiny", changes=FEW_STEPS, quiet=True)
 
 
-def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path: Path) -> None:
+def test_two_releases_of_the_same_records_are_compared(
+    workspace: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refine_masks(workspace=workspace, engine="box", redo_given=True, quiet=True)
     split = workspace / "4-export" / "parquet" / "split.csv"
     boxes = Path(
@@ -192,12 +195,24 @@ def test_two_releases_of_the_same_records_are_compared(workspace: Path, tmp_path
     fewer_split = tmp_path / "fewer.csv"
     fewer_split.write_text("\n".join(row.replace(",train", ",val") if row == scene else row for row in rows) + "\n")
     fewer = export(workspace=workspace, split=str(fewer_split), include_unreviewed=True, formats=("parquet",), name="fewer", quiet=True)
-    matched = compare(fewer["path"], truth, out=tmp_path / "matched", config="tiny", changes=FEW_STEPS, cache=tmp_path / "own", quiet=True)
+    options: dict[str, Any] = {"config": "tiny", "changes": FEW_STEPS, "cache": tmp_path / "own", "quiet": True}
+    with pytest.raises(InputError, match="nothing: holds no trained model"):
+        compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=tmp_path / "nothing", **options)
+    assert not (tmp_path / "own").exists(), "it is said before caches are made"
+    matched = compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=run, **options)
     assert any((tmp_path / "own").iterdir())
     assert any((tmp_path / "cache").iterdir()), "without the option beside the folder, where train and evaluate look, too"
     assert matched["common"] == matched["training"]["A"] < matched["training"]["B"]
     runs = [json.loads((tmp_path / "matched" / f"{name}-crobim-seed0" / "model.json").read_text()) for name in "AB"]
-    assert [run["training"]["samples"] for run in runs] == [matched["common"]] * 2
+    assert [told["training"]["samples"] for told in runs] == [matched["common"]] * 2
+    assert matched["begun"] == {key: told["weights"]["run"][key] for told in runs for key in ("from", "sha256", "steps")}
+    assert (matched["begun"]["from"], result["begun"]) == (run.name, None)
+    print_compare(result)
+    assert "began with" not in capsys.readouterr().out
+    print_compare(matched)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"each learnt from the {matched['common']} training samples that both have" in said
+    assert "each began with crobim, of 6 steps" in said
     with pytest.raises(OptionError, match="--split val: is learnt from or chosen by"):
         compare(boxes, truth, out=tmp_path / "val", split="val", config="tiny", quiet=True)
     other = export(workspace=workspace, split=".5,.2,.3", seed=9, include_unreviewed=True, formats=("parquet",), name="other", quiet=True)
