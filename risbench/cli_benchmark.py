@@ -121,7 +121,8 @@ def benchmark(
         str,
         typer.Option(
             help="Rows of the table: crobim, caris, lavt, also with changes behind a colon (crobim:mid.attention=pwam); empty, full, "
-            "centre, mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations)."
+            "centre, mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations). "
+            "With --compare: one that is trained."
         ),
     ] = _MODELS,
     compare: Annotated[
@@ -139,7 +140,9 @@ def benchmark(
     weights: Annotated[
         Path | None, typer.Option(help="The SAM of the box baselines; left out: the workspace's adapter, else the built-in model.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where runs and tables go; left out: 5-benchmark/benchmark.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where runs and tables go; left out: 5-benchmark/benchmark, or compare.")
+    ] = None,
     gpu: GpuOption = False,
     precision: PrecisionOption = "auto",
     workers: Annotated[

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from risbench.benchmark.slices import FAILURE_KINDS, KINDS, in_order
+from risbench.benchmark.table import METRICS
 from risbench.printing import say, table
 
 _SHOWN = ("mIoU", "oIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9")
@@ -38,7 +40,7 @@ def print_evaluate(result: dict[str, Any]) -> None:
     """Print the figures, the slices and the failures."""
     reviewed = f"{result['reviewed']:,} of their masks reviewed by people"
     shuffled = ", sentences shuffled within the class" if result["shuffled"] else ""
-    say(f"{result['subject']} on {result['split']}: {result['n']:,} samples on {result['images']:,} images, {reviewed}; ")
+    say(f"{result['subject']} on {result['split']}: {result['n']:,} samples on {result['images']:,} images, {reviewed};")
     say(f"{result['protocol']} protocol{shuffled}")
     _left_out(result)
     if result.get("classes_read_off_sentences"):
@@ -47,23 +49,26 @@ def print_evaluate(result: dict[str, Any]) -> None:
     if result.get("sentences_cut"):
         say(f"sentences cut to the model's length: {result['sentences_cut']:,}")
     if result["shuffled"]:
-        say(f"sentences that are others now: {result['sentences_changed']:,}")
+        say(f"sentences replaced by another one: {result['sentences_changed']:,}; the rest had none to change with")
     if result.get("unseen_classes"):
         say(f"warning: never seen in training: {', '.join(result['unseen_classes'])}")
-    rows = [[name, f"{100 * row['value']:.2f}", _interval(row["interval"])] for name, row in result["figures"].items()]
+    rows = [[name, f"{100 * row['value']:.2f}", _interval(row["interval"])] for name in METRICS for row in [result["figures"][name]]]
     table("in percent, intervals draw images", ["metric", "value", "95 %"], rows)
-    for kind, groups in result["slices"].items():
+    for kind in KINDS:
+        groups = result["slices"][kind]
         rows = [
             [name + (" (few)" if row["few"] else ""), f"{row['n']:,}", *_figures(row), _interval(row["mIoU"]["interval"])]
-            for name, row in groups.items()
+            for name in in_order(groups)
+            for row in [groups[name]]
         ]
         table(f"by {kind}", [kind, "n", *_SHOWN, "mIoU 95 %"], rows)
     failed = result["failures"]
-    say(f"failures (IoU below .5): {failed['failures']:,} of {failed['of']:,}; nothing found: {failed['nothing_found']:,}; ")
+    say(f"failures (IoU below .5): {failed['failures']:,} of {failed['of']:,}; nothing found: {failed['nothing_found']:,};")
     say(f"found wholly elsewhere: {failed['wholly_elsewhere']:,}")
     rows = [
-        [kind, f"{row['failures']:,}", f"{100 * row['of_failures']:.1f}", f"{100 * row['of_the_rest']:.1f}", f"{row['cannot_tell']:,}"]
-        for kind, row in failed["kinds"].items()
+        [kind, f"{row['failures']:,}", _percent(row["of_failures"]), _percent(row["of_the_rest"]), f"{row['cannot_tell']:,}"]
+        for kind in FAILURE_KINDS
+        for row in [failed["kinds"][kind]]
     ]
     table(
         "the paper's kinds of failure (a sample may be of several)",
@@ -83,7 +88,8 @@ def print_benchmark(result: dict[str, Any]) -> None:
 
 def print_compare(result: dict[str, Any]) -> None:
     """Print what the second release's masks are worth against the first's."""
-    say(f"{result['model']} ({result['config']}), {result['seeds']} seeds, on {result['split']} of {result['test_on']}:")
+    seeds = f"{result['seeds']} seed{'s' if result['seeds'] > 1 else ''}"
+    say(f"{result['model']} ({result['config']}), {seeds}, on {result['split']} of {result['test_on']}:")
     say(f"{result['n']:,} samples, {result['reviewed']:,} of their masks reviewed by people; {result['protocol']} protocol")
     for name, left_out in result["left_out"].items():
         _said_of(name, left_out, result["first_left_out"][name])
@@ -108,6 +114,10 @@ def print_compare(result: dict[str, Any]) -> None:
 
 def _figures(row: dict[str, Any]) -> list[str]:
     return [f"{100 * row[name]['value']:.2f}" for name in _SHOWN]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _interval(pair: list[float]) -> str:

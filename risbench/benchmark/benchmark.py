@@ -233,13 +233,15 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
             if (run := _begins_with(subject, seed, plan)) is not None:
                 if not run.is_dir() and any(run.parent.glob(f"{run.name}-lr*")):
                     raise OptionError(f"--begin-with {plan.begin_with}: was made with --rates; its runs cannot be begun with")
+                if not run.is_dir():
+                    held = ", ".join(sorted(about.parent.name for about in run.parent.glob("*/model.json"))) or "no run"
+                    raise OptionError(f"--begin-with {plan.begin_with}: has no {run.name}, but {held}; name a benchmark's folder")
                 begun_with(run, subject.model, settings)
                 told = read_about(run)
                 budgets[subject.name] += (told["steps"], told["settings"]["recipe"]["batch"], told["training"]["digest"])
         data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
         for split in ("train", "val", plan.split):
-            if not len(data.of(split)):
-                raise InputError(f"{plan.release}: has no sample in its {split} split; `risbench export --split` makes one with all three")
+            data.needed(split, plan.release)
     odd = next((name for name, budget in budgets.items() if budget != next(iter(budgets.values()))), None)
     if odd is not None:
         raise OptionError(

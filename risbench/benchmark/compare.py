@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from risbench.benchmark.checkpoint import begun_with
+from risbench.benchmark.checkpoint import ABOUT, begun_with
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
 from risbench.benchmark.evaluate import evaluate
@@ -66,12 +66,13 @@ def compare(
     if gpu:
         need_cuda("train")
     settings = load_settings(config, model, changes)
+    if begin_with is not None and not (Path(begin_with) / ABOUT).exists():
+        raise OptionError(f"--begin-with {begin_with}: is no run, which --compare needs, such as a benchmark's {model}-seed0")
     begun = begun_with(Path(begin_with), model, settings)[2]["run"] if begin_with is not None else None
     folder.mkdir(parents=True, exist_ok=True)
     side, kept = settings.side, Path(cache) if cache is not None else folder.parent / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
-    if not len(tested.of(split)):
-        raise InputError(f"{test}: has no sample in its {split} split; `risbench export --split` makes one with all three")
+    tested.needed(split, test)
     caches = {name: open_cache(path, side, kept, quiet=quiet) for name, path in releases.items()}
     used = caches if learnt_from else {**caches, "what both are scored on": tested}
     both = {name: _learnt(path, caches[name], test, tested, split) for name, path in releases.items()}

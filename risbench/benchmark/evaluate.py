@@ -117,7 +117,8 @@ def evaluate(
         path, digest = folder / f"{stem}.json", digest_of([_REVISION, asked.key(), data.all_digest])
         made = next((made for place in (path, _beside(path, digest)) if (made := _made_before(place, digest))), None)
         # figures of an earlier version do not say of what data they are, but their question does
-        return {**made, "data": data.all_digest} if made is not None else _evaluated(asked, data, path, digest, workers, quiet)
+        answered = {"subject": Path(name).name, "data": data.all_digest}
+        return {**made, **answered} if made is not None else _evaluated(asked, data, path, digest, workers, quiet)
 
 
 def need_weights(weights: Path | str | None) -> None:
@@ -153,10 +154,7 @@ def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, w
 
 def _evaluated(asked: Asked, data: Cache, path: Path, digest: str, workers: int, quiet: bool) -> dict[str, Any]:
     """Score, and write samples, sheet, and last the figures, which name the samples' digest."""
-    numbers = data.of(asked.split)
-    if not len(numbers):
-        told = f" (left out: {'; '.join(data.first)})" if data.first else ""
-        raise InputError(f"{asked.release}: has no sample in its {asked.split} split{told}")
+    numbers = data.needed(asked.split, asked.release)
     _set_aside(path, digest)
     name = Path(asked.subject).name
     given = _asked_about(asked, data)

@@ -94,6 +94,8 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
         EnvironmentLacks: the hub does not have it, or cannot be reached; the message says which files to put where.
         InputError: it is a folder that holds something else.
     """
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
+        raise InputError(f"{name}: there is no such folder; name one with {files}, or a model on the hub as OWNER/NAME")
     try:
         trouble = None if Path(name).is_dir() or is_cached(name) else hub_trouble()
         if trouble is None:
@@ -105,7 +107,7 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
             raise InputError(f"{name}: holds no weights of this kind ({reason}); it needs {files}") from None
     raise EnvironmentLacks(
         f"{name}: cannot be fetched from the hub ({reason}); download {files} of https://huggingface.co/{name} into a folder "
-        f"and name that folder as weights, or set weights to nothing and train from random ones"
+        f"and name it with --set backbone.weights=FOLDER or text.weights=FOLDER, or leave FOLDER empty and train from random ones"
     )
 
 

@@ -21,6 +21,8 @@ from risbench.core.metrics import score_intervals, summarize
 # Slices with fewer samples are marked: their figures mean little.
 FEW: Final = 20
 # Shares of the image's area, at its own size (docs/benchmark.md).
+KINDS: Final = ("class", "size", "attribute", "words", "uniqueness", "border")
+FAILURE_KINDS: Final = ("several objects", "look-alike background", "imprecise annotation", "image border")
 _SIZES: Final = (("tiny", 0.001), ("small", 0.01), ("medium", 0.05), ("large", 0.2), ("huge", 1.1))
 _WORDS: Final = (("1-5 words", 5), ("6-10 words", 10), ("11-15 words", 15), ("16-20 words", 20), ("over 20 words", 10**9))
 _FAILED: Final = 0.5
@@ -96,6 +98,12 @@ def by_slices(cache: Cache, found: Sequence[Scored], traits: Mapping[str, Traits
     return made
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return slices' names, sizes and lengths by what they mean and all others by the alphabet."""
+    rank = {name: place for bins in (_SIZES, _WORDS) for place, (name, _) in enumerate(bins)}
+    return sorted(names, key=lambda name: (rank.get(name, 0), name))
+
+
 def failures(found: Sequence[Scored], traits: Mapping[str, Traits]) -> dict[str, Any]:
     """Return how often each of the paper's four failure kinds (Fig. 13) is met among failures, and among the rest.
 
@@ -147,8 +155,8 @@ def _bin(value: float, bins: Sequence[tuple[str, float]]) -> str:
     return next(name for name, most in bins if value <= most)
 
 
-def _share(count: int, group: Sequence[Any]) -> float:
-    return count / len(group) if group else 0.0
+def _share(count: int, group: Sequence[Any]) -> float | None:
+    return count / len(group) if group else None
 
 
 def _below(value: float | None, bound: float) -> bool | None:

@@ -60,7 +60,8 @@ def caption(result: dict[str, Any]) -> str:
     begun = f"Begun with {'; '.join(result['begun']) or 'nothing that is learnt'}"
     tried = f", the best of {len(result['rates'])} learning rates by val" if len(result["rates"]) > 1 else ""
     return (
-        f"{result['release']}, {result['split']}: {result['n']:,} samples on {result['images']:,} images, {result['protocol']} protocol, "
+        f"{result['release']}, {result['split']}: {result['n']:,} samples on {result['images']:,} images, "
+        f"{result['reviewed']:,} of their masks reviewed by people, {result['protocol']} protocol, "
         f"configuration {result['config']}{changed}{budget}{tried}{_losses(result)}. {begun}. "
         + (f"Boxes are given to {result['sam']}. " if result["sam"] else "")
         + f"Figures in percent, means over seeds; intervals draw images"

@@ -141,8 +141,10 @@ def table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def is_record_table(path: Path) -> bool:
-    """Return whether a Parquet file holds whole records, as our releases do."""
-    try:
-        return set(pq.read_schema(path).names) >= _COLUMNS
-    except (OSError, pa.ArrowException):
-        return False
+    """Return whether a Parquet file holds whole records, as our releases do.
+
+    Raises:
+        OSError: it cannot be read.
+        pyarrow.ArrowException: it is no Parquet, or a damaged one.
+    """
+    return set(pq.read_schema(path).names) >= _COLUMNS

@@ -19,9 +19,16 @@ MAX_RECORD_BYTES: Final = 8 << 20
 
 def table_files(tree: SourceTree) -> list[Entry]:
     """Return the tables to read: a release's own beside its pictures, or where there is none the shards that hold the pictures."""
-    tables = [entry for entry in tree.entries if entry.suffix == ".parquet" and entry.member is None and is_record_table(entry.file)]
+    tables = [entry for entry in tree.entries if entry.suffix == ".parquet" and entry.member is None and _holds_records(entry)]
     beside = [entry for entry in tables if entry.name.startswith("annotations_")]
     return beside or tables
+
+
+def _holds_records(entry: Entry) -> bool:
+    try:
+        return is_record_table(entry.file)
+    except (OSError, pa.ArrowException):
+        return False  # the tree names it among what it refused
 
 
 def sample_files(tree: SourceTree) -> list[Entry]:

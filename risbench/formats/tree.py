@@ -311,10 +311,8 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
 
 def _list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
     """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
-    if not is_record_table(path):
-        return
     try:
-        names = picture_names(path)
+        names = picture_names(path) if is_record_table(path) else []
     except (OSError, ValueError, pa.ArrowException) as error:
         refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not readable Parquet ({error})")))
         return

@@ -90,7 +90,7 @@ def test_models_may_begin_with_their_runs_of_another_benchmark(
     for name in ("lavt", "crobim"):
         told = [json.loads((folder / f"{name}-seed0" / "model.json").read_text()) for folder in (begun, tmp_path)]
         assert told[1]["weights"]["run"]["sha256"] == told[0]["sha256"]
-    with pytest.raises(InputError, match="seed2: holds no trained model"):
+    with pytest.raises(OptionError, match="has no crobim-seed2, but crobim"):
         benchmark(release, out=tmp_path, models="crobim", seeds=3, **options)  # type: ignore[arg-type]
 
 
@@ -196,7 +196,7 @@ def test_two_releases_of_the_same_records_are_compared(
     fewer_split.write_text("\n".join(row.replace(",train", ",val") if row == scene else row for row in rows) + "\n")
     fewer = export(workspace=workspace, split=str(fewer_split), include_unreviewed=True, formats=("parquet",), name="fewer", quiet=True)
     options: dict[str, Any] = {"config": "tiny", "changes": FEW_STEPS, "cache": tmp_path / "own", "quiet": True}
-    with pytest.raises(InputError, match="nothing: holds no trained model"):
+    with pytest.raises(OptionError, match="nothing: is no run, which --compare needs"):
         compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=tmp_path / "nothing", **options)
     assert not (tmp_path / "own").exists(), "it is said before caches are made"
     matched = compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=run, **options)

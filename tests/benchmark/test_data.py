@@ -29,6 +29,7 @@ from risbench.benchmark.settings import TextSettings, bundled, load_settings
 from risbench.cli import app
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.imagery import encode_png
+from risbench.ingest import ingest
 from tests.benchmark.conftest import FORMATS
 
 
@@ -157,6 +158,25 @@ def test_duplicate_ids_and_files_that_are_no_release_are_named(workspace: Path, 
         read_release(instances)
 
 
+def test_a_damaged_shard_is_named_and_not_passed_over(workspace: Path, tmp_path: Path) -> None:
+    cut = shutil.copytree(workspace / "4-export" / "parquet", tmp_path / "cut")
+    shards = sorted(cut.rglob("*.parquet"))
+    tested = next(path for path in shards if path.name.startswith("test"))
+    tested.chmod(0o644)
+    tested.write_bytes(tested.read_bytes()[:-1000])
+    found = read_release(cut)
+    assert found.left_out["damaged_archive"] == 1
+    assert tested.name in found.first[0]
+    with pytest.raises(InputError, match=rf"cut: has no sample in its test split \(left out: .*{tested.name}"):
+        open_cache(cut, 64, tmp_path / "cache", quiet=True).needed("test", cut)
+    assert ingest(cut, workspace=tmp_path / "w", quiet=True)["counts"]["quarantined"] == 1
+    for path in shards:
+        path.chmod(0o644)
+        path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=f"cut: is no release: .*{tested.name}.* is not readable Parquet"):
+        read_release(cut)
+
+
 def test_a_release_without_masks_says_what_makes_them(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
@@ -214,6 +234,8 @@ def test_a_hub_name_without_the_hub_says_which_files_to_put_where(monkeypatch: p
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(EnvironmentLacks, match=r"vocab.txt\) of https://huggingface.co/google-bert/bert-nowhere into a folder"):
         words_for(TextSettings(weights="google-bert/bert-nowhere"), ["x"])
+    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+        words_for(TextSettings(weights=str(tmp_path / "nowhere")), ["x"])
 
 
 # -- batches

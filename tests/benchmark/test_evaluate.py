@@ -29,10 +29,11 @@ from risbench.benchmark.data.release import read_release
 from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.results import same_data
 from risbench.benchmark.scoring import score
-from risbench.benchmark.slices import by_slices, failures, touches_border, traits_of
+from risbench.benchmark.slices import by_slices, failures, in_order, touches_border, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
+from risbench.printing_benchmark import print_evaluate
 from risbench.sam.builtin import builtin_weights
 from risbench.sam.compact_predictor import CompactPredictor
 from tests.benchmark.conftest import until
@@ -120,6 +121,26 @@ def test_figures_on_another_release_of_the_same_name_lie_beside(workspace: Path,
     assert len(list((tmp_path / "o").glob("*.json"))) == 2
     with pytest.raises(InputError, match="was changed while models were scored"):
         same_data(kept, again)
+
+
+def test_figures_read_back_are_printed_as_they_were(
+    release: Path, caches: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = []
+    for _ in range(2):
+        print_evaluate(evaluate(run, release, out=tmp_path, cache=caches, quiet=True))
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    places = [
+        printed[0].index(word) for word in ("mIoU", "oIoU", "Pr@0.5", "by class", "by size", "by words", "by border", "several objects")
+    ]
+    assert places == sorted(places)
+
+
+def test_slices_are_in_the_order_of_what_they_mean() -> None:
+    assert in_order(["small", "tiny", "large", "medium"]) == ["tiny", "small", "medium", "large"]
+    assert in_order(["6-10 words", "11-15 words", "1-5 words"]) == ["1-5 words", "6-10 words", "11-15 words"]
+    assert in_order(["ship", "airplane"]) == ["airplane", "ship"]
 
 
 def test_an_evaluation_of_which_a_process_is_killed_says_so(release: Path, caches: Path, tmp_path: Path) -> None:

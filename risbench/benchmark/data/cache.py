@@ -55,6 +55,18 @@ class Cache:
         """Return the numbers of a split's samples, in the order of their ids."""
         return np.array([number for number, sample in enumerate(self.samples) if sample.split == split], dtype=np.int64)
 
+    def needed(self, split: str, release: Path | str) -> NDArray[np.int64]:
+        """Return the numbers of a split's samples.
+
+        Raises:
+            InputError: there is none in `release`.
+        """
+        numbers = self.of(split)
+        if not len(numbers):
+            told = f" (left out: {'; '.join(self.first)})" if self.first else ""
+            raise InputError(f"{release}: has no sample in its {split} split{told}; `risbench export --split` makes one with all three")
+        return numbers
+
     def mask(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return masks (len(numbers), side, side) of 0 and 1."""
         bits = np.unpackbits(self.masks[self.rows[numbers]], axis=1, count=self.side * self.side)

@@ -81,7 +81,8 @@ class Release:
     def leave_out(self, locator: str, reason: Refusal) -> None:
         """Count a row that cannot be used."""
         self.left_out[reason.code] += 1
-        if len(self.first) < _NAMED:
+        again = reason.field == "image" and any(said.endswith(str(reason)) for said in self.first)  # all rows of one image say so
+        if len(self.first) < _NAMED and not again:
             self.first.append(f"{printable(locator)}: {reason}")
 
 
@@ -106,7 +107,12 @@ def read_release(folder: Path) -> Release:
     if folder.is_file() and folder.suffix.lower() not in (".zip", ".tar"):
         raise InputError(f"{folder}: is a file; a release is a folder, a zip or a tar")
     tree = SourceTree.open(folder)
-    kind, files, _ = choose_format(tree, None, None)
+    try:
+        kind, files, _ = choose_format(tree, None, None)
+    except InputError:
+        damaged = "".join(f"; {path}: {reason}" for path, reason in tree.refused[:_NAMED])
+        said = f"is no release: no file of it holds triplets ({', '.join(READ)}); `risbench export --split` makes one"
+        raise InputError(f"{folder}: {said}{damaged}") from None
     if kind not in READ:
         raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({', '.join(READ)})")
     release = Release(tree, kind)
