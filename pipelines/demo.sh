@@ -28,5 +28,5 @@ risbench export -w "$workspace" --include-unreviewed --split "$workspace/4-expor
 risbench benchmark -w "$workspace" --config tiny --set recipe.steps=200 --set recipe.looks=2 --seeds 1 --models empty,centre,largest,crobim,box-oracle
 
 echo
-echo "Two hundred steps on a few dozen scenes teach CroBIM next to nothing: this shows that every part runs. What it learns in longer: docs/benchmark.md"
+echo "Two hundred steps on two dozen scenes teach CroBIM next to nothing: this shows that every part runs. What it learns in longer: docs/benchmark.md"
 echo "Look at $workspace/contact_sheet.png, $workspace/adapters/*/before_after.png, $workspace/worst.png, $workspace/5-benchmark/benchmark/crobim-seed0/release-test-peer.png and $workspace/4-export/release/"

@@ -231,11 +231,11 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
         budgets[subject.name] = (settings.recipe.steps, settings.recipe.epochs, settings.recipe.batch, settings.side)
         for seed in range(plan.seeds):
             if (run := _begins_with(subject, seed, plan)) is not None:
-                if not run.is_dir() and any(run.parent.glob(f"{run.name}-lr*")):
-                    raise OptionError(f"--begin-with {plan.begin_with}: was made with --rates; its runs cannot be begun with")
                 if not run.is_dir():
+                    if any(run.parent.glob(f"{run.name}-lr*")):
+                        raise OptionError(f"--begin-with {plan.begin_with}: was made with --rates; its runs cannot be begun with")
                     held = ", ".join(sorted(about.parent.name for about in run.parent.glob("*/model.json"))) or "no run"
-                    raise OptionError(f"--begin-with {plan.begin_with}: has no {run.name}, but {held}; name a benchmark's folder")
+                    raise OptionError(f"--begin-with {plan.begin_with}: has no {run.name}, it holds {held}; name a benchmark's folder")
                 begun_with(run, subject.model, settings)
                 told = read_about(run)
                 budgets[subject.name] += (told["steps"], told["settings"]["recipe"]["batch"], told["training"]["digest"])

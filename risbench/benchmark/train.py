@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
@@ -24,7 +23,7 @@ from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
 from risbench.benchmark.run import Run, about_of, named_weights, need_numbers, state_of, summary_of, what_fits
 from risbench.benchmark.settings import Recipe, Settings, load_settings
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
@@ -118,11 +117,7 @@ def prepare(
         raise OptionError(f"--seed {seed}: must be 0 or more")
     if recipe.batch % count:
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
-    training, validation = (_among(cache, cache.of(part), only) for part in ("train", "val"))
-    for name, numbers in (("train", training), ("val", validation)):
-        if not len(numbers):
-            told = f" (left out: {'; '.join(cache.first)})" if cache.first else ""
-            raise InputError(f"the release has no sample in its {name} split{told}; `risbench export --split` makes one with all three")
+    training, validation = (cache.needed(part, "the release", only) for part in ("train", "val"))
     if recipe.batch > len(training):
         raise OptionError(f"recipe.batch = {recipe.batch}: the train split has only {len(training)} samples; set it lower")
     sentences = [cache.samples[number].sentence for number in training]
@@ -153,10 +148,6 @@ def prepare(
         begun=named_weights(settings, net) if begun is None else begun[2],
         classes=() if begun is None else begun[3],
     )
-
-
-def _among(cache: Cache, numbers: NDArray[np.int64], only: Set[str] | None) -> NDArray[np.int64]:
-    return numbers if only is None else numbers[[cache.samples[number].id in only for number in numbers.tolist()]]
 
 
 def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compiled: bool, quiet: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_of
 from risbench.core.record import Box, Quad, Record
+from risbench.core.storage import write_durably
 
 Color = tuple[int, int, int]
 MASK_COLOR: Final[Color] = (255, 214, 10)
@@ -149,4 +151,6 @@ def write_sheet(
         sentence = record.expression.text if record.expression else "(no sentence)"
         tiles.append(captioned(panel.pixels, [sentence, f"{note}  {record.id}"], 76))
     path.parent.mkdir(parents=True, exist_ok=True)
-    tile(tiles, columns).save(path, format="PNG")
+    picture = io.BytesIO()
+    tile(tiles, columns).save(picture, format="PNG")
+    write_durably(path, picture.getvalue())

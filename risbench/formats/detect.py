@@ -19,7 +19,6 @@ from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
 Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "parquet", "webdataset"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _HEAD_BYTES: Final = 1 << 16
-_NAMED: Final = 3  # of the files that cannot be read
 # Before one another: a release of ours holds whole records beside everything else, a REFER or phrase folder COCO files too, and a
 # VRSBench folder may hold a COCO truth.
 _ORDER: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "vrsbench", "dota", "coco", "geotiff")
@@ -86,10 +85,9 @@ def choose_format(tree: SourceTree, wanted: str | None, only: Entry | None) -> t
         return named, files, f"format {named}, as asked: {_count(files)}"
     kinds = [kind for kind in _ORDER if kind in found]
     if not kinds:
-        damaged = "".join(f"; {path}: {reason}" for path, reason in tree.refused[:_NAMED])
         raise InputError(
             f"{tree.root}: none of its {len(tree.entries)} files is an annotation in a known format "
-            f"({', '.join(FORMATS)}); give the folder with the annotation files, or name the format with --format{damaged}"
+            f"({', '.join(FORMATS)}); give the folder with the annotation files, or name the format with --format{tree.said_of_refused()}"
         )
     others = {kind: found[kind] for kind in kinds[1:]}
     said = f"format {kinds[0]} (guessed): {_count(found[kinds[0]])}"

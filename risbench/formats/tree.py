@@ -25,6 +25,7 @@ from risbench.formats.parquet import is_record_table, picture, picture_names
 MAX_ENTRIES: Final = 1_000_000
 MAX_ENTRY_BYTES: Final = 1 << 30
 MAX_RATIO: Final = 1000
+_NAMED: Final = 3
 MASK_FOLDERS: Final = ("mask", "masks")
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -168,6 +169,10 @@ class SourceTree:
                 places = ", ".join(entry.path for entry in found[:3])
                 raise Refusal("image_ambiguous", "image", reference, f"{len(found)} different files have this name: {places}")
         return found[0]
+
+    def said_of_refused(self) -> str:
+        """Return the first of what was refused while listing, to add to a message; empty where nothing was."""
+        return "".join(f"; {path}: {reason}" for path, reason in self.refused[:_NAMED])
 
 
 def _is_mask(entry: Entry) -> bool:

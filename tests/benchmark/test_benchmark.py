@@ -90,7 +90,7 @@ def test_models_may_begin_with_their_runs_of_another_benchmark(
     for name in ("lavt", "crobim"):
         told = [json.loads((folder / f"{name}-seed0" / "model.json").read_text()) for folder in (begun, tmp_path)]
         assert told[1]["weights"]["run"]["sha256"] == told[0]["sha256"]
-    with pytest.raises(OptionError, match="has no crobim-seed2, but crobim"):
+    with pytest.raises(OptionError, match="has no crobim-seed2, it holds crobim"):
         benchmark(release, out=tmp_path, models="crobim", seeds=3, **options)  # type: ignore[arg-type]
 
 

@@ -135,6 +135,10 @@ def test_figures_read_back_are_printed_as_they_were(
         printed[0].index(word) for word in ("mIoU", "oIoU", "Pr@0.5", "by class", "by size", "by words", "by border", "several objects")
     ]
     assert places == sorted(places)
+    renamed = shutil.copytree(run, tmp_path / "renamed")
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert evaluate(renamed, release, out=tmp_path, cache=caches, quiet=True)["subject"] == "renamed"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == stamps, "read back"
 
 
 def test_slices_are_in_the_order_of_what_they_mean() -> None:
@@ -322,6 +326,7 @@ def test_every_kind_of_failure_is_told_from_the_others(cache: Cache) -> None:
     assert 0.9 * told["failures"] <= several["failures"] <= told["failures"] > 0
     at_border = sum(touches_border(sample.mask, 0.02) for sample, one in zip(samples, found, strict=True) if one.iou < 0.5)
     assert told["kinds"]["image border"]["failures"] == at_border
+    assert failures([], traits)["kinds"]["image border"]["of_the_rest"] is None, "a share of nothing is not nought"
     assert by_slices(cache, found, traits)["uniqueness"]["others of its class referred to"]["n"] > 0
 
 

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +55,15 @@ class Cache:
         """Return the numbers of a split's samples, in the order of their ids."""
         return np.array([number for number, sample in enumerate(self.samples) if sample.split == split], dtype=np.int64)
 
-    def needed(self, split: str, release: Path | str) -> NDArray[np.int64]:
-        """Return the numbers of a split's samples.
+    def needed(self, split: str, release: Path | str, only: Set[str] | None = None) -> NDArray[np.int64]:
+        """Return the numbers of a split's samples, of those with an id in `only` where that is given.
 
         Raises:
             InputError: there is none in `release`.
         """
         numbers = self.of(split)
+        if only is not None:
+            numbers = numbers[[self.samples[number].id in only for number in numbers.tolist()]]
         if not len(numbers):
             told = f" (left out: {'; '.join(self.first)})" if self.first else ""
             raise InputError(f"{release}: has no sample in its {split} split{told}; `risbench export --split` makes one with all three")

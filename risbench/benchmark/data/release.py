@@ -110,9 +110,8 @@ def read_release(folder: Path) -> Release:
     try:
         kind, files, _ = choose_format(tree, None, None)
     except InputError:
-        damaged = "".join(f"; {path}: {reason}" for path, reason in tree.refused[:_NAMED])
         said = f"is no release: no file of it holds triplets ({', '.join(READ)}); `risbench export --split` makes one"
-        raise InputError(f"{folder}: {said}{damaged}") from None
+        raise InputError(f"{folder}: {said}{tree.said_of_refused()}") from None
     if kind not in READ:
         raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({', '.join(READ)})")
     release = Release(tree, kind)
