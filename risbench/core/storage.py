@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from risbench import __version__
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater
+from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.record import Record
 
 PROGRESS = ".progress"
@@ -53,6 +53,31 @@ def explain_os_error(error: OSError, path: Path) -> RisbenchError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return EnvironmentLacks(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
     return EnvironmentLacks(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
+
+
+# The name leads to no plain file: a fact about what is there, not a failure of the machine.
+_NAME_FAULTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+def is_system_failure(error: BaseException) -> bool:
+    """Return whether the machine failed (EIO, ESTALE, EMFILE, EACCES, ENOMEM ...), which says nothing about the data.
+
+    False for a decoder's own OSError, which has no errno, and for a name that leads to no plain file (ENOENT, ELOOP ...).
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS
+
+
+def explain_read_error(error: OSError | MemoryError, path: Path | str) -> RisbenchError:
+    """Return the user's error for a failed read or listing: the stage stops, and the same command goes on."""
+    if isinstance(error, MemoryError):
+        reason, mend = "there is not enough memory", "free some"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        reason, mend = error.strerror or "Permission denied", "allow it (chmod u+r, and u+x for a folder)"
+    else:
+        reason, mend = error.strerror or str(error), "mend that"
+    return EnvironmentLacks(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
 
 
 @contextlib.contextmanager
