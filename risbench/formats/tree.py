@@ -5,101 +5,21 @@ What lies in an archive is read into memory under limits and never extracted, so
 
 from __future__ import annotations
 
-import functools
-import io
 import os
 import stat
-import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
-
-import pyarrow as pa
+from typing import Final
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.formats.parquet import is_record_table, picture, picture_names
+from risbench.formats.archives import MAX_ENTRIES, list_pictures, list_tar, list_zip
+from risbench.formats.entry import MAX_ENTRY_BYTES, Entry, check_reference
 
-MAX_ENTRIES: Final = 1_000_000
-MAX_ENTRY_BYTES: Final = 1 << 30
-MAX_RATIO: Final = 1000
+__all__ = ["IMAGE_SUFFIXES", "MASK_FOLDERS", "MAX_ENTRY_BYTES", "Entry", "SourceTree", "check_reference"]
 _NAMED: Final = 3
 MASK_FOLDERS: Final = ("mask", "masks")
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file of the source; `path` is relative to the source's root, with an archive's name as a folder.
-
-    `member` is its name in the archive; `reader` reads it where that is no zip.
-    """
-
-    path: str
-    size: int
-    file: Path
-    member: str | None = None
-    reader: Callable[[], bytes] | None = None
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return PurePosixPath(self.path).name
-
-    @property
-    def stem(self) -> str:
-        """The name without its suffix."""
-        return PurePosixPath(self.path).stem
-
-    @property
-    def suffix(self) -> str:
-        """The suffix in lower case, with its dot."""
-        return PurePosixPath(self.path).suffix.lower()
-
-    def open(self) -> BinaryIO:
-        """Open for reading; the caller closes.
-
-        Raises:
-            Refusal: a zip member that is larger than it says, damaged or encrypted, or a file that vanished.
-        """
-        if self.member is None:
-            try:
-                # O_NOFOLLOW: what was a plain file when the source was listed must still be one.
-                return os.fdopen(os.open(self.file, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-            except OSError as error:
-                raise Refusal("unreadable", "file", self.path, f"it cannot be opened ({error.strerror})") from error
-        if self.reader is not None:
-            try:
-                return io.BytesIO(self.reader())
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise Refusal("damaged_archive", "file", self.path, f"it cannot be read ({printable(str(error), 120)})") from error
-        try:
-            with _archive(self.file).open(self.member) as member:
-                data = member.read(self.size + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
-            raise Refusal("damaged_archive", "file", self.path, f"the zip member cannot be read ({error})") from error
-        if len(data) > self.size:
-            raise Refusal("zip_bomb", "file", self.path, f"it unpacks to more than the {self.size} bytes it states")
-        return io.BytesIO(data)
-
-    def read(self, limit: int = MAX_ENTRY_BYTES) -> bytes:
-        """Return the content.
-
-        Raises:
-            Refusal: it is larger than `limit` bytes, or cannot be read.
-        """
-        if self.size > limit:
-            raise Refusal("file_too_large", "file", self.path, f"it has {self.size:,} bytes; at most {limit:,} are read")
-        with self.open() as file:
-            return file.read()
-
-
-@functools.lru_cache(maxsize=8)
-def _archive(path: Path) -> zipfile.ZipFile:
-    """Return the open zip: its directory of 30,000 names is read once, not once a member."""
-    return zipfile.ZipFile(path)
 
 
 class SourceTree:
@@ -130,9 +50,9 @@ class SourceTree:
             if place.is_dir():
                 _list_folder(place, entries, refused)
             elif zipfile.is_zipfile(place):
-                _list_zip(place, prefix, entries, refused)
+                list_zip(place, prefix, entries, refused)
             elif place.suffix.lower() == ".tar":
-                _list_tar(place, "" if place == root else prefix, entries, refused)
+                list_tar(place, "" if place == root else prefix, entries, refused)
             elif place.suffix.lower() == ".zip":
                 raise InputError(f"{place}: is not a readable zip; download or pack it again")
             else:
@@ -180,19 +100,6 @@ def _is_mask(entry: Entry) -> bool:
     return PurePosixPath(entry.path).parent.name.lower() in MASK_FOLDERS
 
 
-def check_reference(reference: str) -> None:
-    """Refuse references that leave the source.
-
-    Raises:
-        Refusal: empty, absolute, with a parent step, a drive, a scheme or a NUL.
-    """
-    pure = PurePosixPath(reference.replace("\\", "/"))
-    if not reference.strip() or "\x00" in reference or len(reference) > 1024:
-        raise Refusal("unsafe_path", "image", reference, "it must be a file name of 1 to 1,024 characters")
-    if pure.is_absolute() or ".." in pure.parts or "://" in reference or pure.parts[0].endswith(":") or pure.parts[0] == "~":
-        raise Refusal("unsafe_path", "image", reference, "it must lie inside the source: no absolute path, no '..', no address")
-
-
 def _list_folder(root: Path, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
     resolved_root = root.resolve()
     for folder, subfolders, files in os.walk(root, followlinks=False):
@@ -222,12 +129,12 @@ def _list_folder(root: Path, entries: list[Entry], refused: list[tuple[str, Refu
             elif not stat.S_ISREG(status.st_mode):
                 refused.append((relative, Refusal("not_a_file", "file", relative, "it is a device, pipe or socket")))
             elif path.suffix.lower() == ".zip":
-                _list_zip(path, relative + "/", entries, refused)
+                list_zip(path, relative + "/", entries, refused)
             elif path.suffix.lower() == ".tar":
-                _list_tar(path, relative + "/", entries, refused)
+                list_tar(path, relative + "/", entries, refused)
             else:
                 if path.suffix.lower() == ".parquet":
-                    _list_pictures(path, relative + "/", entries, refused)
+                    list_pictures(path, relative + "/", entries, refused)
                 entries.append(Entry(relative, status.st_size, path))
             if len(entries) > MAX_ENTRIES:
                 raise InputError(f"{root}: more than {MAX_ENTRIES:,} files; split the source")
@@ -248,112 +155,3 @@ def _refuse_link(root: Path, path: Path, refused: list[tuple[str, Refusal]]) -> 
     refused.append(
         (relative, Refusal("link_outside", "file", relative, "it is a link that leaves the source, or leads to a folder or nowhere"))
     )
-
-
-def _list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        refused.append((prefix or path.name, Refusal("damaged_archive", "file", path.name, f"it is not a readable zip ({error})")))
-        return
-    if len(members) + len(entries) > MAX_ENTRIES:
-        raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
-    seen: set[str] = set()
-    for member in members:
-        if member.is_dir():
-            continue
-        where = prefix + member.filename
-        reason = _member_refusal(member, where, seen) or _packed_twice(member)
-        if reason is not None:
-            refused.append((where, reason))
-            continue
-        seen.add(member.filename)
-        entries.append(Entry(where, member.file_size, path, member.filename))
-
-
-def _list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
-    """List an uncompressed tar's plain files, each to be read at its place."""
-    seen: set[str] = set()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                where = prefix + member.name
-                if member.isdir():
-                    continue
-                try:
-                    check_reference(member.name)
-                except Refusal:
-                    refused.append((where, Refusal("tar_slip", "entry", member.name, "its path leaves the archive")))
-                    continue
-                if not member.isreg() or member.issparse():
-                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link, a device or sparse")))
-                elif member.name in seen:
-                    refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
-                elif member.size > MAX_ENTRY_BYTES:
-                    refused.append((where, Refusal("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
-                else:
-                    seen.add(member.name)
-                    read = functools.partial(_read_at, path, member.offset_data, member.size)
-                    entries.append(Entry(where, member.size, path, member.name, read))
-                if len(entries) + len(refused) > MAX_ENTRIES:
-                    raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
-            # over a header that is damaged, or where the file is cut off between two members, tarfile simply stops
-            if _read_at(path, archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.TarError(f"the header at byte {archive.offset:,} is damaged")
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not a readable tar ({error})")))
-
-
-def _read_at(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        data = file.read(size)
-    if len(data) != size:
-        raise ValueError(f"it breaks off {size - len(data):,} bytes early")
-    return data
-
-
-def _list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
-    """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
-    try:
-        names = picture_names(path) if is_record_table(path) else []
-    except (OSError, ValueError, pa.ArrowException) as error:
-        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not readable Parquet ({error})")))
-        return
-    for row, name in enumerate(names):
-        try:
-            check_reference(name or "")
-        except Refusal as reason:
-            refused.append((f"{prefix}{row}", reason))
-            continue
-        entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
-
-
-def _packed_twice(member: zipfile.ZipInfo) -> Refusal | None:
-    if member.filename.lower().endswith((".tar", ".parquet")):
-        return Refusal("archive_in_archive", "entry", member.filename, "it is not read inside a zip; unpack the zip first")
-    return None
-
-
-def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:
-    try:
-        check_reference(member.filename)
-    except Refusal:
-        return Refusal("zip_slip", "entry", member.filename, "its path leaves the archive")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return Refusal("zip_link", "entry", member.filename, "it is a link")
-    if member.filename in seen:
-        return Refusal("zip_twice", "entry", member.filename, "the archive holds this name twice")
-    if member.flag_bits & 1:
-        return Refusal("zip_encrypted", "entry", member.filename, "it is encrypted")
-    if member.file_size > MAX_ENTRY_BYTES:
-        return Refusal("zip_bomb", "entry", member.filename, f"it unpacks to {member.file_size:,} bytes; at most {MAX_ENTRY_BYTES:,}")
-    if member.file_size > 1 << 20 and member.file_size > MAX_RATIO * max(1, member.compress_size):
-        return Refusal(
-            "zip_bomb",
-            "entry",
-            member.filename,
-            f"it unpacks to {member.file_size / max(1, member.compress_size):,.0f} times its size; at most {MAX_RATIO}",
-        )
-    return None

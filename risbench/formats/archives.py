@@ -1,0 +1,133 @@
+"""Listing what lies in a zip, a tar, or the rows of a Parquet shard, without unpacking any of it."""
+
+from __future__ import annotations
+
+import functools
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from risbench.core.errors import InputError, Refusal
+from risbench.formats.entry import MAX_ENTRY_BYTES, Entry, check_reference
+from risbench.formats.parquet import is_record_table, picture, picture_names
+
+MAX_ENTRIES: Final = 1_000_000
+MAX_RATIO: Final = 1000
+
+
+def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+    """List a zip's plain files: its directory is read, none of its content.
+
+    Raises:
+        InputError: it holds too many.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        refused.append((prefix or path.name, Refusal("damaged_archive", "file", path.name, f"it is not a readable zip ({error})")))
+        return
+    if len(members) + len(entries) > MAX_ENTRIES:
+        raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
+    seen: set[str] = set()
+    for member in members:
+        if member.is_dir():
+            continue
+        where = prefix + member.filename
+        reason = _member_refusal(member, where, seen) or _packed_twice(member)
+        if reason is not None:
+            refused.append((where, reason))
+            continue
+        seen.add(member.filename)
+        entries.append(Entry(where, member.file_size, path, member.filename))
+
+
+def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+    """List an uncompressed tar's plain files, each to be read at its place."""
+    seen: set[str] = set()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                where = prefix + member.name
+                if member.isdir():
+                    continue
+                try:
+                    check_reference(member.name)
+                except Refusal:
+                    refused.append((where, Refusal("tar_slip", "entry", member.name, "its path leaves the archive")))
+                    continue
+                if not member.isreg() or member.issparse():
+                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link, a device or sparse")))
+                elif member.name in seen:
+                    refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
+                elif member.size > MAX_ENTRY_BYTES:
+                    refused.append((where, Refusal("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
+                else:
+                    seen.add(member.name)
+                    read = functools.partial(_read_at, path, member.offset_data, member.size)
+                    entries.append(Entry(where, member.size, path, member.name, read))
+                if len(entries) + len(refused) > MAX_ENTRIES:
+                    raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
+            # over a header that is damaged, or where the file is cut off between two members, tarfile simply stops
+            if _read_at(path, archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.TarError(f"the header at byte {archive.offset:,} is damaged")
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not a readable tar ({error})")))
+
+
+def _read_at(path: Path, offset: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise ValueError(f"it breaks off {size - len(data):,} bytes early")
+    return data
+
+
+def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+    """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
+    try:
+        names = picture_names(path) if is_record_table(path) else []
+    except (OSError, ValueError, pa.ArrowException) as error:
+        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not readable Parquet ({error})")))
+        return
+    for row, name in enumerate(names):
+        try:
+            check_reference(name or "")
+        except Refusal as reason:
+            refused.append((f"{prefix}{row}", reason))
+            continue
+        entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
+
+
+def _packed_twice(member: zipfile.ZipInfo) -> Refusal | None:
+    if member.filename.lower().endswith((".tar", ".parquet")):
+        return Refusal("archive_in_archive", "entry", member.filename, "it is not read inside a zip; unpack the zip first")
+    return None
+
+
+def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:
+    try:
+        check_reference(member.filename)
+    except Refusal:
+        return Refusal("zip_slip", "entry", member.filename, "its path leaves the archive")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return Refusal("zip_link", "entry", member.filename, "it is a link")
+    if member.filename in seen:
+        return Refusal("zip_twice", "entry", member.filename, "the archive holds this name twice")
+    if member.flag_bits & 1:
+        return Refusal("zip_encrypted", "entry", member.filename, "it is encrypted")
+    if member.file_size > MAX_ENTRY_BYTES:
+        return Refusal("zip_bomb", "entry", member.filename, f"it unpacks to {member.file_size:,} bytes; at most {MAX_ENTRY_BYTES:,}")
+    if member.file_size > 1 << 20 and member.file_size > MAX_RATIO * max(1, member.compress_size):
+        return Refusal(
+            "zip_bomb",
+            "entry",
+            member.filename,
+            f"it unpacks to {member.file_size / max(1, member.compress_size):,.0f} times its size; at most {MAX_RATIO}",
+        )
+    return None
