@@ -22,6 +22,10 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 
 # Statuses that say "a person looked at this mask and stands by it".
 REVIEWED: Final[frozenset[str]] = frozenset({"accepted", "corrected", "consensus", "adjudicated"})
+# The mask passed on a triage sheet of twenty: somebody glanced at it, nobody verified it.
+TRIAGED: Final = "triaged"
+# Statuses of records that nobody has decided on; a later round may give them another mask.
+UNDECIDED: Final[frozenset[str]] = frozenset({"unreviewed", TRIAGED})
 
 
 def _finite(value: float) -> float:

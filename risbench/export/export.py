@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import REVIEWED, Record
+from risbench.core.releasable import reason_to_withhold
 from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
 from risbench.export.assign import ShownTwice, assign, described, split_list
@@ -75,12 +76,9 @@ def _export(
     rule, twice = parse_rule(split, len(records), _manifests(workspace)), ShownTwice.read(workspace)
     made = assign(records, rule, twice, seed)
     left_out.update(made.left_out)
-    kept = [record.model_copy(update={"split": made.splits[record.id]}) for record in records if record.id in made.splits]
-    # validation and test are verified one by one: a mask that passed on a sheet of twenty is good enough to learn from only
-    glanced = 0 if include_unreviewed else sum(record.review.status == "triaged" and record.split != "train" for record in kept)
-    if glanced:
-        left_out["triaged_outside_train"] = glanced
-        kept = [record for record in kept if record.review.status != "triaged" or record.split == "train"]
+    of_split = [record.model_copy(update={"split": made.splits[record.id]}) for record in records if record.id in made.splits]
+    kept, withheld = _choose(of_split, include_unreviewed)
+    left_out.update(withheld)
     if not kept:
         scenes = len({record.image.scene for record in records})
         lacking = "no source says in which split its records are" if split == OFFICIAL else f"none of the {scenes:,} scenes is in the list"
@@ -89,7 +87,7 @@ def _export(
     release = {
         **_describe(workspace, source, kept, formats, name, left_out),
         **described(kept, rule, made, twice, seed),
-        "audit_sample": _audited(workspace, kept, {record.id for record in records} - made.splits.keys()),
+        "audit_sample": _audited(workspace, kept, {record.id for record in records} - {record.id for record in kept}),
         "split_rule": rule.text,
         "split_sha256": sha256_of(split_csv.encode()),
         "seed": seed,
@@ -122,32 +120,17 @@ def _manifests(workspace: Workspace) -> tuple[Path, Path]:
     return (workspace.root / "manifests" / "splits", Path("manifests") / "splits")
 
 
-def _choose(records: Any, include_unreviewed: bool) -> tuple[list[Record], Counter[str]]:
+def _choose(records: Iterable[Record], include_unreviewed: bool) -> tuple[list[Record], Counter[str]]:
+    """Return the records that may be released, and how many may not by code; the split of a record is asked where it has one."""
     kept: list[Record] = []
     left_out: Counter[str] = Counter()
     for record in records:
-        code = _reason_to_leave_out(record, include_unreviewed)
+        code = reason_to_withhold(record, split=record.split, include_unreviewed=include_unreviewed)
         if code is None:
             kept.append(record)
         else:
             left_out[code] += 1
     return sorted(kept, key=lambda record: record.id), left_out
-
-
-def _reason_to_leave_out(record: Record, include_unreviewed: bool) -> str | None:
-    if record.problems:
-        return record.problems[0].code
-    if record.mask is None:
-        return "no_mask"
-    if record.review.status == "rejected":
-        return "rejected"
-    if record.expression is None:
-        return "no_expression"
-    if record.expression.is_true is False or record.expression.is_unique is False:
-        return "sentence_refused_in_review"
-    if record.review.status not in (*REVIEWED, "triaged") and not include_unreviewed:
-        return "unreviewed"
-    return None
 
 
 def _describe(

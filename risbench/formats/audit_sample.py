@@ -78,9 +78,10 @@ class AuditSample:
 def summary_of(sample: AuditSample, masks: Mapping[str, str] | None = None, *, excluded: Set[str] = frozenset()) -> dict[str, Any] | None:
     """Return what a sample says: defects with their Wilson interval, by kind, size and review status; None where nothing was drawn.
 
-    `masks` are the digests of the masks that are released, by record, and `excluded` the records that no list names: these do not
-    count. A mask that was changed since, or a record that was rejected since, counts as it was found: to take out what the sample found
-    does not make the others any better. Both are counted.
+    `masks` are the digests of the masks that are released, by record. `excluded` are the records that may be released and are not (no
+    list names them, or they only passed on a triage sheet and are not of train): these do not count. A mask that was changed since, or
+    a record that was rejected since, counts as it was found: to take out what the sample found does not make the others any better.
+    Both are counted.
     """
     rows = [one for one in sample.audited if one.record not in excluded]
     if not rows:

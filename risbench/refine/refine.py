@@ -12,7 +12,7 @@ from typing import Any, Final
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.packages import PACKAGES, need_packages
 from risbench.core.progress import Progress
-from risbench.core.record import Record
+from risbench.core.record import UNDECIDED, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
@@ -20,7 +20,6 @@ from risbench.refine.engines import ENGINES, NETWORKS
 from risbench.refine.workers import Work, build_engine, refine_parts
 
 PART_RECORDS: Final = 64
-_UNDECIDED: Final = ("unreviewed", "triaged")
 
 
 def refine_masks(
@@ -162,7 +161,7 @@ def _parts(records: Iterable[Record]) -> list[list[Record]]:
 
 def _is_open(record: Record, redo_given: bool) -> bool:
     given = record.mask is not None and record.mask.engine == "source"
-    return record.review.status in _UNDECIDED and (redo_given or not given)
+    return record.review.status in UNDECIDED and (redo_given or not given)
 
 
 def _best_engine(gpu: bool) -> tuple[str, str]:

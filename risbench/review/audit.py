@@ -20,7 +20,8 @@ from risbench.core.geometry import size_of
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.metrics import mask_iou
 from risbench.core.progress import Progress
-from risbench.core.record import REVIEWED, Record
+from risbench.core.record import TRIAGED, Record
+from risbench.core.releasable import reason_to_withhold
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, Audited, AuditSample, summary_of
@@ -47,8 +48,8 @@ def audit_sample(
 ) -> dict[str, Any]:
     """Draw the sample, put it before people, read what they drew, and return what it says; the same call goes on and reads again.
 
-    The sample is the first `count` by hash of the records that could be released now (reviewed or triaged masks with a sentence, without
-    a problem), and of those once in it; `split`, a split list, narrows them to what it names. So a larger one holds the smaller,
+    The sample is the first `count` by hash of the records that could be released now (`core/releasable`, which export asks, too), and of
+    those once in it; `split`, a split list, narrows them to what a release with this list holds. So a larger one holds the smaller,
     and when more is reviewed some give way to others: what was drawn of those is kept, and does not count. Nobody draws what they
     have seen before: what all the auditors have seen is left out and counted. Without auditors it is only read what was drawn.
     `review/audit.json` keeps the result, and export puts it on the card.
@@ -76,6 +77,10 @@ def audit_sample(
         sent = 0 if gone else _push(desk, studio, plan, everyone, drawn, quiet)
     drawn = {name: one for name, one in drawn.items() if name in plan}
     sample = AuditSample(len(records), len(plan), left_out, tuple(drawn.values()))
+    glanced = 0 if split is not None else sum(record.review.status == TRIAGED for record in records.values())
+    if glanced:
+        told = "a release takes them in train only; give its split.csv with --split, so that the sample is of what it holds"
+        gone = [*gone, f"{glanced:,} of {len(records):,} masks only passed on a triage sheet: {told}"]
     result = desk.workspace.root / AUDIT_FILE
     write_durably(result, sample.to_bytes())
     waiting = Counter(item.annotator for item in plan.values() if item.record not in drawn)
@@ -105,10 +110,10 @@ def _population(desk: Desk, split: Path | str | None, before: Mapping[str, Item]
         raise InputError(f"--split {split}: cannot be read ({error.strerror})") from error
     able: dict[str, Record] = {}
     for record in read_records(desk.workspace.latest()):
-        if record.mask is None or record.expression is None or (listed is not None and listed.of(record) is None):
+        split_of = listed.of(record) if listed is not None else None
+        if record.mask is None or record.expression is None or (listed is not None and split_of is None):
             continue
-        refused = record.problems or record.expression.is_true is False or record.expression.is_unique is False
-        if record.id in before or (record.review.status in (*REVIEWED, "triaged") and not refused):
+        if record.id in before or reason_to_withhold(record, split=split_of) is None:
             able[record.id] = record
     if not able and listed is not None:
         raise InputError(f"--split {split}: names no record with a reviewed mask; `risbench review status` says what is reviewed")

@@ -16,7 +16,7 @@ import numpy as np
 
 from risbench.core.errors import InputError
 from risbench.core.masks import decode_rle, encode_rle, mask_digest, mask_of
-from risbench.core.record import Attributes, Expression, Mask, Record, Review, ReviewStatus
+from risbench.core.record import UNDECIDED, Attributes, Expression, Mask, Record, Review, ReviewStatus
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
 from risbench.review.agreement import agreement_wanted, mask_agreement
@@ -189,13 +189,13 @@ def _source(workspace: Workspace) -> Path:
 
 def _undecided(workspace: Workspace, records: Sequence[Record]) -> list[Record]:
     """Return the records as they were before anybody decided on them, so that a decision that was taken back leaves nothing behind."""
-    decided = {record.id for record in records if record.review.status not in ("unreviewed", "triaged")}
+    decided = {record.id for record in records if record.review.status not in UNDECIDED}
     before: dict[str, Record] = {}
     for folder in [*reversed(workspace.finished_rounds()), workspace.stage(INGEST)]:
         if not decided - before.keys():
             break
         for record in read_records(folder):
-            if record.id in decided and record.id not in before and record.review.status in ("unreviewed", "triaged"):
+            if record.id in decided and record.id not in before and record.review.status in UNDECIDED:
                 before[record.id] = record
     return [before.get(record.id, record) for record in records]
 
@@ -265,7 +265,7 @@ def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str
 def _glanced(record: Record, glance: Glance | None, reviewers: Mapping[str, str]) -> Record:
     """Return a record that nobody answered: triaged where somebody let this very mask pass, else as it was before."""
     passed = glance is not None and not glance.doubted and record.mask is not None and glance.mask == mask_digest(mask_of(record.mask))
-    if passed and glance is not None and record.review.status in ("unreviewed", "triaged"):
+    if passed and glance is not None and record.review.status in UNDECIDED:
         review = Review(status="triaged", reviewers=(reviewers[glance.person],))
         return record.model_copy(update={"review": review})
     return record.model_copy(update={"review": Review()}) if record.review.status == "triaged" else record

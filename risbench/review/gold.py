@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.metrics import mask_iou
-from risbench.core.record import Record
+from risbench.core.record import UNDECIDED, Record
+from risbench.core.releasable import blocking_problem
 
 # A spoilt mask must be seen to be wrong at a glance, and yet be one that a model could have made.
 SPOILT_IOU: Final = (0.15, 0.65)
@@ -19,10 +20,10 @@ SPOILT_FROM_AREA_PX: Final = 30
 
 def known_answer(record: Record, *, trust_source: bool = False) -> bool:
     """Return whether a record's mask is beyond doubt: an expert's, that of three who agree, or the source's own where that is trusted."""
-    if record.mask is None or record.problems or record.expression is None or record.expression.is_true is False:
+    if record.mask is None or blocking_problem(record) is not None or record.expression is None or record.expression.is_true is False:
         return False
     agreed = record.review.status == "consensus" and len(record.review.reviewers) >= 3
-    given = trust_source and record.mask.engine == "source" and record.review.status in ("unreviewed", "triaged")
+    given = trust_source and record.mask.engine == "source" and record.review.status in UNDECIDED
     return given or record.review.status == "adjudicated" or agreed
 
 

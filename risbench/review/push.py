@@ -12,7 +12,8 @@ from typing import Any, Final
 from risbench.core.errors import InputError, OptionError
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
-from risbench.core.record import Record
+from risbench.core.record import UNDECIDED, Record
+from risbench.core.releasable import may_be_reviewed
 from risbench.core.risk import risks
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
@@ -29,7 +30,6 @@ from risbench.review.pull import pull_all, quarantine_rows
 from risbench.review.studio import Studio
 from risbench.review.triage import read_glances
 
-_UNDECIDED: Final = ("unreviewed", "triaged")
 _ENOUGH_ANSWERS: Final = 30
 # There while a plan is being brought to the server.
 _UNFINISHED: Final = "push.unfinished"
@@ -119,7 +119,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             gold.append(shown)
             if (wrong := spoil(mask, name)) is not None:
                 spoilt[name] = mask_digest(wrong)
-        elif not record.problems and record.expression is not None and (record.review.status in _UNDECIDED or name in recheck):
+        elif may_be_reviewed(record) and (record.review.status in UNDECIDED or name in recheck):
             glance = glances.get(name)
             seen = glance is not None and glance.mask == shown.mask and (glance.doubted or not policy.triaged_too)
             if not seen:

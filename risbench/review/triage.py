@@ -22,7 +22,7 @@ from PIL import Image
 from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_digest, mask_of
-from risbench.core.record import Record
+from risbench.core.record import UNDECIDED, Record
 from risbench.core.risk import risks
 from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
@@ -140,7 +140,7 @@ class Triage:
         able = []
         for record in records:
             wanted = record.mask is not None and not record.problems and record.expression is not None
-            if not wanted or record.review.status not in ("unreviewed", "triaged") or known_answer(record) or record.id in out:
+            if not wanted or record.review.status not in UNDECIDED or known_answer(record) or record.id in out:
                 continue
             if trained.of(record) == "train":
                 able.append(record)

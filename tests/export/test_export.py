@@ -15,14 +15,18 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from risbench.core.errors import InputError, OptionError
+from risbench.core.record import SPLITS, Record, Split
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
 from risbench.export.audit import audit
 from risbench.export.show import show
 from risbench.export.stats import stats, words_of
 from risbench.export.validate import validate
+from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
+from risbench.review.audit import _population as audited_population
+from risbench.review.desk import Desk
 from risbench.scenes.source import write_source
 from tests.conftest import tree_bytes
 
@@ -66,6 +70,28 @@ def test_reviewed_records_are_released_and_rejected_ones_are_not(workspace: Path
     result = export(workspace=workspace)
     assert result["left_out"] == {"rejected": statuses_count(records, 2), "unreviewed": statuses_count(records, 3)}
     assert result["unreviewed"] == 0
+
+
+def test_what_the_audit_sample_is_drawn_of_is_what_is_released(workspace: Path) -> None:
+    stage = workspace / "2-refine" / "round-1"
+    statuses = ["accepted", "triaged", "rejected", "unreviewed", "adjudicated"]
+    changed = []
+    for index, record in enumerate(read_records(stage)):
+        record = record.model_copy(update={"review": record.review.model_copy(update={"status": statuses[index % 5]})})
+        changed.append(record.with_problem("ingest", "mask_box_conflict", "IoU .2") if index % 7 == 0 else record)
+    rewrite(stage, [record.to_line() for record in changed])
+    made = export(workspace=workspace)
+    released = {row["id"] for split in SPLITS for row in pq.read_table(Path(made["path"]) / f"annotations_{split}.parquet").to_pylist()}
+    assert made["left_out"]["triaged_outside_train"] > 0
+    scenes = write_split_list(SplitList("scene", assign_all(changed, Path(made["path"]) / "split.csv")))
+    (workspace / "all.csv").write_text(scenes)
+    assert set(audited_population(Desk(Workspace.open(workspace)), workspace / "all.csv", {})) == released
+
+
+def assign_all(records: list[Record], frozen: Path) -> dict[str, Split]:
+    """Return the split of every scene: of a release's list, and test for the scenes of which it holds nothing."""
+    known = read_split_list(frozen).splits
+    return {record.image.scene: known.get(record.image.scene, "test") for record in records}
 
 
 def rewrite(stage: Path, lines: list[str]) -> None:
