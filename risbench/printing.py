@@ -132,7 +132,7 @@ def print_audit(result: dict[str, Any]) -> None:
     for code, number in result["not_scored"].items():
         say(f"not scored, {code}: {number:,}")
     if result["ambiguous"]:
-        say(f"ambiguous matches: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
+        say(f"ambiguous matches, not scored: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
     if result["sheet"]:
         say(f"worst cases: {result['sheet']}")
 

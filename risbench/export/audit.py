@@ -18,13 +18,13 @@ from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
 from risbench.core.progress import Progress
 from risbench.core.record import Record
+from risbench.core.truth import TWO_OVERLAP
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
 from risbench.formats.coco import plain_id
 from risbench.formats.truth import Annotation, Truth, mask_in_record
 
 THRESHOLDS: Final = (0.5, 0.7, 0.8, 0.9)
-_AMBIGUITY: Final = 0.1
 _WORST: Final = 24
 
 
@@ -50,9 +50,9 @@ def audit(
 ) -> dict[str, Any]:
     """Score masks against COCO instances and return means with 95 % intervals (bootstrap, whole images drawn).
 
-    `links` maps `source_key` to annotation id (or a list of ids for several targets); without it a record matches the
-    annotation of its image and class that overlaps its box most. A record without a mask scores 0. The worst cases are
-    drawn to `sheet`, by default `audit/worst.png` in the workspace.
+    `links` maps `source_key` to annotation id (or a list of ids for several targets). Without it a record is scored against the
+    annotation of its image and class that its box means (`core/truth`); one whose box means none, or one of two, is not scored but
+    counted. A record without a mask scores 0. The worst cases are drawn to `sheet`, by default `audit/worst.png` in the workspace.
 
     Raises:
         InputError: truth or links cannot be read, or nothing matches.
@@ -124,17 +124,15 @@ class _Matcher:
         return self._links[key]
 
     def _by_overlap(self, record: Record) -> list[Any]:
-        found = []
-        for target in record.targets:
-            ranked = self._truth.ranked(record, target)
-            if not ranked or ranked[0][0] <= 0:
-                self.not_scored["no_annotation_overlaps"] += 1
-                return []
-            if len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AMBIGUITY:
-                overlaps = f"{ranked[0][0]:.2f} and {ranked[1][0]:.2f}"
-                self.ambiguous.append(f"{record.id}: annotations {ranked[0][1]} and {ranked[1][1]} overlap its box by {overlaps}")
-            found.append(ranked[0][1])
-        return found
+        matches = self._truth.matches(record)
+        failed = next((match for match in matches if match.key is None), None)
+        if failed is None:
+            return [match.key for match in matches]
+        self.not_scored[failed.reason] += 1
+        if failed.reason == TWO_OVERLAP:
+            (one, overlap), (other, next_overlap) = failed.best
+            self.ambiguous.append(f"{record.id}: annotations {one} and {other} overlap its box by {overlap:.2f} and {next_overlap:.2f}")
+        return []
 
     def unused_links(self, records: Sequence[Record]) -> int:
         """Return how many links name no record of the workspace."""

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, Refusal
-from risbench.core.geometry import box_iou, invert_affine, map_box
-from risbench.core.record import Box, Record, Target
+from risbench.core.geometry import invert_affine, map_box
+from risbench.core.record import Box, Record
 from risbench.core.taxonomy import to_class
+from risbench.core.truth import Match, match_boxes
 from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
 from risbench.formats.rows import numbers
 from risbench.formats.tree import Entry
@@ -64,15 +65,17 @@ class Truth:
         """Return an annotation's class, or None where its category is none of the 26."""
         return self._classes.get(plain_id(annotation.get("category_id")))
 
-    def ranked(self, record: Record, target: Target) -> list[tuple[float, Any]]:
-        """Return (box IoU, annotation id) of the annotations of a record's image and class, best first."""
-        box = map_box(record.placement.affine, target.box)
-        found = (
-            (box_iou(box, other), item.get("id"))
+    def matches(self, record: Record) -> list[Match[Any]]:
+        """Return the annotation that each target of a record means, by id (`core/truth`), of those of its image and class.
+
+        A crowd region is no object, and an annotation without a usable box matches nothing.
+        """
+        objects = [
+            (item["id"], box)
             for item in self.in_image(record)
-            if self.class_of(item) == record.category.name and (other := box_of(item)) is not None
-        )
-        return sorted(found, key=lambda pair: (-pair[0], str(pair[1])))
+            if item.get("iscrowd") != 1 and self.class_of(item) == record.category.name and (box := box_of(item)) is not None
+        ]
+        return match_boxes([map_box(record.placement.affine, target.box) for target in record.targets], objects)
 
 
 def box_of(annotation: Annotation) -> Box | None:

@@ -27,8 +27,6 @@ from risbench.refine.builtin_data import Batch, batch_of, crop_example
 
 _IMAGE_BYTES: Final = 768 << 20
 _MIN_AREA_PX: Final = 12
-_MIN_MATCH: Final = 0.3
-_AMBIGUITY: Final = 0.1
 VALIDATION_SHARE: Final = 0.1
 Loosen = Callable[[np.random.Generator, Box], Box]
 
@@ -80,8 +78,7 @@ def from_records(records: Sequence[Record]) -> Known:
 def from_truth(records: Sequence[Record], truth: Truth) -> Known:
     """Return every object of a COCO file that lies in an image of the workspace, whether a record names it or not.
 
-    A record's box is compared with the annotation of its image and class that it overlaps most, by at least .3 and by .1 more
-    than the next.
+    A record's box is compared with the annotation of its image and class that it means (`core/truth`).
 
     Raises:
         InputError: no annotation lies in an image of the workspace.
@@ -92,15 +89,12 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
     of_image: dict[str, Record] = {}
     for record in records:
         of_image.setdefault(record.image.path, record)
-        for target in record.targets:
-            ranked = truth.ranked(record, target)
-            if not ranked or ranked[0][0] < _MIN_MATCH:
-                left_out["box_matches_no_annotation"] += 1
-            elif len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AMBIGUITY:
-                left_out["box_matches_two_annotations"] += 1
+        for target, match in zip(record.targets, truth.matches(record), strict=True):
+            if match.key is None:
+                left_out[match.reason] += 1
             else:
-                box = box_of(truth.by_id[ranked[0][1]])
-                assert box is not None, "what is ranked has a box"
+                box = box_of(truth.by_id[match.key])
+                assert box is not None, "what is matched has a box"
                 here = map_box(invert_affine(record.placement.affine), box)
                 # both are cut by the image's border: what lies beyond is no error of the box
                 pairs.append(Pair(target.box, _within(here, record), target.box_precision))

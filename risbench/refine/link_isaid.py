@@ -15,19 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError, OptionError, Refusal
-from risbench.core.geometry import box_iou, map_box, window_starts
+from risbench.core.geometry import map_box, window_starts
 from risbench.core.imagery import read_raster
 from risbench.core.masks import encode_rle
 from risbench.core.progress import Progress
 from risbench.core.record import Box, Record
 from risbench.core.storage import explain_os_error, write_durably
 from risbench.core.taxonomy import CLASSES
+from risbench.core.truth import match_box
 from risbench.core.workspace import Workspace, read_records
 
 SUFFIX: Final = "_instance_id_RGB.png"
 _WINDOW: Final = re.compile(r"^(?P<scene>.+)_(?P<number>\d{4})$")
-_MIN_IOU: Final = 0.3
-_AMBIGUITY: Final = 0.1
 _MIN_AREA_PX: Final = 12
 
 
@@ -35,7 +34,7 @@ def link_isaid(*, isaid: Path | str, workspace: Path | str = ".", quiet: bool = 
     """Write `truth/isaid.json` (COCO) and `truth/isaid_links.json` into the workspace and return what was found.
 
     Every instance that shows in an image of the workspace becomes an annotation. A record is linked to the instance whose extent
-    its box overlaps most, by at least .3 and by .1 more than the next; that annotation gets the record's class, for the instance
+    its box means (`core/truth`); that annotation gets the record's class, for the instance
     files carry none.
 
     Raises:
@@ -153,13 +152,11 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.uint32
             found.counts["several_targets"] += 1
             continue
         box_there = map_box(record.placement.affine, record.targets[0].box)
-        ranked = sorted(((box_iou(box_there, one.bounds), k) for k, one in enumerate(instances)), key=lambda pair: (-pair[0], pair[1]))
-        if not ranked or ranked[0][0] < _MIN_IOU:
-            found.counts["no_instance_overlaps"] += 1
-        elif len(ranked) > 1 and ranked[0][0] - ranked[1][0] < _AMBIGUITY:
-            found.counts["two_instances_overlap"] += 1
+        match = match_box(box_there, [(annotation, one.bounds) for annotation, one in zip(annotation_ids, instances, strict=True)])
+        if match.key is None:
+            found.counts[match.reason] += 1
         else:
-            annotation = annotation_ids[ranked[0][1]]
+            annotation = match.key
             found.links[record.source.source_key] = annotation
             found.annotations[annotation - 1]["category_id"] = CLASSES.index(record.category.name) + 1
 

@@ -67,7 +67,7 @@ def test_instances_are_cut_into_the_window_and_linked_by_overlap(world: Path) ->
     assert found["images"] == 1
     assert found["instances"] == 2
     assert found["linked"] == 2
-    assert found["counts"] == {"no_instance_overlaps": 1}
+    assert found["counts"] == {"no_true_object_overlaps": 1}
     truth = json.loads(Path(found["truth"]).read_text())
     assert {item["isaid_id"] for item in truth["annotations"]} == {70_001, 258}
     boxes = {item["isaid_id"]: item["bbox"] for item in truth["annotations"]}
