@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,14 +22,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch.nn import functional
 
+from risbench.benchmark.data.arrays import ArrayFile, open_array
 from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
-from risbench.core.errors import EnvironmentLacks, InputError, Refusal
+from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
 from risbench.core.progress import Progress
-from risbench.core.storage import digest_of, sha256_of, to_json, write_durably
+from risbench.core.storage import digest_of, explain_os_error, explain_read_error, sha256_of, to_json, write_durably
 
+# Counts up when the same release gives other samples or pixels; the digests of runs and of figures hang on it.
 _REVISION: Final = 4
+# Counts up when the files are others for the same samples: older caches are then made anew, and runs go on.
+_FORM: Final = 2
+_ABOUT: Final = "cache.json"
+_SAMPLES: Final = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -96,75 +104,140 @@ def resized_mask(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     return np.asarray(made).astype(bool)
 
 
+class _About(BaseModel):
+    """What `cache.json` says: the commit point of a cache, and how large its files are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title=_ABOUT)
+
+    side: int = Field(gt=0)
+    format: str
+    digest: str
+    all_digest: str
+    left_out: dict[str, int]
+    first: list[str]
+    images: int = Field(gt=0)
+    masks: int = Field(gt=0)
+    samples_sha256: str
+
+
+class _Row(BaseModel):
+    """A line of `samples.jsonl`: a sample, its row among the masks, and its image's among the images."""
+
+    model_config = ConfigDict(extra="forbid", title=_SAMPLES)
+
+    sample: Sample
+    row: int = Field(ge=0)
+    of_image: int = Field(ge=0)
+
+
+
 def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = False) -> Cache:
-    """Return a release's cache below `folder`, made where it is missing or the release has changed.
+    """Return a release's cache below `folder`, made where it is missing or damaged, or the release has changed.
 
     Raises:
         InputError: the release has no triplets.
-        EnvironmentLacks: the disk is full.
+        EnvironmentLacks: the disk is full, or a file cannot be read or written; none of that becomes a fact about the release.
     """
     source = Path(release)
     if not source.exists():
         raise InputError(f"{source}: there is no such release; `risbench export --split` makes one")
-    key = digest_of([_REVISION, side, fingerprint(source)])[:16]
-    place = folder / key
-    if not (place / "cache.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f".{key}.lock"):
-            if not (place / "cache.json").exists():
-                _make(source, side, place, quiet)
-    return _opened(place)
+    stated = fingerprint(source)
+    place = folder / digest_of([_FORM, _REVISION, side, stated])[:16]
+    cache = _read(place)
+    if isinstance(cache, Cache):
+        return cache
+    with _alone(folder, place.name):
+        cache = _read(place)  # another process may have made it
+        if isinstance(cache, str):
+            if cache:
+                print(f"risbench: {printable(f'{place}: {cache}; this cache is made anew', 2000)}", file=sys.stderr)
+            # the form before kept an image that could not be read for a moment as one that is not there
+            shutil.rmtree(folder / digest_of([_REVISION, side, stated])[:16], ignore_errors=True)
+            _make(source, side, place, quiet)
+            cache = _read(place)
+    if isinstance(cache, str):
+        raise EnvironmentLacks(f"{place}: {cache or 'it is gone'}, just after it was written; check the disk, or give another --cache")
+    return cache
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process makes this cache, and keep others waiting."""
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Wait until no other process makes the cache of this name, and keep others waiting."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / f".{name}.lock", "a", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise explain_os_error(error, folder / f".{name}.lock") from error
         yield
 
 
 def _make(source: Path, side: int, place: Path, quiet: bool) -> None:
+    """Make a cache; what does not come to its end is removed, as it only takes room."""
     release = read_release(source)
     groups = list(by_image(release.samples))
     needed = len(groups) * side * side * 3 + len(release.samples) * (side * side // 8 + 1)
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise EnvironmentLacks(f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache")
-    images = _mapped(place / "images.npy", (len(groups), side, side, 3))
-    masks = _mapped(place / "masks.npy", (len(release.samples), -(-side * side // 8)))
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise explain_os_error(error, place) from error
+    try:
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            raise EnvironmentLacks(f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache")
+        gone, digests = _write_arrays(release, groups, side, place, quiet)
+        _commit(source, side, place, release, groups, digests, gone)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _write_arrays(
+    release: Release, groups: Sequence[tuple[str, list[int]]], side: int, place: Path, quiet: bool
+) -> tuple[dict[int, Refusal], list[str]]:
+    """Write images and masks; return the samples that cannot be used, by number, and the images' digests.
+
+    Raises:
+        EnvironmentLacks: the disk is full, or an image cannot be read although it is there.
+    """
     digests = [""] * len(groups)
-
-    def one(index: int) -> list[tuple[int, Refusal]]:
-        """Fill an image's row and its samples'; return those that cannot be used."""
-        path, numbers = groups[index]
-        try:
-            pixels = image_of(release.tree, path)
-        except Refusal as reason:
-            return [(number, reason) for number in numbers]
-        images[index] = resized(pixels, side)
-        digests[index] = sha256_of(pixels.tobytes() + repr(pixels.shape).encode())
-        bad = []
-        for number in numbers:
-            sample = release.samples[number]
-            if sample.size == pixels.shape[:2]:
-                masks[number] = np.packbits(resized_mask(sample.mask, side))
-            else:
-                shown = f"{pixels.shape[1]} x {pixels.shape[0]}"
-                bad.append((number, Refusal("wrong_size", "mask", list(sample.size), f"its image {path} is {shown} px")))
-        return bad
-
     gone: dict[int, Refusal] = {}
-    with Progress("cache", len(groups), quiet=quiet) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(one, range(len(groups))):
-            bar.advance(1)
-            gone.update(found)
-    for array in (images, masks):
-        assert isinstance(array, np.memmap), "it was mapped above"
-        array.flush()
-    _commit(source, side, place, release, groups, digests, gone)
+    with (
+        ArrayFile(place / "images.npy", (len(groups), side, side, 3)) as images,
+        ArrayFile(place / "masks.npy", (len(release.samples), -(-side * side // 8))) as masks,
+    ):
+
+        def one(index: int) -> list[tuple[int, Refusal]]:
+            """Write an image's row and its samples'; return those that cannot be used."""
+            path, numbers = groups[index]
+            try:
+                pixels = image_of(release.tree, path)
+            except Refusal as reason:
+                return [(number, reason) for number in numbers]
+            images.write(index, resized(pixels, side))
+            digests[index] = sha256_of(pixels.tobytes() + repr(pixels.shape).encode())
+            bad = []
+            for number in numbers:
+                sample = release.samples[number]
+                if sample.size == pixels.shape[:2]:
+                    masks.write(number, np.packbits(resized_mask(sample.mask, side)))
+                else:
+                    shown = f"{pixels.shape[1]} x {pixels.shape[0]}"
+                    bad.append((number, Refusal("wrong_size", "mask", list(sample.size), f"its image {path} is {shown} px")))
+            return bad
+
+        with Progress("cache", len(groups), quiet=quiet) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(one, range(len(groups))):
+                bar.advance(1)
+                gone.update(found)
+        images.commit()
+        masks.commit()
+    return gone, digests
 
 
 def _commit(
@@ -184,45 +257,69 @@ def _commit(
     # one picture under several names, as the released set has one a referent, is one image
     first: dict[str, int] = {}
     of_image = {number: first.setdefault(digests[index], index) for index, (_, numbers) in enumerate(groups) for number in numbers}
-    rows = []
+    lines: list[dict[str, Any]] = []
     for number, sample in enumerate(release.samples):
         if number not in gone:
-            path = groups[of_image[number]][0]
-            rows.append({**sample.to_json(), "image": path, "row": number, "of_image": of_image[number]})
-    write_durably(place / "samples.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+            shown = {**sample.to_json(), "image": groups[of_image[number]][0]}
+            lines.append({"sample": shown, "row": number, "of_image": of_image[number]})
+    data = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
+    write_durably(place / _SAMPLES, data)
+    rows = [{**line["sample"], "row": line["row"], "of_image": line["of_image"]} for line in lines]
     contents = [(row["id"], row["split"], row["sentence"], row["counts"], digests[row["of_image"]]) for row in rows]
-    about = {
-        "side": side,
-        "format": release.format,
-        "digest": digest_of([_REVISION, side, contents]),
-        "all_digest": digest_of([_REVISION, side, rows, contents, dict(sorted(release.left_out.items()))]),
-        "left_out": dict(sorted(release.left_out.items())),
-        "first": release.first,
-    }
-    write_durably(place / "cache.json", to_json(about))
+    about = _About(
+        side=side,
+        format=release.format,
+        digest=digest_of([_REVISION, side, contents]),
+        all_digest=digest_of([_REVISION, side, rows, contents, dict(sorted(release.left_out.items()))]),
+        left_out=dict(sorted(release.left_out.items())),
+        first=release.first,
+        images=len(groups),
+        masks=len(release.samples),
+        samples_sha256=sha256_of(data),
+    )
+    write_durably(place / _ABOUT, to_json(about.model_dump()))
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a new file of bytes as an array, whose pages are written when they are."""
-    made: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
-    return made
+def _read(place: Path) -> Cache | str:
+    """Return a cache, or in words what is wrong with it; "" where there is none.
+
+    Raises:
+        EnvironmentLacks: a file is there and cannot be read.
+    """
+    try:
+        return _read_files(place)
+    except FileNotFoundError as error:
+        return "" if str(error.filename) == str(place / _ABOUT) else f"{Path(str(error.filename)).name} is missing"
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(piece) for piece in first["loc"])
+        return f"{error.title} is damaged ({field or 'as a whole'}: {first['msg']})"
+    except OSError as error:
+        raise explain_read_error(error, place) from error
 
 
-def _opened(place: Path) -> Cache:
-    about: dict[str, Any] = json.loads((place / "cache.json").read_text())
-    rows = [json.loads(line) for line in (place / "samples.jsonl").read_text().splitlines()]
-    numbers = np.array([row.pop("row") for row in rows], dtype=np.int64)
-    of_image = np.array([row.pop("of_image") for row in rows], dtype=np.int64)
+def _read_files(place: Path) -> Cache | str:
+    about = _About.model_validate_json((place / _ABOUT).read_bytes())
+    data = (place / _SAMPLES).read_bytes()
+    if sha256_of(data) != about.samples_sha256:
+        return f"{_SAMPLES} is damaged: its sha256 is not the one in {_ABOUT}"
+    rows = [_Row.model_validate_json(line) for line in data.splitlines()]
+    if not rows or any(row.row >= about.masks or row.of_image >= about.images for row in rows):
+        return f"{_SAMPLES} is damaged: it does not fit the arrays of {_ABOUT}"
+    images = open_array(place / "images.npy", (about.images, about.side, about.side, 3))
+    masks = open_array(place / "masks.npy", (about.masks, -(-about.side * about.side // 8)))
+    if isinstance(images, str) or isinstance(masks, str):
+        return images if isinstance(images, str) else str(masks)
     return Cache(
-        side=about["side"],
-        digest=about["digest"],
-        all_digest=about["all_digest"],
-        format=about["format"],
-        samples=[Sample.from_json(row) for row in rows],
-        image_of=of_image,
-        images=np.load(place / "images.npy", mmap_mode="r"),
-        masks=np.load(place / "masks.npy", mmap_mode="r"),
-        rows=numbers,
-        left_out=about["left_out"],
-        first=about["first"],
+        side=about.side,
+        digest=about.digest,
+        all_digest=about.all_digest,
+        format=about.format,
+        samples=[row.sample for row in rows],
+        image_of=np.array([row.of_image for row in rows], dtype=np.int64),
+        images=images,
+        masks=masks,
+        rows=np.array([row.row for row in rows], dtype=np.int64),
+        left_out=about.left_out,
+        first=about.first,
     )
