@@ -118,6 +118,11 @@ class _About(BaseModel):
     images: int = Field(gt=0)
     masks: int = Field(gt=0)
     samples_sha256: str
+    checksum: str = ""
+
+    def own_digest(self) -> str:
+        """Return the digest of all of it but `checksum`, which should be it."""
+        return digest_of(self.model_dump(exclude={"checksum"}))
 
 
 class _Row(BaseModel):
@@ -128,7 +133,6 @@ class _Row(BaseModel):
     sample: Sample
     row: int = Field(ge=0)
     of_image: int = Field(ge=0)
-
 
 
 def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = False) -> Cache:
@@ -277,7 +281,7 @@ def _commit(
         masks=len(release.samples),
         samples_sha256=sha256_of(data),
     )
-    write_durably(place / _ABOUT, to_json(about.model_dump()))
+    write_durably(place / _ABOUT, to_json({**about.model_dump(), "checksum": about.own_digest()}))
 
 
 def _read(place: Path) -> Cache | str:
@@ -300,6 +304,8 @@ def _read(place: Path) -> Cache | str:
 
 def _read_files(place: Path) -> Cache | str:
     about = _About.model_validate_json((place / _ABOUT).read_bytes())
+    if about.checksum != about.own_digest():
+        return f"{_ABOUT} is damaged: its checksum is not its own"
     data = (place / _SAMPLES).read_bytes()
     if sha256_of(data) != about.samples_sha256:
         return f"{_SAMPLES} is damaged: its sha256 is not the one in {_ABOUT}"
