@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from risbench.benchmark.weight_names import as_transformers
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.storage import sha256_of_file
-from risbench.sam.hf import hub_trouble, is_cached, quiet
+from risbench.sam.hf import NO_CODE, hub_trouble, is_cached, quiet, wants_code
 
 FILES: Final = (".safetensors", ".pth", ".pt", ".bin")
 # What stands before the names in files of others' trainings.
@@ -50,12 +50,13 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
         net, told = _asked(lambda: kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True), weights, files)
         commit = ""
     else:
-        found = hub(lambda: AutoConfig.from_pretrained(weights, **options), weights, files)
+        found = hub(lambda: AutoConfig.from_pretrained(weights, trust_remote_code=False, **options), weights, files)
         if found.model_type not in kinds:
             raise OptionError(f"{weights}: is a {found.model_type}; settings ask for {' or '.join(kinds)}")
         kind = kinds[found.model_type]
         _need_usual(found, weights)
-        net, told = hub(lambda: kind.from_pretrained(weights, config=found, output_loading_info=True), weights, files)
+        words: dict[str, Any] = {"config": found, "output_loading_info": True, "trust_remote_code": False}
+        net, told = hub(lambda: kind.from_pretrained(weights, **words), weights, files)
         commit = getattr(found, "_commit_hash", None) or ""
     lacking = [name for name in told["missing_keys"] if not name.startswith(_OWN)] + [str(name) for name in told["mismatched_keys"]]
     if lacking:
@@ -88,11 +89,11 @@ def _need_usual(config: Any, weights: str) -> None:
 
 
 def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
-    """Return what transformers gives for a name on the hub or a folder.
+    """Return what transformers gives for a name on the hub or a folder; `ask` must tell it to trust no code (trust_remote_code=False).
 
     Raises:
         EnvironmentLacks: the hub does not have it, or cannot be reached; the message says which files to put where.
-        InputError: it is a folder that holds something else.
+        InputError: it is a folder that holds something else, or it needs code of its own.
     """
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
         raise InputError(f"{name}: there is no such folder; name one with {files}, or a model on the hub as OWNER/NAME")
@@ -102,6 +103,8 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
             return ask()
         reason = trouble
     except Exception as error:  # noqa: BLE001 - the hub's client raises its own, by its version, on every kind of failure
+        if wants_code(error):
+            raise InputError(f"{name}: {NO_CODE}; it needs {files} of a network that transformers itself has") from None
         reason = " ".join(str(error).split())[:160]
         if Path(name).is_dir():
             raise InputError(f"{name}: holds no weights of this kind ({reason}); it needs {files}") from None

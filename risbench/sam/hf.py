@@ -1,6 +1,7 @@
 """Box-promptable mask models of transformers: SAM, SAM-HQ, SAM 2.1, the SAM 3 tracker, and their kin.
 
-They come by folder or by name on the hub, through transformers' own loaders; nothing a repository ships as code is run.
+They come by folder or by name on the hub, through transformers' own loaders; nothing a repository ships as code is run, and nobody is
+asked whether to: at every call transformers is told so, and its question, which a pipe could answer, is switched off besides.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 try:
     import transformers
     from huggingface_hub import constants
+    from transformers import dynamic_module_utils
     from transformers.utils import hub
 except ImportError as error:
     from risbench.core.errors import missing_extra
@@ -34,6 +36,9 @@ from risbench.sam.predictor import Predicted, SamPrompt
 DECODE_BATCH: Final = 64
 _REACH_TIMEOUT_S: Final = 10
 _STABILITY_OFFSET: Final = 1.0
+# The seconds for which transformers would wait for a "y"; at 0 it refuses without asking.
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+NO_CODE: Final = "brings Python code of its own, which is never run here"
 _WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -45,10 +50,10 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     """
     digest = weights_digest(name)
     try:
-        # Single precision: hub files in half would meet pixels in single. No code of a repository is ever run.
+        # Single precision: hub files in half would meet pixels in single.
         words: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
         model, report = transformers.AutoModelForMaskGeneration.from_pretrained(name, output_loading_info=True, **words)
-        processor: Any = _processor_of(model).from_pretrained(name)
+        processor: Any = _processor_of(model).from_pretrained(name, trust_remote_code=False)
     except (
         OSError,
         ValueError,
@@ -61,6 +66,8 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
         AttributeError,
         pickle.UnpicklingError,
     ) as error:
+        if wants_code(error):
+            raise InputError(f"--checkpoint {name}: {NO_CODE}; give a model that transformers itself has") from None
         raise InputError(f"--checkpoint {name}: transformers cannot load it as a mask model ({_first_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:
@@ -71,6 +78,12 @@ def load_hf(name: str, device: str = "cpu") -> tuple[Any, Any, str]:
     if broken is not None:
         raise InputError(f"--checkpoint {name}: {broken} holds values that are not finite numbers; the file is damaged")
     return model.eval().to(device), processor, digest
+
+
+def wants_code(error: Exception) -> bool:
+    """Return whether transformers failed because a folder or a name on the hub would have its own code run."""
+    said = str(error)
+    return "trust_remote_code" in said or "custom code" in said
 
 
 def quiet() -> None:

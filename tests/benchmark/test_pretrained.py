@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,9 @@ from transformers import (
 from risbench.benchmark.backbones import Backbone
 from risbench.benchmark.checkpoint import ABOUT, read_model
 from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.data.words import words_for
 from risbench.benchmark.settings import BackboneSettings, load_settings
+from risbench.benchmark.text import TextEncoder
 from risbench.benchmark.train import train
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from tests.benchmark.conftest import FEW_STEPS
@@ -211,3 +215,41 @@ def test_a_run_on_published_weights_trains_is_read_back_and_says_so(published: P
     file = [*FEW_STEPS, f"text.weights='{published / 'bert' / 'model.safetensors'}'"]
     with pytest.raises(OptionError, match="a file has no vocabulary"):
         train("crobim", release, out=tmp_path / "other", config="tiny", changes=file, cache=caches, quiet=True)
+
+
+def with_code(folder: Path, auto_map: dict[str, object], mark: Path, **more: object) -> Path:
+    """Write a hub folder whose code would touch `mark`."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto_map, **more}))
+    code = f"open({str(mark)!r}, 'a').write(__name__)\nfrom transformers import PretrainedConfig, PreTrainedTokenizerFast\n"
+    (folder / "evil.py").write_text(
+        code + "class C(PretrainedConfig):\n    model_type = 'evil'\nclass T(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    tokenizer = {"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+@pytest.mark.parametrize("answer", ["y\n", ""])
+def test_code_of_a_hub_folder_is_never_run_and_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer * 5))
+    mark = tmp_path / "ran"
+    folder = with_code(tmp_path / "folder", {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoTokenizer": ["evil.T", "evil.T"]}, mark)
+    words = load_settings("tiny", changes=[f"text.weights='{folder}'"]).text
+    for ask in (lambda: Backbone(settings("swin", folder), 96), lambda: words_for(words, []), lambda: TextEncoder(words, 96)):
+        with pytest.raises(InputError, match=rf"{folder}: brings Python code of its own, which is never run here"):
+            ask()
+    assert not mark.exists()
+    assert "y/N" not in "".join(capfd.readouterr())
+
+
+def test_a_folder_that_transformers_knows_is_loaded_without_the_code_beside_it(published: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    folder = Path(shutil.copytree(published / "swin", tmp_path / "swin"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}))
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'a')\n")
+    Backbone(settings("swin", folder), 96)
+    assert not mark.exists()

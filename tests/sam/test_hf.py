@@ -123,6 +123,18 @@ def test_folders_that_are_no_mask_models_are_refused_by_what_is_wrong(tmp_path: 
         load_hf("no-such/model")
 
 
+def test_code_that_a_folder_brings_is_refused_and_not_run(tmp_path: Path) -> None:
+    folder, mark = tmp_path / "hf", tmp_path / "ran"
+    folder.mkdir()
+    auto_map = {"AutoConfig": "evil.C", "AutoModelForMaskGeneration": "evil.M"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto_map}))
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'a')\n")
+    (folder / "model.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(InputError, match=rf"--checkpoint {folder}: brings Python code of its own, which is never run here"):
+        load_hf(str(folder))
+    assert not mark.exists()
+
+
 def test_hf_without_a_name_says_what_to_give(tmp_path: Path, make_source: Callable[..., Path]) -> None:
     ingest(make_source([eval_row("S0000_0000.png", 0)]), workspace=tmp_path / "w", fit="keep")
     with pytest.raises(OptionError, match="--engine hf: needs --checkpoint NAME_OR_FOLDER"):

@@ -86,7 +86,8 @@ def words_for(settings: TextSettings, training: Iterable[str]) -> Words:
     if Path(settings.weights).suffix in FILES:
         raise OptionError(f"text.weights = {settings.weights}: a file has no vocabulary; name a folder with {BERT_FILES}")
     if settings.weights:
-        loaded: Any = hub(lambda: AutoTokenizer.from_pretrained(settings.weights, use_fast=True), settings.weights, BERT_FILES)
+        words: dict[str, Any] = {"use_fast": True, "trust_remote_code": False}
+        loaded: Any = hub(lambda: AutoTokenizer.from_pretrained(settings.weights, **words), settings.weights, BERT_FILES)
         return Words(loaded.backend_tokenizer, settings.max_tokens, settings.weights)
     return Words(_tokenizer(learn_pieces(training, settings.vocabulary)), settings.max_tokens, "training sentences")
 
