@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from risbench.core.errors import EnvironmentLacks
+from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.progress import Progress
-from risbench.core.storage import write_durably
+from risbench.core.storage import explain_os_error, explain_read_error, write_durably
 from risbench.refine.adapter_data import Images, TrueExamples, TrueObject
 from risbench.sam.pa_adapter import guiding_input
 from risbench.sam.pasam import PaSam, normalised
@@ -66,19 +67,60 @@ class Embeddings:
         return self._folder / f"{self._digests[image]}.safetensors"
 
     def __getitem__(self, image: str) -> dict[str, Tensor]:
-        """Return an image's `embedding` (256, g, g) and `guiding` input (4, 4g, 4g), half precision."""
-        return load_file(self.path(image))
-
-    def fill(self, model: PaSam, images: Sequence[str], root: Path, *, device: str, mine: slice, quiet: bool) -> None:
-        """Encode what is not there yet; several processes take every n-th image each (`mine`).
+        """Return an image's `embedding` (256, g, g) and `guiding` input (4, 4g, 4g), half precision.
 
         Raises:
-            EnvironmentLacks: the disk has no room for them.
-            InputError: an image is gone, or cannot be read.
+            InputError: the file was damaged or removed after `fill` had looked at it.
+            EnvironmentLacks: it is there and cannot be read.
         """
-        missing = [image for image in sorted(set(images)) if not self.path(image).exists()]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(image)
+        try:
+            # not mapped: a page of a mapped file that cannot be read ends the process without a word
+            tensors = load(path.read_bytes())
+        except FileNotFoundError:
+            raise InputError(f"{path}: is gone; give the same command again, which encodes its image anew") from None
+        except OSError as error:
+            raise explain_read_error(error, path) from error
+        except SafetensorError as error:
+            raise InputError(f"{path}: is damaged ({error}); give the same command again, which encodes its image anew") from None
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise InputError(f"{path}: is damaged (a value is not finite); remove it and give the same command again")
+        return tensors
+
+    def is_whole(self, image: str, grid: tuple[int, int]) -> bool:
+        """Return whether an image's file is there, as long as its header says, with tensors for a grid of so many rows and columns.
+
+        Raises:
+            EnvironmentLacks: it is there and cannot be read.
+        """
+        path, (rows, columns) = self.path(image), grid
+        expected = {"embedding": [256, rows, columns], "guiding": [4, 4 * rows, 4 * columns]}
+        try:
+            with safe_open(path, framework="pt") as opened:
+                stated = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+                return {name: (part.get_shape(), part.get_dtype()) for name, part in stated.items()} == {
+                    name: (shape, "F16") for name, shape in expected.items()
+                }
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise explain_read_error(error, path) from error
+        except SafetensorError:
+            return False
+
+    def fill(self, model: PaSam, images: Sequence[str], root: Path, *, device: str, mine: slice, quiet: bool) -> None:
+        """Encode what is not there yet, or is damaged; several processes take every n-th image each (`mine`).
+
+        Raises:
+            EnvironmentLacks: the disk has no room for them, or an image cannot be read although it is there.
+            InputError: an image is gone, or cannot be decoded.
+        """
         rows, columns = model.prompt_encoder.image_embedding_size
+        missing = [image for image in sorted(set(images)) if not self.is_whole(image, (rows, columns))]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, self._folder) from error
         each = 2 * rows * columns * (256 + 4 * 16)
         free = shutil.disk_usage(self._folder).free
         if len(missing) * each > free:

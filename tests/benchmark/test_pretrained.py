@@ -27,8 +27,8 @@ from transformers import (
 
 from risbench.benchmark.backbones import Backbone
 from risbench.benchmark.checkpoint import ABOUT, read_model
-from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.data.words import words_for
+from risbench.benchmark.evaluate import evaluate
 from risbench.benchmark.settings import BackboneSettings, load_settings
 from risbench.benchmark.text import TextEncoder
 from risbench.benchmark.train import train

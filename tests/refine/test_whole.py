@@ -18,6 +18,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
+from safetensors.torch import save  # noqa: E402
+
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
 from risbench.core.imagery import encode_png, read_raster  # noqa: E402
 from risbench.core.masks import encode_rle, mask_of  # noqa: E402
@@ -97,6 +99,23 @@ def test_every_image_is_encoded_once_and_again_only_where_its_file_is_gone(sourc
     with open(world / images[0], "rb") as file:
         expected = model.image_encoder(normalised(read_raster(file, images[0]).pixels, SIDE, "cpu")[0])[0]
     assert torch.allclose(embeddings[images[0]]["embedding"].float(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_a_damaged_embedding_is_encoded_anew_and_one_damaged_later_is_named(source: Path, world: Path, base: Path) -> None:
+    images = sorted({item.image for item in known_of(source, world).objects})[:3]
+    model, _ = load_pasam(base, fresh=True)
+    embeddings = filled(world, base, images)
+    whole = {image: embeddings.path(image).read_bytes() for image in images}
+    damages = (whole[images[0]][:-7], b"", save({"embedding": torch.zeros(256, 2, 2).half()}))
+    for image, damaged in zip(images, damages, strict=True):
+        embeddings.path(image).write_bytes(damaged)
+    with pytest.raises(InputError, match=r"safetensors: is damaged .*encodes its image anew"):
+        embeddings[images[0]]
+    embeddings.fill(model, images, world, device="cpu", mine=slice(None), quiet=True)
+    assert {image: embeddings.path(image).read_bytes() for image in images} == whole
+    embeddings.path(images[0]).unlink()
+    with pytest.raises(InputError, match=r"safetensors: is gone"):
+        embeddings[images[0]]
 
 
 def test_other_pixels_under_the_same_name_are_encoded_anew(source: Path, world: Path, base: Path) -> None:
