@@ -11,11 +11,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,9 +27,13 @@ from typing import Any, Final
 
 from risbench import __version__
 from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
+from risbench.core.reading import explain_read_error as explain_read_error
+from risbench.core.reading import is_system_failure as is_system_failure
+from risbench.core.reading import sha256_of_file as sha256_of_file
 from risbench.core.record import Record
 
 PROGRESS = ".progress"
+_LOCK_MARK: Final = "pid "
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -38,7 +44,7 @@ def write_durably(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".tmp.{path.name}")
     try:
-        with open(temporary, "wb") as file:
+        with os.fdopen(create_new(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -48,36 +54,23 @@ def write_durably(path: Path, data: bytes) -> None:
         raise explain_os_error(error, path) from error
 
 
+def create_new(path: Path, mode: int = 0o666) -> int:
+    """Return the descriptor of a new file for writing; what has its name is removed, and never written through.
+
+    A leftover of a killed run goes, and so does a link, or a file that others may read, laid out beforehand.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
 def explain_os_error(error: OSError, path: Path) -> RisbenchError:
     """Return the user's error for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return EnvironmentLacks(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
     return EnvironmentLacks(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
-
-
-# The name leads to no plain file: a fact about what is there, not a failure of the machine.
-_NAME_FAULTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
-
-
-def is_system_failure(error: BaseException) -> bool:
-    """Return whether the machine failed (EIO, ESTALE, EMFILE, EACCES, ENOMEM ...), which says nothing about the data.
-
-    False for a decoder's own OSError, which has no errno, and for a name that leads to no plain file (ENOENT, ELOOP ...).
-    """
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS
-
-
-def explain_read_error(error: OSError | MemoryError, path: Path | str) -> RisbenchError:
-    """Return the user's error for a failed read or listing: the stage stops, and the same command goes on."""
-    if isinstance(error, MemoryError):
-        reason, mend = "there is not enough memory", "free some"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        reason, mend = error.strerror or "Permission denied", "allow it (chmod u+r, and u+x for a folder)"
-    else:
-        reason, mend = error.strerror or str(error), "mend that"
-    return EnvironmentLacks(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
 
 
 @contextlib.contextmanager
@@ -98,27 +91,51 @@ def open_lock(path: Path, command: str, what: Path | None = None) -> Iterator[No
 
     Raises:
         TryAgainLater: another process holds it; the message names it.
-        EnvironmentLacks: it cannot be made.
+        InputError: what has its name is a link, or no lock of ours.
+        EnvironmentLacks: it cannot be made, or its file system has no locks.
     """
     folder = what or path
-    try:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by the with below)
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    with file:
+    with _open_lock_file(path, folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+        except BlockingIOError:
+            holder = printable(os.pread(file.fileno(), 200, 0).decode("utf-8", "replace").strip()) or "another process"
             raise TryAgainLater(f"{folder}: in use by {holder}; wait for it to end, then run this again") from None
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"{folder}: cannot be locked: {error.strerror or error}; its file system offers no locks (a network share without a lock "
+                "service, perhaps): turn them on, or use a folder on another disk"
+            ) from error
         file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()} (risbench {command})")
-        file.flush()
+        file.write(f"{_LOCK_MARK}{os.getpid()} on {socket.gethostname()} (risbench {command})".encode())
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def _open_lock_file(path: Path, folder: Path) -> io.FileIO:
+    """Open a lock file, made where it is missing. A link, or a file that is no lock of ours, is never written to.
+
+    Raises:
+        InputError: something else has its name.
+        EnvironmentLacks: it cannot be made or read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise InputError(f"{path}: is no plain file, so it is no lock of risbench; remove it, then run this again")
+        file = io.FileIO(descriptor, "r+b")
+        head = os.pread(descriptor, len(_LOCK_MARK), 0)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise InputError(f"{path}: is a link or no plain file, so it is no lock of risbench; remove it, then run this again") from None
+        raise explain_os_error(error, folder) from error
+    if head and head != _LOCK_MARK.encode():
+        file.close()
+        raise InputError(f"{path}: holds something else than a lock of risbench; move it away, then run this again")
+    return file
 
 
 def sync_folder(folder: Path) -> None:
@@ -133,12 +150,6 @@ def sync_folder(folder: Path) -> None:
 def sha256_of(data: bytes) -> str:
     """Return the hex sha256 of bytes."""
     return hashlib.sha256(data).hexdigest()
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the hex sha256 of a file, read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from risbench.core.errors import InputError, TryAgainLater
-from risbench.core.storage import explain_os_error, locked, sync_folder
+from risbench.core.storage import create_new, explain_os_error, locked, sync_folder
 from risbench.core.workspace import Workspace
 from risbench.review.desk import DESK, Desk
 from risbench.review.server import DATABASE
@@ -45,7 +45,7 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
     with desk.workspace.lock("review backup"), tempfile.TemporaryDirectory(dir=desk.root) as scratch:
         try:
             files = _files(desk, Path(scratch))
-            with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            with os.fdopen(create_new(temporary, 0o600), "wb") as out:
                 digests = {}
                 with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
                     for name, path in sorted(files.items()):

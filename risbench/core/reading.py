@@ -1,0 +1,91 @@
+"""Reading files so that a failure of the machine is never taken for a fact about the data."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from risbench.core.errors import EnvironmentLacks, RisbenchError, printable
+
+# The name leads to no plain file: a fact about what is there, not a failure of the machine.
+_NAME_FAULTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
+def is_system_failure(error: BaseException) -> bool:
+    """Return whether the machine failed (EIO, ESTALE, EMFILE, EACCES, ENOMEM ...), which says nothing about the data.
+
+    False for a decoder's own OSError, which has no errno, and for a name that leads to no plain file (ENOENT, ELOOP ...).
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS
+
+
+def explain_read_error(error: OSError | MemoryError, path: Path | str) -> RisbenchError:
+    """Return the user's error for a failed read or listing: the stage stops, and the same command goes on."""
+    if isinstance(error, MemoryError):
+        reason, mend = "there is not enough memory", "free some"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        reason, mend = error.strerror or "Permission denied", "allow it (chmod u+r, and u+x for a folder)"
+    else:
+        reason, mend = error.strerror or str(error), "mend that"
+    return EnvironmentLacks(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
+
+
+class _Checked(io.FileIO):
+    """A file whose failed reads are the user's error at once: a library may take an OSError for damage of what it reads."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "rb")
+        self.path = path
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; return how many bytes were read."""
+        try:
+            return super().readinto(buffer) or 0
+        except OSError as error:
+            raise explain_read_error(error, self.path) from error
+
+    def readall(self) -> bytes:
+        """Return the rest of the file."""
+        try:
+            return super().readall()
+        except (OSError, MemoryError) as error:
+            raise explain_read_error(error, self.path) from error
+
+
+def open_to_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
+    """Open a file to read; whatever of it cannot be read by a failure of the system ends the stage. `follow` opens what a link names.
+
+    Raises:
+        EnvironmentLacks: the system fails, now or at a later read: the same command goes on.
+        OSError: the name leads to no plain file (FileNotFoundError, NotADirectoryError, IsADirectoryError, ELOOP).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        return io.BufferedReader(_Checked(descriptor, path))
+    except OSError as error:
+        if is_system_failure(error):
+            raise explain_read_error(error, path) from error
+        raise
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content; the errors are those of `open_to_read`."""
+    with open_to_read(path) as file:
+        return file.read()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the hex sha256 of a file, read in blocks.
+
+    Raises:
+        EnvironmentLacks: the system fails to read it.
+        FileNotFoundError: there is no such file.
+    """
+    with open_to_read(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
