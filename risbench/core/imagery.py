@@ -5,38 +5,35 @@ Only PNG, JPEG, BMP and TIFF are opened, recognised by their first bytes and nev
 
 from __future__ import annotations
 
-import io
 import os
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
-# GDAL must not look at sidecar files or the network, and must not guess formats.
-os.environ.setdefault("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
-os.environ.setdefault("GDAL_PAM_ENABLED", "NO")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**31))
 
 import cv2
 import numpy as np
-import rasterio
-import rasterio.errors
-import rasterio.transform
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from rasterio.enums import ColorInterp, MaskFlags
+from PIL import Image
 
 from risbench.core.errors import Refusal
+from risbench.core.pixels import MAX_PIXELS as MAX_PIXELS
+from risbench.core.pixels import Pixels as Pixels
+from risbench.core.pixels import check_size as check_size
+from risbench.core.pixels import turned as turned
+from risbench.core.rasters import georeference as georeference
+from risbench.core.rasters import metres_per_pixel as metres_per_pixel
+from risbench.core.rasters import read_bands
+from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Affine
 
-warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # most images have none
 Image.MAX_IMAGE_PIXELS = None  # we check the size ourselves, before any pixel is decoded
-Pixels = NDArray[np.uint8]
 
-MAX_PIXELS: Final = 200_000_000
-MAX_BAND_BYTES: Final = 400_000_000
-MIN_SIDE_PX: Final = 8
 _ORIENTATION_TAG: Final = 0x0112
+_STRIP: Final = 256
 _SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -54,7 +51,8 @@ class Raster:
     """An image as 8-bit RGB (height, width, 3), with its georeference where it has one.
 
     `transform` maps pixel (x, y) to CRS units; `kind` is PNG, JPEG, BMP or TIFF. `plain` says that any viewer
-    shows the file as these pixels (8-bit grey or RGB, no orientation tag), so that its bytes can be kept.
+    shows the file as these pixels (8-bit grey or RGB, opaque, one picture, no orientation tag), so that its bytes can be kept.
+    `turned_by` is the EXIF orientation (1 to 8) by which the pixels were turned from how they are stored; 1: they were not.
     """
 
     pixels: Pixels
@@ -63,6 +61,7 @@ class Raster:
     crs: str | None = None
     transform: Affine | None = None
     metres_per_pixel: float | None = None
+    turned_by: int = 1
 
     @property
     def height(self) -> int:
@@ -73,6 +72,11 @@ class Raster:
     def width(self) -> int:
         """Columns."""
         return int(self.pixels.shape[1])
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) as the file stores it, before it was turned."""
+        return (self.height, self.width) if self.turned_by >= 5 else (self.width, self.height)
 
 
 def image_kind(head: bytes) -> str | None:
@@ -85,148 +89,142 @@ def suffix_fits(name: str, kind: str) -> bool:
     return name.lower().endswith(_SUFFIXES[kind])
 
 
-def check_size(name: str, width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """Refuse images that are too small to hold an object or too large to decode in memory."""
-    size = f"{width} x {height} px"
-    if min(width, height) < MIN_SIDE_PX:
-        raise Refusal("image_too_small", "image", name, f"it is {size}; a side must have at least {MIN_SIDE_PX} px")
-    if width * height > max_pixels:
-        raise Refusal("image_too_large", "image", name, f"it is {size}; at most {max_pixels:,} pixels are decoded: cut it into tiles first")
-
-
-def read_raster(file: BinaryIO, name: str, *, bands: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS) -> Raster:
-    """Decode an image to 8-bit RGB.
+def read_raster(
+    file: BinaryIO, name: str, *, bands: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS, upright: bool = True
+) -> Raster:
+    """Decode an image to 8-bit RGB; what is transparent or has no data is black.
 
     Other depths are stretched to 8 bits between the 2nd and 98th percentile of the valid pixels of each band;
-    `bands` picks three bands (or one) of a TIFF, counted from 1.
+    `bands` picks three bands (or one) of a TIFF, counted from 1. With `upright` the pixels are turned as the file's EXIF
+    orientation says, as viewers and annotation tools show it.
 
     Raises:
-        Refusal: not an image, damaged, truncated, too small or too large.
+        Refusal: not an image, damaged, truncated, too small or too large, or of colors that are not read.
+        EnvironmentLacks: the system fails to read it, or lacks memory: this says nothing about the image.
     """
-    kind = image_kind(file.read(16))
-    file.seek(0)
-    if kind is None:
-        raise Refusal("not_an_image", "image", name, "its first bytes are not those of a PNG, JPEG, BMP or TIFF file")
-    if kind == "TIFF":
-        return _read_tiff(file, name, bands, max_pixels)
+    try:
+        head = file.read(32)
+        file.seek(0)
+        kind = image_kind(head)
+        if kind is None:
+            raise Refusal("not_an_image", "image", name, "its first bytes are not those of a PNG, JPEG, BMP or TIFF file")
+        if kind == "TIFF":
+            return _read_by_gdal(file, name, kind, bands, max_pixels, upright)
+        return _read_by_pillow(file, name, kind, max_pixels, upright, bits=head[24] if kind == "PNG" and len(head) > 24 else 8)
+    except (OSError, MemoryError) as error:
+        if is_system_failure(error):
+            raise explain_read_error(error, name) from error
+        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
+
+
+def _read_by_gdal(file: BinaryIO, name: str, kind: str, bands: Sequence[int] | None, max_pixels: int, upright: bool) -> Raster:
+    driver = "GTiff" if kind == "TIFF" else "PNG"
+    pixels, crs, transform, orientation = read_bands(file, name, bands, max_pixels, driver=driver, upright=upright)
+    metres = metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0])
+    return Raster(pixels, kind, False, crs, transform, metres, orientation)
+
+
+def _read_by_pillow(file: BinaryIO, name: str, kind: str, max_pixels: int, upright: bool, bits: int) -> Raster:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=[kind])
             check_size(name, image.width, image.height, max_pixels)
+            _check_inks(image, name)
             image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
-    if image.mode in ("I", "I;16", "I;16B", "F"):
-        grey = _to_eight_bits(np.asarray(image), None)
-        return Raster(np.repeat(grey[..., None], 3, axis=2), kind)
-    plain = kind in ("PNG", "JPEG") and image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION_TAG, 1) == 1
-    return Raster(np.ascontiguousarray(np.asarray(image.convert("RGB"))), kind, plain)
+            orientation = _orientation(image) if upright else 1
+            plain = kind in ("PNG", "JPEG") and image.mode in ("RGB", "L") and _shown_alike(image, kind)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError) as error:
+        if is_system_failure(error):
+            raise
+        raise _undecodable(file, name, kind, error) from error
+    if bits == 16:
+        # Pillow keeps the high byte of each color alone. It has checked the file to its end, and found an orientation behind the pixels.
+        del image
+        file.seek(0)
+        raster = _read_by_gdal(file, name, kind, None, max_pixels, upright)
+        return Raster(turned(raster.pixels, orientation), kind, turned_by=orientation)
+    if bits < 8 and isinstance(image.info.get("transparency"), int) and image.mode != "P":
+        image.info["transparency"] *= 255 // (2**bits - 1)  # Pillow widens the greys, but not the one that is transparent
+    return Raster(turned(_rgb(image, name, kind), orientation), kind, plain and orientation == 1, turned_by=orientation)
 
 
-def _read_tiff(file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixels: int) -> Raster:
-    path = getattr(file, "name", None)
+def _rgb(image: Image.Image, name: str, kind: str) -> Pixels:
+    """Return a loaded image's colors (height, width, 3), a strip at a time: a copy of the whole would be another 800 MB."""
+    # In BMP the fourth byte is filled with anything, and viewers do not look at it.
+    layered = kind != "BMP" and (image.has_transparency_data or image.mode in ("LA", "PA", "RGBA"))
+    pixels, seen = np.empty((image.height, image.width, 3), np.uint8), not layered
+    for top in range(0, image.height, _STRIP):
+        bottom = min(image.height, top + _STRIP)
+        strip = image.crop((0, top, image.width, bottom))
+        if not layered:
+            pixels[top:bottom] = np.asarray(strip.convert("RGB"))
+            continue
+        values = np.asarray(strip.convert("RGBA"))
+        visible = values[..., 3:] > 0
+        pixels[top:bottom] = np.where(visible, values[..., :3], 0)
+        seen = seen or bool(visible.any())
+    if not seen:
+        raise Refusal("image_empty", "image", name, "every pixel is transparent")
+    return pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a loaded image, 1 to 8; 1 where it states none, or its EXIF is damaged, as viewers take it."""
+    exif = Image.Exif()
     try:
-        source: Any = path if isinstance(path, str) else io.BytesIO(file.read())
-        with rasterio.open(source, driver="GTiff") as dataset:
-            check_size(name, dataset.width, dataset.height, max_pixels)
-            chosen = _choose_bands(dataset, bands, name)
-            item_bytes = max(np.dtype(dataset.dtypes[band - 1]).itemsize for band in chosen)
-            if dataset.width * dataset.height * item_bytes > MAX_BAND_BYTES:
-                size = f"{dataset.width} x {dataset.height} px of {item_bytes} bytes"
-                raise Refusal(
-                    "image_too_large", "image", name, f"a band has {size}; at most {MAX_BAND_BYTES:,} bytes: cut it into tiles first"
-                )
-            valid = _valid_pixels(dataset, chosen, name)
-            # Band by band, so that one band of the file's own depth is in memory at a time.
-            pixels = np.empty((dataset.height, dataset.width, 3), np.uint8)
-            for channel, band in enumerate(chosen):
-                pixels[..., channel] = _to_eight_bits(dataset.read(band), valid)
-            if len(chosen) == 1:
-                pixels[..., 1], pixels[..., 2] = pixels[..., 0], pixels[..., 0]
-            crs, transform = georeference(dataset)
-    except (rasterio.errors.RasterioError, ValueError, TypeError, MemoryError) as error:
-        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
-    return Raster(pixels, "TIFF", False, crs, transform, metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0]))
+        exif.load(image.info.get("exif", b""))
+        value = exif.get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, EOFError):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _valid_pixels(dataset: Any, chosen: Sequence[int], name: str) -> NDArray[np.bool_] | None:
-    """Return where a dataset has data, None where it has it everywhere."""
-    if dataset.nodata is None and dataset.mask_flag_enums[0] == [MaskFlags.all_valid]:
-        return None
-    # Invalid is what is so in every band: a dark pixel may hold the nodata value in one of them.
-    valid = np.zeros((dataset.height, dataset.width), bool)
-    for band in chosen:
-        valid |= dataset.read_masks(band) > 0
-    if not valid.any():
-        raise Refusal("image_empty", "image", name, f"every pixel is nodata ({dataset.nodata})")
-    return valid
+def _shown_alike(image: Image.Image, kind: str) -> bool:
+    """Return whether every viewer shows an opaque, unmoving picture, turned by none of the places that may say so."""
+    try:
+        turned_by = image.getexif().get(_ORIENTATION_TAG, 1)  # XMP's, and that of ImageMagick's text chunks, too
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, EOFError):
+        return False
+    moving = kind == "PNG" and getattr(image, "is_animated", False)
+    return turned_by == 1 and not moving and not image.has_transparency_data
 
 
-def _to_eight_bits(band: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
-    """Stretch one band (height, width) of any dtype between its 2nd and 98th percentile; 8-bit bands stay as they are."""
-    if np.iscomplexobj(band):
-        band = np.abs(band)
-    if band.dtype == np.uint8:
-        return np.asarray(band if valid is None else np.where(valid, band, 0), dtype=np.uint8)
-    usable = np.isfinite(band) if valid is None else np.isfinite(band) & valid
-    out = np.zeros(band.shape, np.uint8)
-    if not usable.any():
-        return out
-    # A million samples settle a percentile; the stride is fixed, so the result is too.
-    sample = band[usable]
-    low, high = np.percentile(sample[:: max(1, sample.size // 1_000_000)].astype(np.float64), (2, 98))
-    if high <= low:
-        low, high = float(sample.min()), float(sample.max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    for start in range(0, band.shape[0], 512):
-        rows = slice(start, start + 512)
-        values = np.where(usable[rows], band[rows], low).astype(np.float64)
-        out[rows] = np.where(usable[rows], np.clip((values - low) * scale, 0, 255), 0).round().astype(np.uint8)
-    return out
+def _check_inks(image: Image.Image, name: str) -> None:
+    """Refuse print inks whose colors are not known: with a profile, or without Adobe's mark that says how they are stored."""
+    if image.mode == "CMYK" and ("icc_profile" in image.info or "adobe" not in image.info):
+        lacking = (
+            "with a color profile that is not applied"
+            if "icc_profile" in image.info
+            else "without Adobe's mark that says how they are stored"
+        )
+        raise Refusal("unsupported_colors", "image", name, f"it is in CMYK, print inks, {lacking}; save it as RGB")
 
 
-def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[int]:
-    """Return the bands to show: those asked for, else the ones marked red, green and blue, else the first three, or the first."""
-    count = dataset.count
-    if bands is None:
-        marked = {color: index for index, color in reversed(list(enumerate(dataset.colorinterp, 1)))}
-        wanted = [marked.get(color) for color in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)]
-        if None not in wanted:
-            return [index for index in wanted if index is not None]
-        return [1, 2, 3] if count >= 3 else [1]
-    if len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands):
-        raise Refusal("no_such_band", "image", name, f"bands {list(bands)} are asked for; it has bands 1 to {count}; name one or three")
-    return list(bands)
+def _undecodable(file: BinaryIO, name: str, kind: str, error: Exception) -> Refusal:
+    """Return why Pillow does not read a file: a kind of JPEG that is whole, but not read, is not called damaged."""
+    found = _jpeg_frame(file) if kind == "JPEG" else None
+    if found is not None and found[1] != 8:
+        return Refusal("unsupported_colors", "image", name, f"it is a JPEG of {found[1]} bits a color; save it as PNG or TIFF")
+    if found is not None and (found[0] in (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF) or found[2] not in (1, 3, 4)):
+        kinds = f"{found[2]} colors" if found[2] not in (1, 3, 4) else "a lossless or hierarchical kind"
+        return Refusal("unsupported_colors", "image", name, f"it is a JPEG of {kinds}; save it as PNG or TIFF")
+    return Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})")
 
 
-def georeference(dataset: Any) -> tuple[str | None, Affine | None]:
-    """Return (CRS, pixel-to-CRS map) of an open rasterio dataset, from its transform or its ground control points."""
-    crs, transform = dataset.crs, dataset.transform
-    if transform.is_identity:
-        points, points_crs = dataset.gcps
-        if not points:
-            return None, None
-        crs, transform = points_crs, rasterio.transform.from_gcps(points)
-    if crs is None:
-        return None, None
-    a, b, c, d, e, f = tuple(transform)[:6]
-    code = crs.to_epsg()
-    return (f"EPSG:{code}" if code else crs.to_wkt()), (a, b, c, d, e, f)
-
-
-def metres_per_pixel(crs: str | None, transform: Affine | None, width: int, height: int) -> float | None:
-    """Return the side of a pixel in metres, in the middle of the image where the CRS is geographic; None without georeference."""
-    if crs is None or transform is None:
-        return None
-    a, b, _, d, e, f = transform
-    x_step, y_step = float(np.hypot(a, d)), float(np.hypot(b, e))
-    parsed = rasterio.crs.CRS.from_user_input(crs)
-    if parsed.is_geographic:
-        latitude = f + d * width / 2 + e * height / 2
-        x_step, y_step = x_step * 111_320.0 * float(np.cos(np.radians(latitude))), y_step * 110_574.0
-        return round(float(np.sqrt(abs(x_step * y_step))), 6)
-    return round(float(np.sqrt(x_step * y_step)) * float(parsed.linear_units_factor[1]), 6)
+def _jpeg_frame(file: BinaryIO) -> tuple[int, int, int] | None:
+    """Return (marker, bits a color, number of colors) of a JPEG's frame header, None where there is none."""
+    file.seek(2)
+    for _ in range(1000):
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return None
+        marker, length = head[1], int.from_bytes(head[2:], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = file.read(6)
+            return (marker, frame[0], frame[5]) if len(frame) == 6 else None
+        file.seek(max(0, length - 2), os.SEEK_CUR)
+    return None
 
 
 def encode_png(pixels: NDArray[Any]) -> bytes:
