@@ -25,14 +25,14 @@ def is_system_failure(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS
 
 
-def explain_read_error(error: OSError | MemoryError, path: Path | str) -> RisbenchError:
+def explain_read_error(error: BaseException, path: Path | str) -> RisbenchError:
     """Return the user's error for a failed read or listing: the stage stops, and the same command goes on."""
+    code, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+    mend = "mend that"
     if isinstance(error, MemoryError):
         reason, mend = "there is not enough memory", "free some"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        reason, mend = error.strerror or "Permission denied", "allow it (chmod u+r, and u+x for a folder)"
-    else:
-        reason, mend = error.strerror or str(error), "mend that"
+    elif code in (errno.EACCES, errno.EPERM):
+        mend = "allow it (chmod u+r, and u+x for a folder)"
     return EnvironmentLacks(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import functools
+import re
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from risbench.core.errors import InputError, Refusal
-from risbench.formats.entry import MAX_ENTRY_BYTES, Entry, check_reference
+from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
+from risbench.formats.entry import DAMAGED_ARCHIVE, MAX_ENTRY_BYTES, Entry, check_reference, open_listed, open_zip, said_of
 from risbench.formats.parquet import is_record_table, picture, picture_names
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_RATIO: Final = 1000
+_MAX_HEADER_BYTES: Final = 1 << 20
+_MAX_DIGITS: Final = 4000
 
 
 def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
@@ -26,10 +28,9 @@ def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
         InputError: it holds too many.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        refused.append((prefix or path.name, Refusal("damaged_archive", "file", path.name, f"it is not a readable zip ({error})")))
+        members = open_zip(path).infolist()
+    except DAMAGED_ARCHIVE as error:
+        refused.append((prefix or path.name, _damaged(path, "zip", error)))
         return
     if len(members) + len(entries) > MAX_ENTRIES:
         raise InputError(f"{path}: more than {MAX_ENTRIES:,} entries; split the source")
@@ -50,7 +51,7 @@ def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
     """List an uncompressed tar's plain files, each to be read at its place."""
     seen: set[str] = set()
     try:
-        with tarfile.open(path, "r:") as archive:
+        with open_listed(path) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_BoundedHeader) as archive:
             for member in archive:
                 where = prefix + member.name
                 if member.isdir():
@@ -75,12 +76,54 @@ def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
             # over a header that is damaged, or where the file is cut off between two members, tarfile simply stops
             if _read_at(path, archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.TarError(f"the header at byte {archive.offset:,} is damaged")
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not a readable tar ({error})")))
+    except DAMAGED_ARCHIVE as error:
+        refused.append((prefix.rstrip("/"), _damaged(path, "tar", error)))
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A tar's header whose extensions are looked at before they are parsed: older Pythons take minutes over a long row of digits."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        start = archive.fileobj.tell()
+        self._check_length()
+        longest = max(map(len, re.findall(rb"[0-9]+", archive.fileobj.read(self.size))), default=0)
+        if longest > _MAX_DIGITS:
+            raise tarfile.ReadError(f"a header holds {longest:,} digits in a row; at most {_MAX_DIGITS:,}")
+        archive.fileobj.seek(start)
+        return super()._proc_pax(archive)  # type: ignore[misc,no-any-return]
+
+    def _proc_gnulong(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        self._check_length()
+        return super()._proc_gnulong(archive)  # type: ignore[misc,no-any-return]
+
+    def _check_length(self) -> None:
+        if not 0 <= self.size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header has {self.size:,} bytes; at most {_MAX_HEADER_BYTES:,}")
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> Refusal:
+    """Return the refusal of an archive.
+
+    Raises:
+        EnvironmentLacks: the system failed to read it, which says nothing about it.
+    """
+    if is_system_failure(error):
+        raise explain_read_error(error, path) from error
+    return Refusal("damaged_archive", "file", path.name, f"it is not a readable {kind} ({said_of(error)})")
+
+
+def is_zip(path: Path) -> bool:
+    """Return whether a file's content is a zip.
+
+    Raises:
+        EnvironmentLacks: the system fails to read it.
+    """
+    with open_to_read(path) as file:
+        return zipfile.is_zipfile(file)
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as file:
+    with open_listed(path) as file:
         file.seek(offset)
         data = file.read(size)
     if len(data) != size:
@@ -92,8 +135,8 @@ def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[t
     """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
     try:
         names = picture_names(path) if is_record_table(path) else []
-    except (OSError, ValueError, pa.ArrowException) as error:
-        refused.append((prefix.rstrip("/"), Refusal("damaged_archive", "file", path.name, f"it is not readable Parquet ({error})")))
+    except DAMAGED_ARCHIVE as error:
+        refused.append((prefix.rstrip("/"), _damaged(path, "Parquet table", error)))
         return
     for row, name in enumerate(names):
         try:

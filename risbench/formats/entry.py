@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import io
+import lzma
 import os
+import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,9 +17,27 @@ from typing import BinaryIO, Final
 
 import pyarrow as pa
 
-from risbench.core.errors import Refusal, printable
+from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
+from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
 
 MAX_ENTRY_BYTES: Final = 1 << 30
+# What the libraries raise over a damaged or unknown zip, tar or Parquet (NotImplementedError is a RuntimeError, UnicodeDecodeError
+# a ValueError).
+DAMAGED_ARCHIVE: Final = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+    struct.error,
+    OSError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    LookupError,
+)
 
 
 @dataclass(frozen=True)
@@ -51,24 +72,24 @@ class Entry:
         """Open for reading; the caller closes.
 
         Raises:
-            Refusal: a zip member that is larger than it says, damaged or encrypted, or a file that vanished.
+            Refusal: a zip member that is larger than it says, damaged or encrypted, or a file that became a link.
+            EnvironmentLacks: the system fails to read it, now or later, or it is gone: this says nothing about the data.
         """
         if self.member is None:
-            try:
-                # O_NOFOLLOW: what was a plain file when the source was listed must still be one.
-                return os.fdopen(os.open(self.file, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-            except OSError as error:
-                raise Refusal("unreadable", "file", self.path, f"it cannot be opened ({error.strerror})") from error
-        if self.reader is not None:
-            try:
-                return io.BytesIO(self.reader())
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise Refusal("damaged_archive", "file", self.path, f"it cannot be read ({printable(str(error), 120)})") from error
+            return open_listed(self.file)
         try:
-            with _archive(self.file).open(self.member) as member:
+            if self.reader is not None:
+                return io.BytesIO(self.reader())
+            archive = open_zip(self.file)
+            if self.member not in archive.NameToInfo:
+                raise InputError(f"{self.file}: was changed while it was read; run the same command again once it is whole")
+            with archive.open(self.member) as member:
                 data = member.read(self.size + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
-            raise Refusal("damaged_archive", "file", self.path, f"the zip member cannot be read ({error})") from error
+        except DAMAGED_ARCHIVE as error:
+            if is_system_failure(error):
+                raise explain_read_error(error, self.file) from error
+            what = "it" if self.reader is not None else "the zip member"
+            raise Refusal("damaged_archive", "file", self.path, f"{what} cannot be read ({said_of(error)})") from error
         if len(data) > self.size:
             raise Refusal("zip_bomb", "file", self.path, f"it unpacks to more than the {self.size} bytes it states")
         return io.BytesIO(data)
@@ -85,10 +106,56 @@ class Entry:
             return file.read()
 
 
+def said_of(error: Exception) -> str:
+    """Return what a library says of damage, as one line; its kind where it says nothing."""
+    return printable(str(error), 120) or type(error).__name__
+
+
+def open_listed(path: Path) -> io.BufferedReader:
+    """Open a file of the source that was a plain one when the source was listed.
+
+    Raises:
+        Refusal: it is a plain file no more.
+        EnvironmentLacks: the system fails to read it, now or later, or it is gone.
+    """
+    try:
+        return open_to_read(path, follow=False)
+    except FileNotFoundError:
+        raise EnvironmentLacks(
+            f"{path}: is gone, though the source held it a moment ago; mend that, then run the same command to go on"
+        ) from None
+    except OSError as error:
+        raise Refusal("unreadable", "file", path.name, f"it cannot be opened ({error.strerror})") from error
+
+
+class _Zip(zipfile.ZipFile):
+    """A zip that closes the file it was given."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._given = file
+        super().__init__(file)
+
+    def close(self) -> None:
+        """Close both."""
+        super().close()
+        self._given.close()
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Return the open zip: its directory of 30,000 names is read once, not once a member, and anew where the file was replaced.
+
+    Raises:
+        Refusal, EnvironmentLacks: as `open_listed`.
+        Exception: one of DAMAGED_ARCHIVE.
+    """
+    with open_listed(path) as file:
+        status = os.fstat(file.fileno())
+    return _zip_of(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
 @functools.lru_cache(maxsize=8)
-def _archive(path: Path) -> zipfile.ZipFile:
-    """Return the open zip: its directory of 30,000 names is read once, not once a member."""
-    return zipfile.ZipFile(path)
+def _zip_of(path: Path, identity: tuple[int, ...]) -> zipfile.ZipFile:
+    return _Zip(open_listed(path))
 
 
 def check_reference(reference: str) -> None:

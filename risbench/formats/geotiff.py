@@ -13,7 +13,6 @@ from xml.etree.ElementTree import ParseError
 
 import cv2
 import numpy as np
-import rasterio
 import rasterio.warp
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
@@ -24,6 +23,7 @@ from rasterio.errors import CRSError, RasterioError
 from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
+from risbench.core.rasters import with_dataset
 from risbench.core.record import Affine, Quad
 from risbench.formats.lenient_json import load_json
 from risbench.formats.rows import GivenBox, Item, Refused, Row, number
@@ -56,13 +56,7 @@ def read_scene(entry: Entry) -> Scene:
         if image_kind(file.read(16)) != "TIFF":
             raise Refusal("not_an_image", "image", entry.path, "its first bytes are not those of a TIFF file")
         file.seek(0)
-        try:
-            source: Any = str(entry.file) if entry.member is None else file
-            with rasterio.open(source, driver="GTiff") as dataset:
-                crs, transform = georeference(dataset)
-                return Scene(entry, dataset.width, dataset.height, crs, transform)
-        except (RasterioError, ValueError) as error:
-            raise Refusal("image_damaged", "image", entry.path, f"its header cannot be read ({error})") from None
+        return with_dataset(file, entry.path, lambda dataset: Scene(entry, dataset.width, dataset.height, *georeference(dataset)))
 
 
 def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: str | None) -> Iterator[Item]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from risbench.core.errors import Refusal, printable, shortened
+from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Record
 from risbench.formats.parquet import is_record_table, table_rows
 from risbench.formats.rows import Item, Refused, Row
@@ -27,7 +28,9 @@ def table_files(tree: SourceTree) -> list[Entry]:
 def _holds_records(entry: Entry) -> bool:
     try:
         return is_record_table(entry.file)
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        if is_system_failure(error):
+            raise explain_read_error(error, entry.file) from error
         return False  # the tree names it among what it refused
 
 
@@ -69,6 +72,8 @@ class ReleasedRows:
                 said = {field: row[field] for field in ("id", "expression", "category", "mask_rle")}
                 yield self._item(entry, f"row {number}", row["record"], name, said)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            if is_system_failure(error):
+                raise explain_read_error(error, entry.file) from error
             raise Refusal("unreadable", "file", entry.path, f"it is no readable Parquet ({printable(str(error), 120)})") from None
 
     def of_sample(self, entry: Entry) -> Iterator[Item]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.formats.archives import MAX_ENTRIES, list_pictures, list_tar, list_zip
+from risbench.formats.archives import MAX_ENTRIES, is_zip, list_pictures, list_tar, list_zip
 from risbench.formats.entry import MAX_ENTRY_BYTES, Entry, check_reference
 
 __all__ = ["IMAGE_SUFFIXES", "MASK_FOLDERS", "MAX_ENTRY_BYTES", "Entry", "SourceTree", "check_reference"]
@@ -49,7 +48,7 @@ class SourceTree:
                 raise InputError(f"{place}: there is no such file or folder; name a folder or a zip")
             if place.is_dir():
                 _list_folder(place, entries, refused)
-            elif zipfile.is_zipfile(place):
+            elif is_zip(place):
                 list_zip(place, prefix, entries, refused)
             elif place.suffix.lower() == ".tar":
                 list_tar(place, "" if place == root else prefix, entries, refused)

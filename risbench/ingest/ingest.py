@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import ImageRef, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, explain_os_error, sha256_of, versions, write_durably
 from risbench.core.workspace import INGEST, Settings, Workspace
+from risbench.formats.archives import is_zip
 from risbench.formats.detect import choose_format, read_source
 from risbench.formats.rows import Item, SetAside
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
@@ -158,7 +158,7 @@ def _single_file(source: Path, tree: SourceTree) -> Entry | None:
     Raises:
         InputError: it is a link that leaves its folder.
     """
-    if source.is_dir() or source.suffix.lower() == ".tar" or zipfile.is_zipfile(source):
+    if source.is_dir() or source.suffix.lower() == ".tar" or is_zip(source):
         return None
     entry = tree.by_path.get(source.name)
     if entry is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from risbench.core.errors import OptionError, Refusal
-from risbench.core.storage import digest_of, sha256_of, sha256_of_file
+from risbench.core.storage import digest_of
 from risbench.core.taxonomy import CLASSES, to_class
 from risbench.formats.rows import Row
 from risbench.formats.tree import Entry, SourceTree
@@ -33,13 +34,16 @@ def inputs_of(tree: SourceTree, files: Sequence[Entry], rows: Triage) -> dict[st
 
 
 def _content_hash(entry: Entry) -> str:
-    """Return the sha256 of a file, or why it cannot be read: that, too, decides what becomes of its rows."""
+    """Return the sha256 of a file, or why it cannot be used: that, too, decides what becomes of its rows.
+
+    Raises:
+        EnvironmentLacks: the system fails to read it.
+    """
     try:
-        return sha256_of(entry.read()) if entry.member is not None else sha256_of_file(entry.file)
+        with entry.open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except Refusal as reason:
         return reason.code
-    except OSError as error:
-        return str(error.errno)
 
 
 def dataset_name(kind: str, rows: Sequence[Row]) -> str:
