@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES
-from risbench.benchmark.checkpoint import begun_with, read_about
+from risbench.benchmark.checkpoint import begun_with, read_about, settings_of
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.evaluate import evaluate, need_weights
 from risbench.benchmark.published import SAMPLES, WARNING, published
@@ -238,7 +238,7 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
                     raise OptionError(f"--begin-with {plan.begin_with}: has no {run.name}, it holds {held}; name a benchmark's folder")
                 begun_with(run, subject.model, settings)
                 told = read_about(run)
-                budgets[subject.name] += (told["steps"], told["settings"]["recipe"]["batch"], told["training"]["digest"])
+                budgets[subject.name] += (told["steps"], settings_of(run, told).recipe.batch, told["training"]["digest"])
         data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
         for split in ("train", "val", plan.split):
             data.needed(split, plan.release)
@@ -314,7 +314,7 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None,
 def _begun(runs: Sequence[Path], plan: Plan) -> list[str]:
     """Return what the runs began with, each once."""
     if plan.begin_with is not None and runs:
-        steps = read_about(runs[0])["weights"]["run"]["steps"]
+        steps = read_about(runs[0])["weights"].get("run", {}).get("steps", 0)
         return [f"the runs of {'/'.join(plan.begin_with.resolve().parts[-2:])}, {steps:,} steps"]
     weights = [read_about(run)["weights"] for run in runs]
     return sorted({f"{found[part]['from']} weights ({part})" for found in weights for part in found})

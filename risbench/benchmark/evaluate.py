@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.baselines import BOXES, TRIVIAL, BoxToMask, trivial
-from risbench.benchmark.checkpoint import read_about, read_model, settings_of
+from risbench.benchmark.checkpoint import checked_weights, read_about, read_model, settings_of
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.predict import Predictor, Trained, scored
+from risbench.benchmark.results import checksum_of, is_result
 from risbench.benchmark.scoring import Scored, check_protocol
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.processes import end_with, patient_threads
 from risbench.core.record import SPLITS
-from risbench.core.storage import digest_of, open_lock, sha256_of, sha256_of_file, to_json, write_durably
+from risbench.core.storage import digest_of, explain_read_error, open_lock, sha256_of, sha256_of_file, to_json, write_durably
 from risbench.sam.adapter_file import bases_beside, is_adapter
 from risbench.sam.builtin import builtin_weights
 from risbench.sam.device import keep_freed_memory, need_cuda
@@ -51,9 +52,17 @@ class Asked:
     side: int
 
     def key(self) -> list[Any]:
-        """Return what the answer hangs on, besides the release: the question, and the weights of all that answers."""
+        """Return what the answer hangs on, besides the release: the question, and the weights of all that answers.
+
+        Raises:
+            InputError: a run's weights are missing or damaged.
+        """
         runs = [run for run in (self.subject if self.subject not in BASELINES else None, self.boxes_from) if run is not None]
-        digests = [str(read_about(Path(run))["sha256"]) for run in runs]
+        digests = []
+        for run in map(Path, runs):
+            about = read_about(run)
+            checked_weights(run, about)  # figures of a model that is damaged since are not shown as if it were there
+            digests.append(str(about["sha256"]))
         if self.subject in BOXES:
             weights = Path(self.weights) if self.weights is not None else builtin_weights()
             digests += [sha256_of_file(file) for file in (weights, *(bases_beside(weights) if is_adapter(weights) else []))]
@@ -188,6 +197,7 @@ def _evaluated(asked: Asked, data: Cache, path: Path, digest: str, workers: int,
     write_durably(path.with_suffix(".jsonl"), lines)
     title = f"{name} on {asked.split}, best and worst by IoU ({asked.protocol} protocol)"
     write_sheet(path.with_suffix(".png"), title, predictor, given, found)
+    result["checksum"] = checksum_of(result)
     write_durably(path, to_json(result))
     return {**result, "path": str(path), "sheet": str(path.with_suffix(".png"))}
 
@@ -200,7 +210,7 @@ def _beside(path: Path, digest: str) -> Path:
 def _set_aside(path: Path, digest: str) -> None:
     """Make room for the answer to a question: what answers another one, such as about another release of this name, is kept beside."""
     answers = _read(path).get("of")
-    if answers is None or answers == digest:
+    if not isinstance(answers, str) or answers == digest:
         path.unlink(missing_ok=True)
         return
     kept = _beside(path, answers)
@@ -210,19 +220,23 @@ def _set_aside(path: Path, digest: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the figures that were written to `path`, or nothing, where they are not there or were cut off."""
+    """Return the figures that were written to `path`, or nothing, where they are not there or are damaged: they are then made anew."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
+    except OSError as error:
+        raise explain_read_error(error, path) from error
     return found if isinstance(found, dict) else {}
 
 
 def _made_before(path: Path, digest: str) -> dict[str, Any] | None:
-    """Return the result of the same question, where it was answered to the end."""
+    """Return the result of the same question, where it was answered to the end and is as it was written."""
     found = _read(path)
     samples = path.with_suffix(".jsonl")
     if found.get("of") != digest or not samples.exists() or sha256_of_file(samples) != found.get("samples_sha256"):
+        return None
+    if found.get("checksum", checksum_of(found)) != checksum_of(found) or not is_result(found):
         return None
     return {**found, "path": str(path), "sheet": str(path.with_suffix(".png"))}
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from risbench.core.errors import InputError, OptionError
 
@@ -37,8 +37,8 @@ class BackboneSettings(Section):
 
     kind: Literal["swin", "convnext"] = "swin"
     embed: int = Field(default=128, gt=0)
-    depths: tuple[int, int, int, int] = (2, 2, 18, 2)
-    heads: tuple[int, int, int, int] = (4, 8, 16, 32)
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 18, 2)
+    heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (4, 8, 16, 32)
     window: int = Field(default=12, gt=0)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     weights: str = ""

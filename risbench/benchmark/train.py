@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 from risbench.benchmark.board import pictures
-from risbench.benchmark.checkpoint import TOKENIZER, Begun, begun_with, read_state, write_state, write_weights
+from risbench.benchmark.checkpoint import STATE, TOKENIZER, Begun, begun_with, read_state, write_state, write_weights
 from risbench.benchmark.data.batches import Batch, Batches, normalised
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.words import words_for
@@ -23,11 +23,12 @@ from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
 from risbench.benchmark.run import Run, about_of, named_weights, need_numbers, state_of, summary_of, what_fits
 from risbench.benchmark.settings import Recipe, Settings, load_settings
-from risbench.core.errors import EnvironmentLacks, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
 from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, memory_for, need_cuda, ran_out, ranks
+from risbench.sam.saved import put_back
 
 # Counts up when the same settings make another model or train it otherwise: a run of before is not gone on with.
 _REVISION: Final = 2
@@ -160,12 +161,13 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
             write_durably(folder / TOKENIZER, run.words.to_json().encode())
     else:
         run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
+        if run.step > run.steps or (run.step == run.steps and not run.looks):
+            raise InputError(f"{folder / STATE}: is damaged (step {run.step:,} of {run.steps:,}); remove {folder} to start anew")
         if run.step < run.steps:
-            run.model.load_state_dict(state["model"])
             with memory_for(
                 "what the optimiser keeps does not fit beside what else is on the device; free it, and give the same command again"
             ):
-                optimizer.load_state_dict(state["optimizer"])
+                put_back(folder / STATE, state, {"model": run.model}, optimizer, f"remove {folder} to start anew")
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
     learner: Any = torch.compile(run.model) if compiled else run.model

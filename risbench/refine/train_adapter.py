@@ -31,6 +31,7 @@ from risbench.sam.compact import CompactSam
 from risbench.sam.device import joined, keep_freed_memory, out_of_memory, ranks
 from risbench.sam.pa_losses import PaLosses, finite
 from risbench.sam.pasam import PaSam
+from risbench.sam.saved import check_looks, put_back, read_checkpoint, step_of
 
 AnyBatch = Batch | WholeBatch
 LOOK_EVERY: Final = 200
@@ -169,11 +170,15 @@ class Training:
         """Return what is needed to go on."""
         return {"objective": self.objective.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self.objective.load_state_dict(state["objective"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def restore(self, path: Path, state: dict[str, Any]) -> None:
+        """Go on from a state that was read from `path`.
+
+        Raises:
+            InputError: it is damaged, or of a model of other sizes.
+        """
+        step_of(path, state, self.recipe.steps)
+        check_looks(path, state, {name: value.shape for name, value in self.tensors().items()})
+        put_back(path, state, {"objective": self.objective, "averaged": self.averaged}, self.optimizer)
 
 
 @torch.inference_mode()
@@ -267,7 +272,7 @@ def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] |
     state = saved_run(out, plan)
     if state is None:
         return 0, None, []
-    run.restore(state)
+    run.restore(out / CHECKPOINT, state)
     return int(state["step"]), state["best"], list(state["looks"])
 
 
@@ -280,24 +285,18 @@ def saved_run(out: Path, plan: str) -> dict[str, Any] | None:
     path = out / CHECKPOINT
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["plan"]
-    except Exception as error:  # noqa: BLE001 - a torn file makes the reader fail in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: not a whole checkpoint ({reason}); remove it to start anew") from None
-    if found != plan:
+    state = read_checkpoint(path)
+    if state.get("plan") != plan:
         raise InputError(f"{path}: holds a run with other options or other truth; remove {out} to start anew, or give the same options")
     return state
 
 
 def plan_of(out: Path) -> str | None:
-    """Return whose run a folder holds: its plan's digest, or None where it holds none that can be read."""
+    """Return whose run a folder holds: its plan's digest, or None where it holds none that is whole: it is nobody's then."""
     try:
-        state = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
-    except Exception:  # noqa: BLE001 - a torn file makes the reader fail in any way; it is nobody's then
+        plan = read_checkpoint(out / CHECKPOINT).get("plan")
+    except InputError:
         return None
-    plan = state.get("plan") if isinstance(state, dict) else None
     return plan if isinstance(plan, str) else None
 
 

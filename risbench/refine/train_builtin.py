@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError, printable
 from risbench.core.progress import Progress
 from risbench.core.storage import explain_os_error, locked, sha256_of_file, write_durably
 from risbench.refine.builtin_data import Batch, CropExamples
@@ -23,6 +23,7 @@ from risbench.refine.schedule import learning_rate_at
 from risbench.sam.compact import CompactSam, CompactSettings
 from risbench.sam.compact_weights import save_compact
 from risbench.sam.device import out_of_memory
+from risbench.sam.saved import put_back, read_checkpoint, step_of
 from risbench.scenes.source import WORLDS
 
 WEIGHTS: Final = "builtin_sam.safetensors"
@@ -196,29 +197,22 @@ class _Run:
         """Load the checkpoint where there is one and return the step to go on with."""
         if not path.exists():
             return 0
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            found = state["recipe"]
-        except Exception as error:  # noqa: BLE001 - a torn file makes the reader fail in any way
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"{path}: not a whole checkpoint ({reason}); remove it to start anew") from None
+        state = read_checkpoint(path)
+        found = state.get("recipe")
         if found != asdict(self.recipe):
-            raise InputError(f"{path}: holds a run of another recipe ({found}); choose another folder, or the same options")
-        try:
-            self.model.load_state_dict(state["model"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: holds a model of other sizes ({str(error).splitlines()[0]})") from None
-        return int(state["step"])
+            shown = printable(found, 400)
+            raise InputError(f"{path}: holds a run of another recipe ({shown}); choose another folder, or the same options")
+        step = step_of(path, state, self.recipe.steps)
+        put_back(path, state, {"model": self.model, "averaged": self.averaged}, self.optimizer)
+        return step
 
 
 class _Log:
     """One line of JSON every few steps; a resumed run drops the lines that it will write again."""
 
     def __init__(self, path: Path, start: int) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < start]  # a torn line is of a later step
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        kept = [line for line in lines if (step := _step_in(line)) is not None and step < start]  # a torn line is of a later step
         write_durably(path, "".join(line + "\n" for line in kept).encode())
         self._path, self._began = path, time.monotonic()
 
@@ -227,3 +221,13 @@ class _Log:
         values = {name: round(float(value.detach()), 4) for name, value in parts.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, "seconds": round(time.monotonic() - self._began, 1)}) + "\n")
+
+
+def _step_in(line: str) -> int | None:
+    """Return the step of a line of the log, or None of a torn or damaged one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if isinstance(step, int) else None

@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 from risbench.benchmark.pretrained import FILES, hub
 from risbench.benchmark.settings import TextSettings
 from risbench.benchmark.text import BERT_FILES
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import InputError, OptionError, printable
+from risbench.core.storage import explain_read_error
 
 SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -38,6 +39,12 @@ class Words:
     def vocabulary(self) -> int:
         """How many token ids there are."""
         return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def highest(self) -> int:
+        """The highest token id that a sentence can get."""
+        ids = [*self._tokenizer.get_vocab().values(), *self._tokenizer.encode("a probe").ids]
+        return max((int(number) for number in ids), default=0)
 
     def encode(self, sentences: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
         """Return ids (n, max_tokens), which of them are no padding, and how many sentences were cut.
@@ -71,9 +78,17 @@ class Words:
             InputError: the file is gone or damaged.
         """
         try:
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), max_tokens, "run")
-        except Exception as error:  # noqa: BLE001 - the library raises its own bare Exception
-            raise InputError(f"{path}: cannot be read as a tokenizer ({error}); train the run again") from None
+            words = cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), max_tokens, "run")
+            words.encode(["a probe"])
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise explain_read_error(error, path) from error
+            raise InputError(f"{path}: is missing; train the run again") from None
+        except BaseException as error:  # the library raises its own bare Exception, and a panic that is none
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise InputError(f"{path}: cannot be read as a tokenizer ({printable(str(error))}); train the run again") from None
+        return words
 
 
 def words_for(settings: TextSettings, training: Iterable[str]) -> Words:
