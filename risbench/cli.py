@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from risbench.cli_base import DEFAULT_SPLIT, JsonOption, SafeGroup, SplitCommand, WorkspaceOption
+from risbench.cli_base import DEFAULT_SPLIT, JsonOption, QuietOption, SafeGroup, SplitCommand, WorkspaceOption
 from risbench.cli_base import show as show_result
 from risbench.cli_benchmark import benchmark, evaluate, train
 from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
@@ -51,6 +51,7 @@ def ingest(
     limit: Annotated[int | None, typer.Option(help="Read only the first N rows.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Read boxes and sentences into repaired, de-duplicated records on 512 x 512 images."""
@@ -72,7 +73,7 @@ def ingest(
         limit=limit,
         dry_run=dry_run,
         replace=replace,
-        quiet=json_,
+        quiet=quiet,
     )
     show_result(result, json_, print_ingest)
 
@@ -113,6 +114,7 @@ def refine_masks(
     precision: Annotated[
         str, typer.Option(help="Of a network's matrix products: fp32, bf16, or auto (bf16 on a GPU, and on CPUs made for it).")
     ] = "auto",
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Make a mask from every box; each image is read and encoded once."""
@@ -130,7 +132,7 @@ def refine_masks(
         redo_given=redo_given,
         prompt_again=prompt_again,
         precision=precision,
-        quiet=json_,
+        quiet=quiet,
     )
     show_result(result, json_, print_refine)
 
@@ -152,6 +154,7 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,
     include_unreviewed: Annotated[bool, typer.Option("--include-unreviewed", help="Release masks that no person has looked at.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a release of this name.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Split by scene and write a release: whole or not at all."""
@@ -166,7 +169,7 @@ def export(
         seed=seed,
         include_unreviewed=include_unreviewed,
         replace=replace,
-        quiet=json_,
+        quiet=quiet,
     )
     show_result(result, json_, print_export)
 
@@ -182,22 +185,23 @@ def audit(
     sheet: Annotated[
         Path | None, typer.Option(help="Where the sheet of worst cases goes (PNG); audit/worst.png in the workspace by default.")
     ] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Score the workspace's masks against true ones, with intervals, by class, size, box tier and engine."""
     from risbench.export.audit import audit as run
     from risbench.printing import print_audit
 
-    show_result(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=json_), json_, print_audit)
+    show_result(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=quiet), json_, print_audit)
 
 
 @app.command()
-def validate(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+def validate(workspace: WorkspaceOption = Path(), quiet: QuietOption = False, json_: JsonOption = False) -> None:
     """Check every record, image and count of the workspace; exit 1 where something is wrong."""
     from risbench.export.validate import validate as run
     from risbench.printing import print_validate
 
-    result = run(workspace=workspace, quiet=json_)
+    result = run(workspace=workspace, quiet=quiet)
     show_result(result, json_, print_validate)
     if result["faults"]:
         raise typer.Exit(1)
@@ -206,13 +210,14 @@ def validate(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> 
 @app.command()
 def verify(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="A release's folder.")],
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Check a release, wherever it was copied to: every byte, every file, every count; exit 1 where something is wrong."""
     from risbench.export.verify import verify as run
     from risbench.printing import print_verify
 
-    result = run(release, quiet=json_)
+    result = run(release, quiet=quiet)
     show_result(result, json_, print_verify)
     if result["faults"]:
         raise typer.Exit(1)
@@ -225,13 +230,14 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="The report's folder; 'report' in the workspace, or RELEASE-report, by default.")
     ] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write a page that opens without a server: figures, and every record with its mask, the doubtful ones first, to filter and page."""
     from risbench.export.report import report as run
     from risbench.printing import print_report
 
-    show_result(run(release, workspace=workspace, output=output, quiet=json_), json_, print_report)
+    show_result(run(release, workspace=workspace, output=output, quiet=quiet), json_, print_report)
 
 
 @app.command()
@@ -285,13 +291,14 @@ def demo(
     workspace: WorkspaceOption = Path("demo-workspace"),
     scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of the drawn world.")] = 0,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Draw a small world with known masks and run every stage on it."""
     from risbench.demo import demo as run
     from risbench.printing import print_demo
 
-    show_result(run(workspace=workspace, scenes=scenes, seed=seed, quiet=json_), json_, print_demo)
+    show_result(run(workspace=workspace, scenes=scenes, seed=seed, quiet=quiet), json_, print_demo)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli_base import JsonOption, WorkspaceOption, show
+from risbench.cli_base import JsonOption, QuietOption, WorkspaceOption, show
 
 ReleaseArgument = Annotated[
     Path | None, typer.Argument(metavar="[RELEASE]", help="A release in any format; left out: the workspace's 4-export/release.")
@@ -41,6 +41,7 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Begin with a run of the same model and configuration, on whatever release it was made."),
     ] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Train a model of referring segmentation on a release; the same command goes on after an interruption."""
@@ -62,7 +63,7 @@ def train(
         compiled=compiled,
         cache=cache,
         begin_with=begin_with,
-        quiet=json_,
+        quiet=quiet,
     )
     if made["rank"] == 0:  # under torchrun one of them speaks
         show(made, json_, print_train)
@@ -86,6 +87,7 @@ def evaluate(
     gpu: GpuOption = False,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     cache: CacheOption = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Score a trained model or a baseline on a split: figures with intervals, slices, kinds of failure, a sheet of cases."""
@@ -109,7 +111,7 @@ def evaluate(
         gpu=gpu,
         precision=precision,
         cache=cache,
-        quiet=json_,
+        quiet=quiet,
     )
     show(result, json_, print_evaluate)
 
@@ -157,6 +159,7 @@ def benchmark(
             help="Begin every model with its run of the same name and seed in another benchmark's folder; with --compare: with this run.",
         ),
     ] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
@@ -190,7 +193,7 @@ def benchmark(
             workers=workers,
             cache=cache,
             begin_with=begin_with,
-            quiet=json_,
+            quiet=quiet,
         )
         show(both, json_, print_compare)
         return
@@ -212,7 +215,7 @@ def benchmark(
         workers=workers,
         cache=cache,
         begin_with=begin_with,
-        quiet=json_,
+        quiet=quiet,
     )
     show(result, json_, print_benchmark)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli_base import JsonOption, SafeGroup, WorkspaceOption, show
+from risbench.cli_base import JsonOption, QuietOption, SafeGroup, WorkspaceOption, show
 
 weights_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="What others published: list it, fetch it, check it.")
 FolderOption = Annotated[
@@ -29,13 +29,14 @@ def weights_fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names as `risbench weights list` prints them.")],
     folder: FolderOption = None,
     mirror: Annotated[str | None, typer.Option(help="Another address, or a folder, that holds the files by their names.")] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Fetch weights and check their sha256; an interrupted fetch goes on where it stopped."""
     from risbench.printing import print_fetched
     from risbench.sam.fetch import fetch_weights
 
-    show(fetch_weights(names, folder=folder, mirror=mirror, quiet=json_), json_, print_fetched)
+    show(fetch_weights(names, folder=folder, mirror=mirror, quiet=quiet), json_, print_fetched)
 
 
 @weights_app.command("verify")
@@ -61,13 +62,14 @@ truth_app = typer.Typer(cls=SafeGroup, no_args_is_help=True, help="True masks fr
 def truth_link(
     isaid: Annotated[Path, typer.Option(help="A folder with iSAID's *_instance_id_RGB.png files.")],
     workspace: WorkspaceOption = Path(),
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Cut iSAID's instances as VRSBench cut DOTA and link the records to them: truth for train-adapter and audit."""
     from risbench.printing import print_linked
     from risbench.refine.link_isaid import link_isaid as run
 
-    show(run(isaid=isaid, workspace=workspace, quiet=json_), json_, print_linked)
+    show(run(isaid=isaid, workspace=workspace, quiet=quiet), json_, print_linked)
 
 
 def train_adapter(
@@ -88,6 +90,7 @@ def train_adapter(
         Path | None, typer.Option(help="What to adapt: a SAM, MobileSAM or PA-SAM file, or a compact SAM; left out: the built-in one.")
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Teach the model this workspace's true masks and wrong boxes; `refine-masks` then uses the adapter."""
@@ -101,7 +104,7 @@ def train_adapter(
     recipe = AdapterRecipe(
         seed=seed, steps=steps, batch=batch, learning_rate=learning_rate, encoder=encoder, prompts=prompts, points_from=points_from
     )
-    made = run(workspace=workspace, truth=truth, recipe=recipe, box_noise=box_noise, gross=gross, base=base, gpu=gpu, quiet=json_)
+    made = run(workspace=workspace, truth=truth, recipe=recipe, box_noise=box_noise, gross=gross, base=base, gpu=gpu, quiet=quiet)
     if made["rank"] == 0:  # under torchrun one of them speaks
         show(made, json_, print_adapter)
 
@@ -113,6 +116,7 @@ def train_builtin(
     seed: Annotated[int, typer.Option(help="Seed of the weights, the scenes and the boxes.")] = 0,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
     workers: Annotated[int, typer.Option(help="Processes that draw scenes.")] = 1,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Train the built-in SAM from scratch on generated scenes (pipelines/builtin_sam.sh)."""
@@ -124,4 +128,4 @@ def train_builtin(
     from risbench.refine.train_builtin import train_builtin as run
 
     recipe = Recipe(seed=seed, steps=steps, batch=batch)
-    show(run(output, recipe, gpu=gpu, workers=workers, quiet=json_), json_, print_trained)
+    show(run(output, recipe, gpu=gpu, workers=workers, quiet=quiet), json_, print_trained)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli_base import JsonOption, SafeGroup, WorkspaceOption, show
+from risbench.cli_base import JsonOption, QuietOption, SafeGroup, WorkspaceOption, show
 
 review_app = typer.Typer(
     cls=SafeGroup, no_args_is_help=True, help="People decide, in Label Studio: serve, annotators, push, pull, consensus, status."
@@ -41,6 +41,7 @@ def serve(
     environment: Annotated[
         Path | None, typer.Option(help="The server's Python environment; made where it is missing. $RISBENCH_LABEL_STUDIO_ENV.")
     ] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Run the workspace's own Label Studio until Ctrl-C: loopback only by default, silent, data in review/server."""
@@ -49,7 +50,7 @@ def serve(
 
     with until_interrupted():
         for result in run(
-            workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=json_
+            workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet
         ):
             show(result, json_, print_serve)
 
@@ -125,6 +126,7 @@ def push(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go out and how long it would take; send nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before work is queued.")] = False,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Give out undecided masks, riskiest first; the same command after any failure leaves exactly the planned tasks on the server."""
@@ -139,11 +141,11 @@ def push(
         raise OptionError("nobody can be asked, as stdin is no terminal: add --yes to queue the work, or --dry-run to look")
     policy = Policy(count, overlap, overlap_by, gold, qualification, trust_source, triaged_too)  # type: ignore[arg-type]
     if dry_run or not json_:  # the hours come before anything is queued
-        planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=json_)
+        planned = run(workspace=workspace, policy=policy, dry_run=True, quiet=quiet)
         show(planned, json_, print_plan)
         if dry_run or (not yes and not typer.confirm("Queue this?", default=True)):
             return
-    show(run(workspace=workspace, policy=policy, quiet=json_), json_, print_push)
+    show(run(workspace=workspace, policy=policy, quiet=quiet), json_, print_push)
 
 
 @review_app.command()
@@ -161,30 +163,30 @@ def reassign(
 
 
 @review_app.command()
-def pull(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+def pull(workspace: WorkspaceOption = Path(), quiet: QuietOption = False, json_: JsonOption = False) -> None:
     """Bring back what people did since the last time: new, changed and deleted answers, with their times."""
     from risbench.printing_review import print_pull
     from risbench.review.pull import pull as run
 
-    show(run(workspace=workspace, quiet=json_), json_, print_pull)
+    show(run(workspace=workspace, quiet=quiet), json_, print_pull)
 
 
 @review_app.command()
-def reask(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+def reask(workspace: WorkspaceOption = Path(), quiet: QuietOption = False, json_: JsonOption = False) -> None:
     """Ask again what came back as an answer that cannot be used, such as `fix` without a mask; the answer is kept here."""
     from risbench.printing_review import print_reask
     from risbench.review.pull import reask as run
 
-    show(run(workspace=workspace, quiet=json_), json_, print_reask)
+    show(run(workspace=workspace, quiet=quiet), json_, print_reask)
 
 
 @review_app.command()
-def consensus(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+def consensus(workspace: WorkspaceOption = Path(), quiet: QuietOption = False, json_: JsonOption = False) -> None:
     """Decide what the answers decide, and write the review stage."""
     from risbench.printing_review import print_consensus
     from risbench.review.consensus import consensus as run
 
-    show(run(workspace=workspace, quiet=json_), json_, print_consensus)
+    show(run(workspace=workspace, quiet=quiet), json_, print_consensus)
 
 
 @review_app.command()
@@ -192,13 +194,14 @@ def adjudicate(
     expert: Annotated[str, typer.Argument(metavar="EXPERT", help="One of the annotators, who answered none of these.")],
     workspace: WorkspaceOption = Path(),
     take_over: Annotated[str | None, typer.Option(metavar="NAME", help="Another expert, whose unanswered items this one gets.")] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Put what the answers leave open before an expert, with everyone's mask over the picture."""
     from risbench.printing_review import print_adjudicate
     from risbench.review.adjudicate import adjudicate as run
 
-    show(run(expert, take_over=take_over, workspace=workspace, quiet=json_), json_, print_adjudicate)
+    show(run(expert, take_over=take_over, workspace=workspace, quiet=quiet), json_, print_adjudicate)
 
 
 @review_app.command("audit-sample")
@@ -210,13 +213,14 @@ def audit_sample(
     workspace: WorkspaceOption = Path(),
     count: Annotated[int, typer.Option(help="How many records are drawn anew; more adds to those there are.")] = 300,
     split: Annotated[Path | None, typer.Option(help="Split list: only of what it names (a frozen list, split.csv of a release).")] = None,
+    quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Have a random sample drawn anew by people who see no mask; run again, it reads what they drew and says how many masks are wrong."""
     from risbench.printing_review import print_audit_sample
     from risbench.review.audit import audit_sample as run
 
-    show(run(auditors or (), count=count, split=split, workspace=workspace, quiet=json_), json_, print_audit_sample)
+    show(run(auditors or (), count=count, split=split, workspace=workspace, quiet=quiet), json_, print_audit_sample)
 
 
 @review_app.command()

@@ -24,6 +24,7 @@ from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.processes import end_with, patient_threads
+from risbench.core.progress import Progress
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, explain_read_error, open_lock, sha256_of, sha256_of_file, to_json, write_durably
 from risbench.sam.adapter_file import bases_beside, is_adapter
@@ -273,8 +274,8 @@ def _scored(
     if asked.device == "cpu":
         keep_freed_memory()
     predictor, read = _predictor(asked, data)
+    label = f"evaluate {Path(asked.subject).name}"
     if workers == 1:
-        label = f"evaluate {Path(asked.subject).name}"
         return (
             scored(predictor, data, numbers, check_protocol(asked.protocol), label=label, quiet=quiet),
             predictor,
@@ -283,9 +284,16 @@ def _scored(
     # torch's threads do not survive a fork
     start = multiprocessing.get_context("spawn")
     try:
-        with patient_threads(), ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool:
-            parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
-            found = sorted((one for part in parts for one in part), key=lambda one: one.id)
+        with (
+            Progress(f"{label}, by processes", workers, quiet=quiet) as bar,
+            patient_threads(),
+            ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool,
+        ):
+            found: list[Scored] = []
+            for part in pool.map(_share, [asked] * workers, range(workers), [workers] * workers):
+                found += part
+                bar.advance(1)
+            found.sort(key=lambda one: one.id)
     except BrokenProcessPool:
         why = "the system kills what takes too much memory"
         raise EnvironmentLacks(f"{asked.subject}: one of its processes ended too soon; {why}: try fewer than --workers {workers}") from None

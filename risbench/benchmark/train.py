@@ -182,7 +182,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     waited, looking, first = 0.0, 0.0, run.step
     board = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step + 1) if rank == 0 and run.step < run.steps else None
     with Progress(f"train {name}", run.steps, quiet=quiet) as bar:
-        bar.advance(run.step)
+        bar.skip(run.step)
         asked = time.monotonic()
         for step, batch in run.batches.steps(run.step, run.steps):
             waited += time.monotonic() - asked

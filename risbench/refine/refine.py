@@ -116,7 +116,7 @@ def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bo
     keys = [digest_of([record.to_line() for record in part]) for part in parts]
     todo = {index: part for index, part in enumerate(parts) if not run.finished_part(index, keys[index])}
     with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
-        progress.advance(sum(len(part) for index, part in enumerate(parts) if index not in todo))
+        progress.skip(sum(len(part) for index, part in enumerate(parts) if index not in todo))
         open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
         for index, refined in refine_parts(work, open_records, min(choice.workers, max(1, len(todo)))):
             by_id = {record.id: record for record in refined}

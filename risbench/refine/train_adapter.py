@@ -234,7 +234,7 @@ def train(
     data = DataLoader(source.training(recipe, start), batch_size=None, num_workers=source.workers, **apart)
     began = time.monotonic()
     with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
-        bar.advance(start)
+        bar.skip(start)
         for step, batch in enumerate(data, start):
             losses = run.step(step, batch)
             last = step + 1 == recipe.steps

@@ -123,7 +123,7 @@ def _train(out: Path, run: _Run, workers: int, quiet: bool, keep_every: int) -> 
     data = DataLoader(examples, batch_size=None, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
     log = _Log(out / "log.jsonl", start)
     with Progress("train", recipe.steps, quiet=quiet) as bar:
-        bar.advance(start)
+        bar.skip(start)
         for step, batch in enumerate(data, start):
             parts = run.step(step, batch)
             last = step + 1 == recipe.steps

@@ -87,7 +87,7 @@ def check_tensors(path: Path, name: str, found: object, shapes: Mapping[str, tor
 def put_back(
     path: Path, state: Mapping[str, Any], models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, mend: str = _MEND
 ) -> None:
-    """Put the weights of a checkpoint on models, by their names in it, and the optimiser's numbers on the optimiser; `mend` says what to do.
+    """Put the weights of a checkpoint on models, by their names in it, and the optimiser's numbers on the optimiser; `mend`: what to do.
 
     Raises:
         InputError: something is missing, of other sizes or not finite.
