@@ -134,7 +134,8 @@ class Progress:
 def _print(line: str) -> bool:
     """Print a line on standard error; return whether it could be: a log that cannot be written must not end the work."""
     try:
-        print(f"risbench: {line}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"risbench: {line}\n")
+        sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # full, broken, closed, or not there at all
         return False
     return True
