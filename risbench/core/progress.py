@@ -82,31 +82,34 @@ class Progress:
 
     def __init__(self, label: str, total: int, *, quiet: bool = False, of_bytes: bool = False) -> None:
         """Begin with nothing done of `total`, which is 0 where nobody knows it."""
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn() if of_bytes else MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet or not terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task(label, total=total or None)
+        terminal = _is_terminal()
+        self._bar: RichProgress | None = None
+        if terminal and not quiet:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn() if of_bytes else MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.add_task(label, total=total or None)
         self._lines = None if quiet or terminal else Lines(label, total, of_bytes=of_bytes)
         self._ended = threading.Event()
         self._told = False
         self._teller = threading.Thread(target=self._tell, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         if self._lines is not None:
             self._teller.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
         if self._lines is not None:
             self._ended.set()
             self._teller.join()
@@ -115,13 +118,15 @@ class Progress:
 
     def advance(self, steps: int) -> None:
         """Move on by what was done now."""
-        self._bar.advance(self._task, steps)
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], steps)
         if self._lines is not None:
             self._lines.advance(steps)
 
     def skip(self, steps: int) -> None:
         """Move on by what an earlier run had done."""
-        self._bar.advance(self._task, steps)
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], steps)
         if self._lines is not None:
             self._lines.skip(steps)
 
@@ -139,3 +144,10 @@ def _print(line: str) -> bool:
     except (OSError, ValueError, AttributeError):  # full, broken, closed, or not there at all
         return False
     return True
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it is closed
+        return False
