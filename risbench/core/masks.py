@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from risbench.core.errors import InputError
+from risbench.core.errors import InputError, Refusal
 from risbench.core.record import Mask
+from risbench.core.rle import check_mask_size, filled_runs
+
+_LONGEST_OUTLINE_PX: Final = 4_000_000
 
 
 def encode_rle(mask: NDArray[Any]) -> tuple[tuple[int, int], str]:
@@ -24,44 +28,39 @@ def encode_rle(mask: NDArray[Any]) -> tuple[tuple[int, int], str]:
 def decode_rle(size: tuple[int, int], counts: str) -> NDArray[np.bool_]:
     """Return the mask (height, width) of COCO compressed RLE.
 
-    The run lengths must add up to height x width exactly: pycocotools itself trusts them.
+    Raises:
+        InputError: no image has that size, the string is damaged, or its runs do not fill the size exactly.
+    """
+    height, width = size
+    runs = filled_runs(height, width, counts)
+    values = np.arange(runs.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def polygons_mask(polygons: Sequence[Sequence[float]], height: int, width: int) -> NDArray[np.bool_]:
+    """Return the union of polygons (x, y, x, y, ... in pixels) as a mask (height, width), by COCO's rule.
 
     Raises:
-        InputError: the runs do not fill the stated size.
+        Refusal: no image has that size, or the outlines are so long that no object of it can have them.
     """
-    total = sum(run_lengths(counts))
-    if total != size[0] * size[1]:
-        raise InputError(f"mask: the runs add up to {total} pixels; the stated size {size[0]} x {size[1]} has {size[0] * size[1]}")
-    decoded = coco_mask.decode({"size": [size[0], size[1]], "counts": counts.encode("ascii")})
-    return np.ascontiguousarray(decoded).astype(bool)
+    try:
+        check_mask_size(height, width)
+    except InputError as error:
+        raise Refusal("wrong_size", "segmentation", [height, width], str(error)) from None
+    # pycocotools walks every outline in steps of a fifth of a pixel and keeps all of them: memory goes by the length, not by the image.
+    length = sum(_longer_steps(polygon) for polygon in polygons)
+    if length > _LONGEST_OUTLINE_PX:
+        bound = f"the outlines of a mask may be {_LONGEST_OUTLINE_PX:,} px long together; give such a mask as run lengths or as a picture"
+        raise Refusal("outline_too_long", "segmentation", round(length), bound)
+    if not polygons:
+        return np.zeros((height, width), bool)
+    rles = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
+    return np.ascontiguousarray(coco_mask.decode(coco_mask.merge(rles))).astype(bool)
 
 
-def run_lengths(counts: str) -> list[int]:
-    """Return the run lengths of COCO's compressed string (LEB128-like, each run relative to the one two before it).
-
-    Raises:
-        InputError: the string is cut short, holds other characters, or a negative run.
-    """
-    runs: list[int] = []
-    position = 0
-    while position < len(counts):
-        value, shift, more = 0, 0, True
-        while more:
-            if position >= len(counts) or not 48 <= ord(counts[position]) < 112 or shift > 40:
-                raise InputError(f"mask: the run-length string breaks off or is damaged at character {position}")
-            chunk = ord(counts[position]) - 48
-            value |= (chunk & 0x1F) << shift
-            more = bool(chunk & 0x20)
-            position += 1
-            shift += 5
-            if not more and chunk & 0x10:
-                value |= -1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            raise InputError(f"mask: run {len(runs)} of the run-length string is negative ({value})")
-        runs.append(value)
-    return runs
+def _longer_steps(polygon: Sequence[float]) -> float:
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def mask_of(stored: Mask) -> NDArray[np.bool_]:
@@ -80,4 +79,4 @@ def mask_area(mask: Mask) -> int:
     Raises:
         InputError: the run lengths are damaged.
     """
-    return int(np.count_nonzero(mask_of(mask)))
+    return int(filled_runs(*mask.size, mask.counts)[1::2].sum())

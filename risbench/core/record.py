@@ -12,6 +12,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from risbench.core.errors import InputError
+from risbench.core.pixels import MAX_PIXELS
+from risbench.core.rle import filled_runs
+
 SCHEMA_VERSION: Final = 1
 
 Precision = Literal["exact", "corner", "coord", "token"]
@@ -79,6 +83,12 @@ class ImageRef(Frozen):
     metres_per_pixel: Number | None = None
     crs: str | None = None
     transform: Affine | None = None
+
+    @model_validator(mode="after")
+    def _can_be_decoded(self) -> ImageRef:
+        if self.width * self.height > MAX_PIXELS:
+            raise ValueError(f"an image of {self.width} x {self.height} px: at most {MAX_PIXELS:,} pixels are decoded")
+        return self
 
 
 class Placement(Frozen):
@@ -152,7 +162,10 @@ class Expression(Frozen):
 
 
 class Mask(Frozen):
-    """The triplet's mask, the union over its targets, as COCO run-length encoding (column-major, compressed)."""
+    """The triplet's mask, the union over its targets, as COCO run-length encoding (column-major, compressed).
+
+    Its runs fill `size` exactly, and no image has more pixels than a mask may have.
+    """
 
     size: tuple[int, int]
     counts: str
@@ -160,6 +173,14 @@ class Mask(Frozen):
     weights_sha256: str | None = None
     round: int = Field(ge=0)
     scores: dict[str, Number] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _runs_fill_the_size(self) -> Mask:
+        try:
+            filled_runs(*self.size, self.counts)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Review(Frozen):

@@ -177,9 +177,18 @@ def read_records(folder: Path) -> Iterator[Record]:
                     first = error.errors()[0]
                     field = ".".join(str(piece) for piece in first["loc"])
                     raise InputError(
-                        f"{part}: line {number}: {field} = {printable(first['input'])}: {first['msg']}; "
+                        f"{part}: line {number}{_named(line)}: {field} = {printable(first['input'])}: {first['msg']}; "
                         "run the stage again, or use the risbench version that wrote it"
                     ) from None
+
+
+def _named(line: str) -> str:
+    """Return how a line that is no record calls itself, to find it by."""
+    try:
+        name = json.loads(line)["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    return f": record {printable(name)}"
 
 
 def _listed_parts(folder: Path) -> list[tuple[str, str]]:

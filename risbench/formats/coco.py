@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from risbench.core.errors import InputError, Refusal, shortened
-from risbench.core.masks import decode_rle
+from risbench.core.geometry import mask_bounds
+from risbench.core.masks import decode_rle, mask_of, polygons_mask
 from risbench.core.record import Record
+from risbench.core.rle import check_mask_size, compress_runs
 from risbench.core.taxonomy import CLASSES
 from risbench.formats.lenient_json import load_json
 from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, stated_split, text
@@ -123,15 +124,17 @@ def given_mask(segmentation: Any) -> GivenMask:
     if isinstance(segmentation, dict):
         height, width = (int(value) for value in numbers(segmentation.get("size"), 2, "segmentation.size"))
         counts = segmentation.get("counts")
-        if not 0 < height * width <= 2**31:
-            raise Refusal("wrong_size", "segmentation.size", [height, width], "both sides must be positive")
+        try:
+            check_mask_size(height, width)
+        except InputError as error:
+            raise Refusal("wrong_size", "segmentation.size", [height, width], str(error)) from None
         if isinstance(counts, list):
             runs = [value for value in counts if isinstance(value, int) and not isinstance(value, bool)]
             if len(runs) != len(counts):
                 raise Refusal("not_a_number", "segmentation.counts", counts, "the runs must be whole numbers")
             if sum(runs) != height * width or any(run < 0 for run in runs):
                 raise Refusal("wrong_size", "segmentation.counts", sum(runs), f"the runs must add up to {height * width}")
-            counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"].decode("ascii")
+            counts = compress_runs(runs)
         if isinstance(counts, bytes):
             counts = counts.decode("latin-1")
         if not isinstance(counts, str):
@@ -164,13 +167,12 @@ def mask_pixels(mask: GivenMask, height: int, width: int) -> NDArray[np.bool_]:
             return decode_rle(size, counts)
         except InputError as error:
             raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
-    # pycocotools allocates by the polygon's extent, wherever it lies.
+    # A point that far is of another image, or of other units.
     limit = 2.0 * max(height, width)
     far = next((value for polygon in mask.polygons or () for value in polygon if not -limit <= value <= 2 * limit), None)
     if far is not None:
         raise Refusal("outside_image", "segmentation", far, f"no point may lie that far from the image of {width} x {height} px")
-    rles = coco_mask.frPyObjects([list(polygon) for polygon in mask.polygons or ()], height, width)
-    return np.ascontiguousarray(coco_mask.decode(coco_mask.merge(rles))).astype(bool)
+    return polygons_mask([list(polygon) for polygon in mask.polygons or ()], height, width)
 
 
 def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> dict[str, Any]:
@@ -197,14 +199,15 @@ def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> 
             )
         assert record.mask is not None, "export leaves records without a mask out"
         assert record.expression is not None, "export leaves records without a sentence out"
+        mask = mask_of(record.mask)
         annotations.append(
             {
                 "id": number,
                 "image_id": image_ids[path],
                 "category_id": categories[record.category.name],
                 "iscrowd": 0,
-                "bbox": mask_box(record),
-                "area": int(decode_rle(record.mask.size, record.mask.counts).sum()),
+                "bbox": extent_of(mask),
+                "area": int(np.count_nonzero(mask)),
                 "segmentation": {"size": list(record.mask.size), "counts": record.mask.counts},
                 "expression": record.expression.text,
                 "record_id": record.id,
@@ -219,8 +222,7 @@ def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> 
     }
 
 
-def mask_box(record: Record) -> list[float]:
-    """Return the mask's extent as COCO's xywh."""
-    assert record.mask is not None, "export leaves records without a mask out"
-    rle = {"size": list(record.mask.size), "counts": record.mask.counts.encode("ascii")}
-    return [float(value) for value in coco_mask.toBbox(rle)]
+def extent_of(mask: NDArray[np.bool_]) -> list[float]:
+    """Return a mask's extent as COCO's xywh; all 0 where it is empty."""
+    x_min, y_min, x_max, y_max = mask_bounds(mask) or (0.0, 0.0, 0.0, 0.0)
+    return [x_min, y_min, x_max - x_min, y_max - y_min]

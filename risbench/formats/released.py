@@ -16,6 +16,8 @@ from risbench.formats.rows import Item, Refused, Row
 from risbench.formats.tree import Entry, SourceTree
 
 MAX_RECORD_BYTES: Final = 8 << 20
+# What the record itself checks of a part as a whole.
+_CHECKS: Final = {"mask": "broken_rle", "image": "image_too_large"}
 
 
 def table_files(tree: SourceTree) -> list[Entry]:
@@ -118,7 +120,8 @@ def _record(line: str | None, said: dict[str, Any]) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(piece) for piece in first["loc"]) or "record"
-        raise Refusal("broken_record", field, first["input"], first["msg"]) from None
+        code = _CHECKS.get(field, "broken_record") if first["type"] == "value_error" else "broken_record"
+        raise Refusal(code, field, first["input"], first["msg"]) from None
     own: dict[str, Callable[[], Any]] = {
         "id": lambda: record.id,
         "expression": lambda: record.expression.text if record.expression else None,

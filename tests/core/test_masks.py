@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from risbench.core.errors import InputError
-from risbench.core.masks import decode_rle, encode_rle, run_lengths
+from risbench.core.masks import decode_rle, encode_rle
+from risbench.core.rle import run_lengths
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from risbench.core.record import Record, Review
+from risbench.core.rle import compress_runs
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
 from risbench.export.validate import validate
@@ -74,6 +75,9 @@ def test_whole_records_come_back_and_can_be_released_again(world: Path, tmp_path
         assert (Path(again["path"]) / name).read_bytes() == (release(world) / name).read_bytes()
 
 
+SMALL = compress_runs([10, 20, 226])
+
+
 def _changed(world: Path, folder: Path, **changes: object) -> Path:
     """A copy of the first row of the validation shard, changed."""
     [path] = (release(world) / "parquet").glob("val-*.parquet")
@@ -108,7 +112,8 @@ def _changed(world: Path, folder: Path, **changes: object) -> Path:
         ({"expression": "another one"}, "release_disagrees"),
         ({"mask_rle": "PPP8", "record__mask__counts": "PPP8"}, "empty_mask"),
         ({"mask_rle": "P", "record__mask__counts": "P"}, "broken_rle"),
-        ({"record__mask__size": [16, 16]}, "wrong_size"),
+        ({"record__mask__size": [16, 16]}, "broken_rle"),
+        ({"mask_rle": SMALL, "record__mask__counts": SMALL, "record__mask__size": [16, 16]}, "wrong_size"),
         ({"record__image__width": 100, "record__mask__size": [512, 100]}, "broken_rle"),
         ({"image": {"bytes": b"no image", "path": "x.png"}}, "not_an_image"),
         ({"image": {"bytes": None, "path": "x.png"}}, "damaged_archive"),
