@@ -61,7 +61,7 @@ if __name__ == "__main__":
     masks = []
     for annotation in coco["annotations"][:: max(1, len(coco["annotations"]) // 40)][:40]:
         image = images[annotation["image_id"]]
-        masks.append(mask_pixels(given_mask(annotation["segmentation"]), image["height"], image["width"]))
+        masks.append(mask_pixels(given_mask(annotation["segmentation"]), image["height"], image["width"])[0])
     random = np.random.default_rng(0)
     ellipse = cv2.ellipse(np.zeros((512, 512), np.uint8), (250, 260), (70, 42), 30, 0, 360, 1, -1) > 0
     kinds = {

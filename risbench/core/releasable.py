@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from risbench.core.mask_scores import CONFLICT
 from risbench.core.record import REVIEWED, TRIAGED, Problem, Record, Split
 
 # Problems that say "this mask is doubtful": a person who looks at the mask settles them. Any other stays until its cause is gone.
-SETTLED_BY_REVIEW: Final[frozenset[str]] = frozenset({"mask_box_conflict"})
+SETTLED_BY_REVIEW: Final[frozenset[str]] = frozenset({CONFLICT})
 
 
 def blocking_problem(record: Record) -> Problem | None:

@@ -10,8 +10,9 @@ from typing import Final
 import cv2
 import numpy as np
 
+from risbench.core.mask_scores import CONFLICT
 from risbench.core.masks import mask_of
-from risbench.core.record import Record
+from risbench.core.record import REVIEWED, Record
 
 # Scores of the engines (docs/record.md): what a good mask has, and from where on nothing more is gained.
 _GOOD_IS_HIGH: Final = ("predicted_iou", "stability", "mask_box_agreement", "jitter_agreement", "plain_agreement", "vote_agreement")
@@ -34,13 +35,24 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "prompted_again": 0.5,
     "odd_area": 0.05,
     "alike": 0.02,
+    "given": 0.2,
 }
+# A mask of the source bears no engine's word of how sure it was: half of the doubt that such a word can raise is left.
+_GIVEN_DOUBT: Final = 0.5
 
 
 def risks(records: Sequence[Record]) -> dict[str, float]:
-    """Return the risk, 0 to 1, of every record that has a mask; the records are judged among each other."""
+    """Return the risk, 0 to 1, of every record that has a mask; the records are judged among each other.
+
+    A mask that contradicts its given box (problem `mask_box_conflict`) comes before all others.
+    """
     terms = risk_terms(records)
-    return {name: _together(values) for name, values in terms.items()}
+    conflicts = {record.id for record in records if _contradicts(record)}
+    return {name: 1.0 if name in conflicts else _together(values) for name, values in terms.items()}
+
+
+def _contradicts(record: Record) -> bool:
+    return record.review.status not in REVIEWED and any(problem.code == CONFLICT for problem in record.problems)
 
 
 def _together(terms: Mapping[str, float]) -> float:
@@ -67,6 +79,8 @@ def risk_terms(records: Sequence[Record]) -> dict[str, dict[str, float]]:
         if record.category.name in usual:
             terms["odd_area"] = min(abs(np.log(area / usual[record.category.name])) / np.log(_ODD_FACTOR), 1.0)
         terms["alike"] = float(name in alike)
+        if record.mask.engine == "source":
+            terms["given"] = _GIVEN_DOUBT
         found[name] = terms
     return found
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from risbench.core.errors import InputError, Refusal, shortened
 from risbench.core.geometry import mask_bounds
 from risbench.core.masks import decode_rle, mask_of, polygons_mask
-from risbench.core.record import Record
+from risbench.core.record import Record, Repair
 from risbench.core.rle import check_mask_size, compress_runs
+from risbench.core.sizes import Size, SizeMatch, fit_mask, match_size
 from risbench.core.taxonomy import CLASSES
 from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, stated_split, text
+from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, stated_size, stated_split, text
 from risbench.formats.tree import Entry
 
 DATASET: Final = "COCO"
@@ -110,6 +111,7 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
         object_id=key,
         mask=mask,
         split=stated_split(file),
+        stated_size=stated_size(image.get("width"), image.get("height")),
     )
 
 
@@ -153,26 +155,40 @@ def given_mask(segmentation: Any) -> GivenMask:
     return GivenMask(polygons=tuple(polygons))
 
 
-def mask_pixels(mask: GivenMask, height: int, width: int) -> NDArray[np.bool_]:
-    """Return the union of a mask's parts as pixels (height, width).
+def mask_pixels(mask: GivenMask, height: int, width: int, stated: Size | None = None) -> tuple[NDArray[np.bool_], Repair | None]:
+    """Return the union of a mask's parts as pixels (height, width) of the picture, and the repair of its size, if any.
+
+    Polygons are of an image of the `stated` (width, height). Run lengths have a size of their own: the picture's, the stated one or,
+    where none is stated, one that fits the picture as a stated one must (`core/sizes`).
 
     Raises:
-        Refusal: its stated size is not the image's.
+        Refusal: its size is none of these, or it is damaged or far outside.
     """
     if mask.rle is not None:
-        size, counts = mask.rle
-        if size != (height, width):
-            raise Refusal("wrong_size", "segmentation.size", list(size), f"the image is {height} x {width}")
-        try:
-            return decode_rle(size, counts)
-        except InputError as error:
-            raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
+        return _run_length_pixels(mask.rle, height, width, stated)
+    match = SizeMatch(float(width), float(height)) if mask.relative else match_size(stated, (width, height))
+    polygons = [[value * (match.y if place % 2 else match.x) for place, value in enumerate(part)] for part in mask.polygons or ()]
     # A point that far is of another image, or of other units.
     limit = 2.0 * max(height, width)
-    far = next((value for polygon in mask.polygons or () for value in polygon if not -limit <= value <= 2 * limit), None)
+    far = next((value for polygon in polygons for value in polygon if not -limit <= value <= 2 * limit), None)
     if far is not None:
         raise Refusal("outside_image", "segmentation", far, f"no point may lie that far from the image of {width} x {height} px")
-    return polygons_mask([list(polygon) for polygon in mask.polygons or ()], height, width)
+    return polygons_mask(polygons, height, width), match.repair
+
+
+def _run_length_pixels(
+    rle: tuple[tuple[int, int], str], height: int, width: int, stated: Size | None
+) -> tuple[NDArray[np.bool_], Repair | None]:
+    (rows, columns), counts = rle
+    own, found = (columns, rows), (width, height)
+    match = match_size(own, found, "segmentation.size")
+    if match.scales and stated not in (None, own):
+        bound = f"the picture is {height} x {width}, as the file states; a mask of another size is of another picture"
+        raise Refusal("wrong_size", "segmentation.size", [rows, columns], bound)
+    try:
+        return fit_mask(decode_rle((rows, columns), counts), found, match), match.repair
+    except InputError as error:
+        raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
 
 
 def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> dict[str, Any]:

@@ -9,24 +9,30 @@ from numpy.typing import NDArray
 
 from risbench.core.errors import Refusal
 from risbench.core.imagery import read_raster
+from risbench.core.record import Repair
+from risbench.core.sizes import Size
 from risbench.formats.coco import mask_pixels
 from risbench.formats.rows import GivenMask
 from risbench.formats.tree import SourceTree
 
 
-def given_pixels(given: GivenMask, tree: SourceTree, height: int, width: int, image: str) -> NDArray[np.bool_]:
-    """Return a mask (height, width) from a picture of the source, run lengths or polygons; `image` names its image in errors.
+def given_pixels(
+    given: GivenMask, tree: SourceTree, height: int, width: int, image: str, stated: Size | None = None
+) -> tuple[NDArray[np.bool_], Repair | None]:
+    """Return a mask (height, width) from a picture of the source, run lengths or polygons, and the repair of its size, if any.
+
+    `image` names its image in errors, `stated` is the (width, height) that the source states of it.
 
     Raises:
-        Refusal: it is not of the image's size, or cannot be read.
+        Refusal: it fits neither the image nor the stated size, or cannot be read.
     """
     if given.path is None:
-        return mask_pixels(given, height, width)
+        return mask_pixels(given, height, width, stated)
     with tree.by_path[given.path].open() as file:
         picture = read_raster(file, given.path)
     if (picture.height, picture.width) != (height, width):
         raise Refusal("wrong_size", "mask", f"{picture.width} x {picture.height}", f"the image {image} is {width} x {height} px")
-    return picture_mask(picture.pixels)
+    return picture_mask(picture.pixels), None
 
 
 def picture_mask(pixels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -37,7 +37,8 @@ class Row:
     `file`, `source_key` and `locator` say where it stands; `image` is the reference as written.
     `mask` is set where the source has pixels. `fields` are the source's own
     attribute values by kind. An empty `dataset` or `category` is not stated by the source. Without `boxes`
-    the box is the extent of `mask`. `record` is set where the row is one of a release of ours, and then it is all that counts.
+    the box is the extent of `mask`. `stated_size` is the (width, height) in pixels of the image that its coordinates are of, where the
+    source states one. `record` is set where the row is one of a release of ours, and then it is all that counts.
     """
 
     file: str
@@ -57,16 +58,18 @@ class Row:
     metres_per_pixel: float | None = None
     flagged: bool = False
     split: str | None = None
+    stated_size: tuple[int, int] | None = None
     record: Record | None = None
 
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask that the source brings: a picture in the source tree, COCO RLE, or polygons in pixels."""
+    """A mask that the source brings: a picture in the source tree, COCO RLE, or polygons in pixels (`relative`: in shares of the sides)."""
 
     path: str | None = None
     rle: tuple[tuple[int, int], str] | None = None
     polygons: tuple[tuple[float, ...], ...] | None = None
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,20 @@ def text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise Refusal("missing_field" if value is None else "not_a_string", name, value, "it must be a string")
     return value
+
+
+def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Return the (width, height) that a source states of an image; None where it states none, or writes 0 or null for "not known"."""
+    sides = []
+    for value in (width, height):
+        try:
+            side = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0.0
+        except (ValueError, OverflowError):
+            return None
+        if not 1 <= side <= 1e7:
+            return None
+        sides.append(round(side))
+    return (sides[0], sides[1])
 
 
 def stated_split(path: str) -> str | None:

@@ -94,7 +94,7 @@ def mask_in_record(record: Record, annotation: Annotation) -> NDArray[np.bool_]:
         Refusal: the annotation holds no usable mask.
     """
     placement = record.placement
-    pixels = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width)
+    pixels, _ = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width)
     if placement.fit == "keep":
         return pixels
     a, b, c, d, e, f = invert_affine(placement.affine)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from risbench.core.attributes import attributes_of
 from risbench.core.errors import Refusal
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, map_box, map_quad, mask_bounds, repair_box
 from risbench.core.imagery import Raster
+from risbench.core.mask_scores import conflict, scores_of_given
 from risbench.core.masks import encode_rle
 from risbench.core.record import (
     Affine,
@@ -23,12 +26,14 @@ from risbench.core.record import (
     Mask,
     Placement,
     Precision,
+    Problem,
     Quad,
     Record,
     Repair,
     Source,
     Target,
 )
+from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.storage import digest_of
 from risbench.formats.given_mask import given_pixels
 from risbench.formats.rows import GivenBox
@@ -38,6 +43,8 @@ from risbench.ingest.merge import Candidate
 from risbench.ingest.sentences import names_several, normalise
 from risbench.ingest.triage import class_of
 
+MIN_SIDE_PX: Final = 1.0
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -46,6 +53,7 @@ class Placed:
     candidate: Candidate
     targets: tuple[PlacedTarget, ...]
     mask: NDArray[np.bool_] | None
+    conflict: Problem | None = None
 
 
 @dataclass(frozen=True)
@@ -67,25 +75,53 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
         Refusal: a box or mask that no rule repairs.
     """
     row = candidate.row
-    mask = given_pixels(row.mask, tree, raster.height, raster.width, row.image) if row.mask is not None else None
+    found = (raster.width, raster.height)
+    match = match_size(row.stated_size, found)
+    mask, resized = None, None
+    if row.mask is not None:
+        mask, resized = given_pixels(row.mask, tree, raster.height, raster.width, row.image, row.stated_size)
     boxes = row.boxes
     if not boxes:
         bounds = mask_bounds(mask) if mask is not None else None
         if bounds is None:
             raise Refusal("empty_mask", "mask", row.mask.path if row.mask else None, "it must have at least one pixel")
-        boxes = (GivenBox(bounds, "exact", False),)
-    targets = tuple(_place_box(box, raster.width, raster.height) for box in boxes)
-    return Placed(candidate, targets, mask)
+        boxes, match = (GivenBox(bounds, "exact", False),), SizeMatch(repair=match.repair)
+    match = replace(match, repair=match.repair or resized)
+    targets = tuple(_place_box(box, found, match) for box in boxes)
+    problem = conflict(mask, [target.box for target in targets]) if mask is not None and row.boxes else None
+    return Placed(candidate, targets, mask, problem)
 
 
-def _place_box(given: GivenBox, width: int, height: int) -> PlacedTarget:
-    scale: Affine = (float(width), 0.0, 0.0, 0.0, float(height), 0.0) if given.relative else (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+def _place_box(given: GivenBox, found: Size, match: SizeMatch) -> PlacedTarget:
+    width, height = found
+    scale: Affine = (float(width), 0.0, 0.0, 0.0, float(height), 0.0) if given.relative else match.affine
     # Not map_box: a swapped box must reach the repair rules as it is.
     (x_min, y_min), (x_max, y_max) = apply_affine(scale, *given.box[:2]), apply_affine(scale, *given.box[2:])
     in_pixels: Box = (x_min, y_min, x_max, y_max)
     quad = map_quad(scale, given.quad) if given.quad is not None else None
+    quad = quad if quad and is_oriented(quad) else None
     box, repairs = repair_box(in_pixels, width, height, given.quantum)
-    return PlacedTarget(box, in_pixels, quad if quad and is_oriented(quad) else None, given.precision, repairs, given.object_id)
+    if given.quantum is None:  # a coarse step explains a box that rounding has closed
+        _check_sides(given, box, quad, found)
+    repairs = (match.repair, *repairs) if match.repair is not None else repairs
+    return PlacedTarget(box, in_pixels, quad, given.precision, repairs, given.object_id)
+
+
+def _check_sides(given: GivenBox, box: Box, quad: Quad | None, found: Size) -> None:
+    """Refuse an object that no pixel can show.
+
+    Raises:
+        Refusal: a side of what lies in the image, or the short side of the oriented box, is under one pixel.
+    """
+    sides = (box[2] - box[0], box[3] - box[1])
+    if quad is not None:
+        sides = (min(min(sides), min(cv2.minAreaRect(np.array(quad, np.float32))[1])), max(sides))
+    if min(sides) >= MIN_SIDE_PX - 1e-6:
+        return
+    shares = not given.relative and all(0 <= value <= 1 for value in given.box)
+    hint = "; all its numbers lie in 0-1: if these are shares of the sides, --box-scale shares reads them" if shares else ""
+    bound = f"it is {sides[0]:.3g} x {sides[1]:.3g} px in the image of {found[0]} x {found[1]} px; each side must have at least 1 px{hint}"
+    raise Refusal("box_too_small", "box", given.box, bound)
 
 
 def object_names(candidates: Sequence[Candidate]) -> list[str]:
@@ -156,8 +192,9 @@ def build_record(
         targets=targets,
         attributes=attributes_of(name, row.sentence, row.fields),
         expression=expression,
-        mask=_mask(placed.mask, view),
+        mask=_mask(placed.mask, view, targets, boxes_given=bool(row.boxes)),
         split=None,
+        problems=(placed.conflict,) if placed.conflict is not None else (),
     )
     if expression is None:
         record = record.with_problem("ingest", "no_expression", "the source has no sentence for this object")
@@ -181,14 +218,14 @@ def _target(target: PlacedTarget, into: Affine, view: View) -> Target:
     )
 
 
-def _mask(mask: NDArray[np.bool_] | None, view: View) -> Mask | None:
+def _mask(mask: NDArray[np.bool_] | None, view: View, targets: Sequence[Target], *, boxes_given: bool) -> Mask | None:
     if mask is None:
         return None
     seen = render_mask(view, mask)
     if not seen.any():
         raise Refusal("empty_mask", "mask", "0 pixels", f"nothing of it is left in the {view.fit} view")
     size, counts = encode_rle(seen)
-    return Mask(size=size, counts=counts, engine="source", round=0)
+    return Mask(size=size, counts=counts, engine="source", round=0, scores=scores_of_given(seen, targets, boxes_given=boxes_given))
 
 
 def view_transform(raster: Raster, view: View) -> tuple[str | None, Affine | None, float | None]:

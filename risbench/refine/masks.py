@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import Refusal
-from risbench.core.geometry import box_iou, mask_bounds, polygon_mask
 from risbench.core.imagery import Pixels
+from risbench.core.mask_scores import mask_box_agreement
 from risbench.core.masks import encode_rle
-from risbench.core.metrics import mask_iou
-from risbench.core.record import Mask, Record, Review, Target
+from risbench.core.record import Mask, Record, Review
 from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation
 
@@ -82,11 +81,3 @@ def checked_mask(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.boo
     if not values.any():
         raise Refusal("mask_empty", "mask", 0, "the engine found no pixel of the object in this box")
     return values.astype(bool)
-
-
-def mask_box_agreement(mask: NDArray[np.bool_], target: Target) -> float:
-    """Return how well the mask fills its prompt: IoU with the oriented box, or of its extent with the upright box."""
-    if target.oriented_box is not None:
-        return mask_iou(mask, polygon_mask(target.oriented_box, *mask.shape))
-    bounds = mask_bounds(mask)
-    return box_iou(bounds, target.box) if bounds is not None else 0.0

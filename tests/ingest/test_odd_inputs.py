@@ -139,6 +139,7 @@ def test_a_bad_coco_annotation_is_refused_alone(tmp_path: Path, changes: dict[st
 def test_uncompressed_runs_longer_than_any_coordinate_are_runs(tmp_path: Path) -> None:
     image = np.zeros((3400, 3200, 3), np.uint8)
     value = coco(segmentation={"size": [3400, 3200], "counts": [10_800_000, 10_000, 70_000]}, bbox=[3170, 0, 30, 3400])
+    value["images"][0].update(width=3200, height=3400)
     source = write(tmp_path / "s", a__png=encode_png(image), instances__json=value)
     assert ingest(source, workspace=tmp_path / "w", fit="keep")["counts"]["out"] == 2
 

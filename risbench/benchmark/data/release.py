@@ -176,7 +176,7 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
     else:
         pixels = image_of(tree, entry.path)
         height, width = pixels.shape[:2]
-    size, counts = encode_rle(given_pixels(row.mask, tree, height, width, row.image))
+    size, counts = encode_rle(given_pixels(row.mask, tree, height, width, row.image)[0])
     extent = mask_bounds(decode_rle(size, counts))
     if extent is None:
         raise Refusal("empty_mask", "mask", row.mask.path, "it must have at least one pixel")
