@@ -160,6 +160,10 @@ def print_validate(result: dict[str, Any]) -> None:
     say(f"checked {where}: {len(result['faults'])} faults")
     for code, number in result["problems"].items():
         say(f"records held back by a stage, {code}: {number:,}")
+    for line in result["held_back"][:20]:
+        say(f"to be settled in review: {line}")
+    if len(result["held_back"]) > 20:
+        say(f"... and {len(result['held_back']) - 20:,} more (--json lists all)")
 
 
 def print_report(result: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from risbench.core.geometry import size_of
 from risbench.core.masks import mask_area, mask_of
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS, Attributes, Record
+from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
 from risbench.core.risk import risks
 from risbench.core.storage import digest_of, explain_os_error, open_lock, sync_folder, to_json, write_durably
 from risbench.export.draw import BOX_COLOR, MASK_COLOR, Panel, focus
@@ -175,20 +176,30 @@ class _Row:
 
 
 def _ordered(source: Source) -> list[_Row]:
-    """Return the rows, worst and most doubtful first: with problems, rejected, found wrong by the audit, without a mask, then by risk."""
+    """Return the rows, worst and most doubtful first, and those of one kind by risk.
+
+    First what a review is to settle, then those with problems, rejected, found wrong by the audit, without a mask.
+    """
     rows = []
     for record in source.records:
         try:
             area = float(mask_area(record.mask)) if record.mask else area_of(record)
         except InputError as error:
             raise InputError(f"{source.place}: record {record.id}: {error}; run the stage again, or verify the release") from None
-        problem = record.problems[0].code if record.problems else _NONE
+        blocking = blocking_problem(record)
+        problem = blocking.code if blocking is not None else _NONE
         rows.append(_Row(record, None, size_of(area), problem, source.audit.get(record.id, _NONE)))
     risk = risks(source.records)
     rows = [replace(row, risk=risk.get(row.record.id)) for row in rows]
 
     def rank(row: _Row) -> tuple[int, float, str]:
-        worst = [row.problem != _NONE, row.record.review.status == "rejected", row.audit not in (_NONE, "good"), row.record.mask is None]
+        worst = [
+            row.problem in SETTLED_BY_REVIEW,
+            row.problem != _NONE,
+            row.record.review.status == "rejected",
+            row.audit not in (_NONE, "good"),
+            row.record.mask is None,
+        ]
         return next((place for place, holds in enumerate(worst) if holds), len(worst)), -(row.risk or 0.0), row.record.id
 
     return sorted(rows, key=rank)

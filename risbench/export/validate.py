@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from risbench.core.errors import printable
 from risbench.core.masks import mask_area
 from risbench.core.progress import Progress
 from risbench.core.record import Record
+from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
 from risbench.core.storage import sha256_of_file
 from risbench.core.workspace import INGEST, REVIEW, Workspace, part_files
 
@@ -22,12 +24,12 @@ def validate(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, A
 
     Checked: the schema of every line, unique ids, part checksums, in = out + quarantined + filtered, images present
     and unchanged, masks of the image's size and not empty, boxes inside the image. Records that a stage holds back
-    by a problem are counted under `problems`; they are no faults.
+    by a problem are counted under `problems`; they are no faults. Those that a review is to settle are named under `held_back`.
     """
     opened = Workspace.open(workspace)
     folders = [folder for folder in (opened.root / INGEST, *opened.rounds(), opened.root / REVIEW) if folder.exists()]
     faults: list[str] = []
-    problems: Counter[str] = Counter()
+    held = _HeldBack()
     images: dict[str, str] = {}
     records = 0
     for folder in folders:
@@ -35,7 +37,7 @@ def validate(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, A
         if not (folder / "run.json").exists():
             faults.append(f"{where}: is unfinished; run the same command again to finish it")
             continue
-        records += _check_stage(folder, where, faults, problems if folder == opened.latest() else Counter(), images)
+        records += _check_stage(folder, where, faults, held if folder == opened.latest() else _HeldBack(), images)
     with Progress("validate images", len(images), quiet=quiet) as progress:
         for path, expected in sorted(images.items()):
             _check_image(opened.root, path, expected, faults)
@@ -45,11 +47,27 @@ def validate(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, A
         "images": len(images),
         "stages": [folder.relative_to(opened.root).as_posix() for folder in folders],
         "faults": faults,
-        "problems": dict(sorted(problems.items())),
+        "problems": dict(sorted(held.problems.items())),
+        "held_back": held.named,
     }
 
 
-def _check_stage(folder: Path, where: str, faults: list[str], problems: Counter[str], images: dict[str, str]) -> int:
+@dataclass
+class _HeldBack:
+    """Records with a problem: how many of each code, and those that a review is to settle by name."""
+
+    problems: Counter[str] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Count a record's problems."""
+        self.problems.update(problem.code for problem in record.problems)
+        problem = blocking_problem(record)
+        if problem is not None and problem.code in SETTLED_BY_REVIEW:
+            self.named.append(f"record {record.id}: {problem.code}: {problem.detail}")
+
+
+def _check_stage(folder: Path, where: str, faults: list[str], held: _HeldBack, images: dict[str, str]) -> int:
     try:
         summary = json.loads((folder / "run.json").read_bytes())
         counts, listed = summary["counts"], {part["name"]: part for part in summary["parts"]}
@@ -90,7 +108,7 @@ def _check_stage(folder: Path, where: str, faults: list[str], problems: Counter[
             seen.add(record.id)
             if images.setdefault(record.image.path, record.image.sha256) != record.image.sha256:
                 faults.append(f"{place}: record {record.id}: image.sha256: other records of {record.image.path} have another")
-            problems.update(problem.code for problem in record.problems)
+            held.add(record)
     if total != counts["out"]:
         faults.append(f"{where}: holds {total} records; run.json counts {counts['out']}")
     return total
