@@ -28,7 +28,7 @@ from risbench.core.imagery import read_raster
 from risbench.core.metrics import bootstrap_interval, mask_iou
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
-from risbench.formats.truth import Truth, mask_in_record
+from risbench.formats.truth import Truth
 from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import Engine, Prompt
 from risbench.refine.sam_engine import builtin_engine, pasam_engine
@@ -72,7 +72,7 @@ def scored(
         members = list(group)
         with open(workspace / path, "rb") as file:
             pixels = read_raster(file, path).pixels
-        true = [mask_in_record(record, truth.by_id[links[record.source.source_key]]) for record in members]
+        true = [truth.mask_in_record(record, truth.by_id[links[record.source.source_key]]) for record in members]
         for name, engine in engines.items():
             engine.load(pixels)
             for kind, (scale, shift) in distortions.items():

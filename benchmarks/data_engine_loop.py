@@ -32,7 +32,7 @@ from risbench.core.record import Record
 from risbench.core.risk import risks
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import decode_brush, encode_brush
-from risbench.formats.truth import Truth, mask_in_record
+from risbench.formats.truth import Truth
 from risbench.review.consensus import consensus
 from risbench.review.desk import Desk
 from risbench.review.plan import Policy
@@ -51,7 +51,7 @@ def truths(workspace: Path) -> dict[str, NDArray[np.bool_]]:
     truth = Truth(REFER / "instances.json")
     records = read_records(Workspace.open(workspace).latest())
     return {
-        record.id: mask_in_record(record, truth.by_id[links[record.source.source_key]])
+        record.id: truth.mask_in_record(record, truth.by_id[links[record.source.source_key]])
         for record in records
         if record.source.source_key in links and record.mask is not None
     }

@@ -23,7 +23,7 @@ from risbench.core.masks import mask_of
 from risbench.core.metrics import mask_iou
 from risbench.core.risk import risk_terms, risks
 from risbench.core.workspace import Workspace, read_records
-from risbench.formats.truth import Truth, mask_in_record
+from risbench.formats.truth import Truth
 
 
 def auc(risk: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
@@ -49,7 +49,7 @@ if __name__ == "__main__":
         known = [record for record in records if record.mask is not None and record.source.source_key in links]
         bad = np.array(
             [
-                mask_iou(mask_of(record.mask), mask_in_record(record, truth.by_id[links[record.source.source_key]])) < 0.8
+                mask_iou(mask_of(record.mask), truth.mask_in_record(record, truth.by_id[links[record.source.source_key]])) < 0.8
                 for record in known
                 if record.mask is not None
             ]

@@ -131,6 +131,8 @@ def print_audit(result: dict[str, Any]) -> None:
         )
     for code, number in result["not_scored"].items():
         say(f"not scored, {code}: {number:,}")
+    for line in result["sizes"]:
+        say(line)
     if result["ambiguous"]:
         say(f"ambiguous matches, not scored: {len(result['ambiguous']):,}, such as {result['ambiguous'][0]}")
     if result["sheet"]:
@@ -225,6 +227,8 @@ def print_adapter(result: dict[str, Any]) -> None:
     """Print what was learnt from, how wrong the boxes are, and what it gave on scenes of its own."""
     known = result["known"]
     say(f"{known['objects']:,} true objects in {known['images']:,} images; {known['boxes_compared']:,} boxes compared with them")
+    for line in known["sizes"]:
+        say(line)
     for tier, row in (result["box_noise"] or {}).items():
         edges = ", ".join(f"{value:+.1f}" for value in row["edges_px"]["x_min"])
         say(f"boxes of tier {tier}: mean IoU {row['mean_iou']:.3f} with the true box; left edge {edges} px (5, 50, 95 %)")

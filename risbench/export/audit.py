@@ -22,7 +22,7 @@ from risbench.core.truth import TWO_OVERLAP
 from risbench.core.workspace import REFINE, Workspace, read_records
 from risbench.export.draw import write_sheet
 from risbench.formats.coco import plain_id
-from risbench.formats.truth import Annotation, Truth, mask_in_record
+from risbench.formats.truth import Truth
 
 THRESHOLDS: Final = (0.5, 0.7, 0.8, 0.9)
 _WORST: Final = 24
@@ -70,13 +70,16 @@ def audit(
             ids = matcher.match(record)
             if ids:
                 try:
-                    scores.append(_score(record, ids, known.by_id))
+                    scores.append(_score(record, ids, known))
                 except Refusal as reason:
                     matcher.not_scored[reason.code] += 1
             progress.advance(1)
     if not scores:
-        raise InputError(f"{truth}: none of the workspace's {len(records):,} records matches an annotation: {dict(matcher.not_scored)}")
+        reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(matcher.not_scored.items()))
+        sizes = "".join(f"; {line}" for line in known.said_of_sizes())
+        raise InputError(f"{truth}: none of the workspace's {len(records):,} records matches an annotation: {reasons}{sizes}")
     result = {**_summary(scores), "not_scored": dict(sorted(matcher.not_scored.items())), "ambiguous": matcher.ambiguous}
+    result["sizes"] = known.said_of_sizes()
     result["links_without_record"] = matcher.unused_links(records)
     worst = sorted(scores, key=lambda score: (score.iou, score.record.id))[:_WORST]
     result["worst"] = [{"id": score.record.id, "iou": round(score.iou, 4)} for score in worst]
@@ -142,10 +145,10 @@ class _Matcher:
         return sum(key not in keys for key in self._links)
 
 
-def _score(record: Record, ids: Sequence[Any], by_id: Mapping[Any, Annotation]) -> Score:
+def _score(record: Record, ids: Sequence[Any], known: Truth) -> Score:
     truth = np.zeros((record.image.height, record.image.width), bool)
     for value in ids:
-        truth |= mask_in_record(record, by_id[value])
+        truth |= known.mask_in_record(record, known.by_id[value])
     if record.mask is not None and record.mask.size != truth.shape:
         raise Refusal("mask_of_other_size", "mask.size", record.mask.size, f"the image is {truth.shape}")
     if record.mask is None:

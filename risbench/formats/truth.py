@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import invert_affine, map_box
 from risbench.core.record import Box, Record
+from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.taxonomy import to_class
 from risbench.core.truth import Match, match_boxes
 from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.rows import numbers
+from risbench.formats.rows import numbers, stated_size
 from risbench.formats.tree import Entry
 
 Annotation = Mapping[str, Any]
@@ -40,6 +41,8 @@ class Truth:
             raise InputError(f"--truth {path}: {reason}") from None
         self.path = path
         self.by_id: dict[Any, Annotation] = {}
+        self._stated: dict[Any, Size | None] = {}
+        self._sizes: dict[str, tuple[str, str]] = {}
         for place, item in enumerate(coco.annotations):
             key = plain_id(item.get("id")) if isinstance(item, dict) else None
             if key is None or key in self.by_id:
@@ -51,6 +54,7 @@ class Truth:
         for annotation in self.by_id.values():
             image = coco.images.get(plain_id(annotation.get("image_id")), {})
             name = str(image.get("file_name"))
+            self._stated[annotation["id"]] = stated_size(image.get("width"), image.get("height"))
             self._by_image[name].append(annotation)
             if stems[PurePosixPath(name).stem] == 1:
                 self._by_image[PurePosixPath(name).stem].append(annotation)
@@ -68,39 +72,75 @@ class Truth:
     def matches(self, record: Record) -> list[Match[Any]]:
         """Return the annotation that each target of a record means, by id (`core/truth`), of those of its image and class.
 
-        A crowd region is no object, and an annotation without a usable box matches nothing.
+        A crowd region is no object, and an annotation without a usable box matches nothing. Where the file states another size of the
+        image than the workspace's source has, boxes are scaled, or nothing is matched (`wrong_size`, see `core/sizes`).
         """
-        objects = [
-            (item["id"], box)
-            for item in self.in_image(record)
-            if item.get("iscrowd") != 1 and self.class_of(item) == record.category.name and (box := box_of(item)) is not None
-        ]
+        try:
+            objects = [
+                (item["id"], box)
+                for item in self.in_image(record)
+                if item.get("iscrowd") != 1
+                and self.class_of(item) == record.category.name
+                and (box := self.box_of(record, item)) is not None
+            ]
+        except Refusal as reason:
+            return [Match(None, reason.code) for _ in record.targets]
         return match_boxes([map_box(record.placement.affine, target.box) for target in record.targets], objects)
 
+    def box_of(self, record: Record, annotation: Annotation) -> Box | None:
+        """Return an annotation's box in pixels of a record's source image; None where it has no usable one, and then it matches nothing.
 
-def box_of(annotation: Annotation) -> Box | None:
-    """Return an annotation's box in pixels of its image; None where it has no usable one, and then it matches nothing."""
-    try:
-        x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
-    except Refusal:
-        return None
-    return (x, y, x + width, y + height)
+        Raises:
+            Refusal: `wrong_size`, the file states a size of another ratio for the image.
+        """
+        try:
+            x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
+        except Refusal:
+            return None
+        return map_box(self._match_of(record, annotation).affine, (x, y, x + width, y + height))
 
+    def mask_in_record(self, record: Record, annotation: Annotation) -> NDArray[np.bool_]:
+        """Return a true mask in pixels of the record's image, brought there by the record's own placement.
 
-def mask_in_record(record: Record, annotation: Annotation) -> NDArray[np.bool_]:
-    """Return a true mask in pixels of the record's image, brought there by the record's own placement.
+        Raises:
+            Refusal: the annotation holds no usable mask, or is of an image of another ratio.
+        """
+        placement = record.placement
+        self._match_of(record, annotation)
+        stated = self._stated[annotation["id"]]
+        pixels, _ = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width, stated)
+        if placement.fit == "keep":
+            return pixels
+        a, b, c, d, e, f = invert_affine(placement.affine)
+        # Between pixel centres, as cv2 counts; half coverage decides where pixels shrink.
+        matrix = np.array([[a, b, c + (a + b) / 2 - 0.5], [d, e, f + (d + e) / 2 - 0.5]])
+        size = (record.image.width, record.image.height)
+        warped = cv2.warpAffine(pixels.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR)
+        result: NDArray[np.bool_] = np.asarray(warped) >= 0.5
+        return result
 
-    Raises:
-        Refusal: the annotation holds no usable mask.
-    """
-    placement = record.placement
-    pixels, _ = mask_pixels(given_mask(annotation.get("segmentation")), placement.source_height, placement.source_width)
-    if placement.fit == "keep":
-        return pixels
-    a, b, c, d, e, f = invert_affine(placement.affine)
-    # Between pixel centres, as cv2 counts; half coverage decides where pixels shrink.
-    matrix = np.array([[a, b, c + (a + b) / 2 - 0.5], [d, e, f + (d + e) / 2 - 0.5]])
-    size = (record.image.width, record.image.height)
-    warped = cv2.warpAffine(pixels.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR)
-    result: NDArray[np.bool_] = np.asarray(warped) >= 0.5
-    return result
+    def _match_of(self, record: Record, annotation: Annotation) -> SizeMatch:
+        path = record.image.source_path
+        try:
+            match = match_size(self._stated[annotation["id"]], (record.placement.source_width, record.placement.source_height))
+        except Refusal as reason:
+            self._sizes[path] = ("wrong_size", f"{reason.value} are stated, {reason.bound}")
+            raise
+        if match.repair is not None:
+            self._sizes[path] = (match.repair.rule, match.repair.detail)
+        return match
+
+    def said_of_sizes(self) -> list[str]:
+        """Return a line for each way in which the file's stated sizes differ from the workspace's source images, as far as met."""
+        told = {
+            "scaled": "annotated at another size, true masks scaled",
+            "stated_size_differs": "one or two pixels off, true masks kept as they are",
+            "wrong_size": "of another ratio, not compared",
+        }
+        said = []
+        for rule, meaning in told.items():
+            found = sorted((path, detail) for path, (met, detail) in self._sizes.items() if met == rule)
+            if found:
+                path, detail = found[0]
+                said.append(f"{rule}: {len(found):,} images {meaning}, such as {printable(path, 120)}: {printable(detail, 300)}")
+        return said

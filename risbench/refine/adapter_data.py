@@ -21,7 +21,7 @@ from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle, mask_of
 from risbench.core.record import REVIEWED, Box, Record
 from risbench.core.storage import sha256_of_file
-from risbench.formats.truth import Truth, box_of, mask_in_record
+from risbench.formats.truth import Truth
 from risbench.refine.box_noise import BoxNoise, Pair, distorted
 from risbench.refine.builtin_data import Batch, batch_of, crop_example
 
@@ -50,11 +50,12 @@ class TrueObject:
 
 @dataclass(frozen=True)
 class Known:
-    """All objects with true masks, the boxes that can be compared with them, and what was left out by reason."""
+    """All objects with true masks, the boxes that can be compared with them, what was left out by reason, and whose sizes differed."""
 
     objects: tuple[TrueObject, ...]
     pairs: tuple[Pair, ...]
     left_out: Counter[str]
+    sizes: tuple[str, ...] = ()
 
 
 def from_records(records: Sequence[Record]) -> Known:
@@ -93,7 +94,7 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
             if match.key is None:
                 left_out[match.reason] += 1
             else:
-                box = box_of(truth.by_id[match.key])
+                box = truth.box_of(record, truth.by_id[match.key])
                 assert box is not None, "what is matched has a box"
                 here = map_box(invert_affine(record.placement.affine), box)
                 # both are cut by the image's border: what lies beyond is no error of the box
@@ -104,7 +105,7 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
                 left_out["crowd"] += 1
                 continue
             try:
-                found = _object(record, mask_in_record(record, annotation), truth.class_of(annotation) or "unknown")
+                found = _object(record, truth.mask_in_record(record, annotation), truth.class_of(annotation) or "unknown")
             except Refusal as reason:
                 left_out[reason.code] += 1
                 continue
@@ -114,8 +115,9 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
                 objects.append(found)
     if not objects:
         count = len(truth.by_id)
-        raise InputError(f"--truth {truth.path}: none of its {count:,} annotations lies in an image of the workspace; compare file names")
-    return Known(tuple(objects), tuple(pairs), left_out)
+        sizes = "".join(f"; {line}" for line in truth.said_of_sizes()) or "; compare file names"
+        raise InputError(f"--truth {truth.path}: none of its {count:,} annotations lies in an image of the workspace{sizes}")
+    return Known(tuple(objects), tuple(pairs), left_out, tuple(truth.said_of_sizes()))
 
 
 def _within(box: Box, record: Record) -> Box:
@@ -267,4 +269,5 @@ def summary_of(known: Known) -> dict[str, Any]:
         "classes": dict(sorted(Counter(item.category for item in known.objects).items())),
         "boxes_compared": len(known.pairs),
         "left_out": dict(sorted(known.left_out.items())),
+        "sizes": list(known.sizes),
     }

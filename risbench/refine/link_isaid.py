@@ -20,6 +20,7 @@ from risbench.core.imagery import read_raster
 from risbench.core.masks import encode_rle
 from risbench.core.progress import Progress
 from risbench.core.record import Box, Record
+from risbench.core.sizes import match_size
 from risbench.core.storage import explain_os_error, write_durably
 from risbench.core.taxonomy import CLASSES
 from risbench.core.truth import match_box
@@ -60,6 +61,8 @@ def link_isaid(*, isaid: Path | str, workspace: Path | str = ".", quiet: bool = 
                 for _, group in groupby(of_scene, key=lambda record: record.image.source_path):
                     _link_image(found, list(group), ids, scene)
             bar.advance(len(of_scene))
+        if not found.annotations and found.sizes:
+            raise InputError(f"--isaid {folder}: none of its scenes has the size of the workspace's image, such as {found.sizes[0]}")
         if not found.annotations:
             names = ", ".join(sorted({record.image.scene for record in records})[:3])
             raise InputError(f"--isaid {folder}: its {len(files)} scenes are none of the workspace's ({names} ...)")
@@ -84,6 +87,7 @@ class _Found:
         self.annotations: list[dict[str, Any]] = []
         self.links: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
+        self.sizes: list[str] = []
 
 
 def instance_ids(path: Path) -> NDArray[np.uint32]:
@@ -118,6 +122,13 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.uint32
     """Add the instances of one source image, and link its records to them."""
     name = PurePosixPath(records[0].image.source_path)
     width, height = records[0].placement.source_width, records[0].placement.source_height
+    if name.stem == scene:
+        try:
+            ids = _at_size(ids, width, height)
+        except Refusal as reason:
+            found.counts["wrong_size"] += len(records)
+            found.sizes.append(f"{name.name}: {reason.value} are stated by the instances, {reason.bound}")
+            return
     corner = _corner(name.stem, scene, ids, width, height)
     if corner is None:
         found.counts["window_beyond_the_scene"] += len(records)
@@ -159,6 +170,19 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.uint32
             annotation = match.key
             found.links[record.source.source_key] = annotation
             found.annotations[annotation - 1]["category_id"] = CLASSES.index(record.category.name) + 1
+
+
+def _at_size(ids: NDArray[np.uint32], width: int, height: int) -> NDArray[np.uint32]:
+    """Return a scene's instances (height, width) at the size of the workspace's source image, where the ratio is the same.
+
+    Raises:
+        Refusal: `wrong_size`, it is another one.
+    """
+    match = match_size((ids.shape[1], ids.shape[0]), (width, height))
+    if not match.scales:
+        return ids
+    rows, columns = (np.arange(height) + 0.5) / match.y, (np.arange(width) + 0.5) / match.x
+    return np.ascontiguousarray(ids[rows.astype(int).clip(0, ids.shape[0] - 1)][:, columns.astype(int).clip(0, ids.shape[1] - 1)])
 
 
 def _corner(stem: str, scene: str, ids: NDArray[np.uint32], width: int, height: int) -> tuple[int, int] | None:
