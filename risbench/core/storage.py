@@ -211,6 +211,7 @@ class StageRun:
             discarded = any(self.folder.glob("part-*.jsonl"))
             # First the commit point: a kill while the rest goes must not leave a stage that looks finished.
             self.run_file.unlink(missing_ok=True)
+            plan_file.unlink(missing_ok=True)  # nor parts of which the files beside them are gone, to a later run of the old plan
             shutil.rmtree(self.folder)
         try:
             progress.mkdir(parents=True, exist_ok=True)

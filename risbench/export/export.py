@@ -191,9 +191,9 @@ def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | Non
         InputError: a release of this name and another content exists, and is not to be replaced.
     """
     aside = folder.with_name(f".old-{folder.name}")
-    if aside.exists():  # a replacement was interrupted between its two renames
-        if folder.exists():
-            shutil.rmtree(aside)
+    if aside.exists():  # a replacement was interrupted: between its two renames, or while the old release was removed
+        if folder.exists() or not (aside / "release.json").exists():
+            _remove(aside)
         else:
             os.rename(aside, folder)
     if not folder.exists():
@@ -236,9 +236,15 @@ def _write(
         os.rename(temporary, folder)
         sync_folder(folder.parent)
         if aside.exists():
-            shutil.rmtree(aside)
+            _remove(aside)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: is gone; run ingest again") from None
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)  # so that the room it took is there again; the old release stands
         raise explain_os_error(error, folder) from error
+
+
+def _remove(folder: Path) -> None:
+    """Remove an old release; one that is half gone has no release.json, so that it is never put back."""
+    (folder / "release.json").unlink(missing_ok=True)
+    shutil.rmtree(folder)

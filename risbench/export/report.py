@@ -6,12 +6,10 @@ opens as fast with fifty thousand as with fifty. A run that was cut off goes on 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,23 +24,22 @@ from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_area, mask_of
 from risbench.core.progress import Progress
+from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import SPLITS, Attributes, Record
 from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
 from risbench.core.risk import risks
-from risbench.core.storage import digest_of, explain_os_error, open_lock, sync_folder, to_json, write_durably
+from risbench.core.storage import digest_of, explain_os_error, write_durably
 from risbench.export.draw import BOX_COLOR, MASK_COLOR, Panel, focus
+from risbench.export.report_place import PAGE_FILES, Place
 from risbench.export.report_source import Source, open_source
 from risbench.export.stats import stats_of
 from risbench.export.strata import area_of
 
-PAGE_FILES: Final = ("index.html", "report.css", "report.js")
-_OURS: Final = {*PAGE_FILES, "report.json", "data", "tiles", "figures"}
 TILE_PX: Final = 160
 ACROSS: Final = 4
 PER_SHEET: Final = ACROSS * ACROSS
 PER_SHARD: Final = 256
 _JPEG_QUALITY: Final = 78
-_ABSENT: Final = ".absent"  # how many images of a sheet cannot be shown, for a run that goes on
 _NONE: Final = "none"
 
 
@@ -62,96 +59,39 @@ def report(
     folder = (Path(output) if output is not None else source.default_output).resolve()
     if not source.records:
         raise InputError(f"{source.place}: has no record to show")
+    place = Place(folder)
+    with place.held():
+        return _report(source, place, quiet)
+
+
+def _report(source: Source, place: Place, quiet: bool) -> dict[str, Any]:
+    place.check_ours()
+    link, page = source.link_base(place.folder), str(place.folder / "index.html")
+    plan = {"of": source.name, "content": source.digest, "link": link, "version": __version__, "page": _page_digest()}
+    there = place.finished(plan)
+    if there is not None:
+        return {**there, "state": "up to date", "path": page}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.begin(plan)
+        counts = _write(place, source, quiet)
+        place.finish(plan, counts)
     except OSError as error:
-        raise explain_os_error(error, folder.parent) from error
-    with _alone(folder):
-        return _report(source, folder, quiet)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a report's place: two runs into one folder would write over each other.
-
-    Raises:
-        TryAgainLater: another run holds it.
-        EnvironmentLacks: nothing can be written there.
-    """
-    with open_lock(folder.with_name(f".lock-{folder.name}"), "report"):
-        yield
-
-
-def _report(source: Source, folder: Path, quiet: bool) -> dict[str, Any]:
-    _check_ours(folder)
-    plan = {"of": source.name, "content": source.digest, "link": source.link_base(folder), "version": __version__, "page": _page_digest()}
-    there = _read(folder / "report.json")
-    if there is not None and there["plan"] == plan and not there["missing_images"]:
-        return {**there, "state": "up to date", "path": str(folder / "index.html")}
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    try:
-        if _read(temporary / "plan.json") != plan and temporary.exists():
-            shutil.rmtree(temporary)
-        for name in ("data", "tiles", "figures", _ABSENT):
-            (temporary / name).mkdir(parents=True, exist_ok=True)
-        write_durably(temporary / "plan.json", to_json(plan))
-        counts = _write(temporary, folder, source, quiet)
-        shutil.rmtree(temporary / _ABSENT)
-        (temporary / "plan.json").unlink()
-        write_durably(temporary / "report.json", to_json({"plan": plan, **counts}))
-        _put_in_place(temporary, folder)
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    return {"plan": plan, **counts, "state": "written", "path": str(folder / "index.html")}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None  # none, or one that was cut off: both are written anew
-
-
-def _check_ours(folder: Path) -> None:
-    """Refuse to replace what is no report, and to write into a release.
-
-    Raises:
-        InputError: the folder holds something else, too.
-    """
-    release = next((place for place in folder.parents if (place / "release.json").is_file()), None)
-    if release is not None:
-        raise InputError(f"{folder}: lies in the release {release}, to which nothing may be added; choose another folder with --output")
-    if not folder.exists():
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    found = _read(folder / "report.json") if "report.json" in names else None
-    ours = isinstance(found, dict) and isinstance(found.get("plan"), dict) and names == _OURS
-    if names and not ours:
-        raise InputError(f"{folder}: is no report, or holds other things, too; choose another folder with --output")
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    aside = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, aside)
-    os.rename(temporary, folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+        raise explain_os_error(error, place.folder) from error
+    return {"plan": plan, **counts, "state": "written", "path": page}
 
 
 def _page_digest() -> str:
     return digest_of([(Path(__file__).parent / "report_page" / name).read_text(encoding="utf-8") for name in PAGE_FILES])
 
 
-def _write(folder: Path, final: Path, source: Source, quiet: bool) -> dict[str, Any]:
-    """Write everything into `folder`, with links as they are right in `final`; return counts."""
-    rows = _ordered(source)
+def _write(place: Place, source: Source, quiet: bool) -> dict[str, Any]:
+    """Write everything into the place's page, with links as they are right in its folder; return counts."""
+    rows, folder = _ordered(source), place.page
     for name in PAGE_FILES:
         write_durably(folder / name, (Path(__file__).parent / "report_page" / name).read_bytes())
-    missing = _write_tiles(folder / "tiles", source, rows, quiet)
+    missing = _write_tiles(place, source, rows, quiet)
     for start in range(0, len(rows), PER_SHARD):
-        shard = [_detail(row, source, final) for row in rows[start : start + PER_SHARD]]
+        shard = [_detail(row, source, place.folder) for row in rows[start : start + PER_SHARD]]
         _script(folder / "data" / f"masks-{start // PER_SHARD:05d}.js", f"shard({start // PER_SHARD}, ", shard)
     _script(folder / "data" / "records.js", "records(", _columns(rows))
     _script(folder / "data" / "summary.js", "summary(", _summary(folder, source, rows, missing))
@@ -280,18 +220,12 @@ def _corners(box: Sequence[float]) -> list[tuple[float, float]]:
     return [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)]
 
 
-def _write_tiles(folder: Path, source: Source, rows: Sequence[_Row], quiet: bool) -> int:
+def _write_tiles(place: Place, source: Source, rows: Sequence[_Row], quiet: bool) -> int:
     """Write the sheets that are not there yet; return how many records' images cannot be shown."""
-    sheets = [rows[start : start + PER_SHEET] for start in range(0, len(rows), PER_SHEET)]
+    sheets = [[row.record for row in rows[start : start + PER_SHEET]] for start in range(0, len(rows), PER_SHEET)]
 
     def make(index: int) -> int:
-        path = folder / f"{index:05d}.jpg"
-        count = folder.parent / _ABSENT / f"{index}"
-        if not path.exists():
-            sheet, absent = _sheet(source, [row.record for row in sheets[index]])
-            write_durably(count, str(absent).encode())
-            write_durably(path, sheet)
-        return int(count.read_bytes())
+        return place.sheet(index, lambda: _sheet(source, sheets[index]))
 
     missing = 0
     with Progress("report", len(rows), quiet=quiet) as progress, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -319,7 +253,11 @@ def _tile(source: Source, record: Record) -> NDArray[np.uint8] | None:
     """Return the view around a record's object, with mask and boxes; None where the image cannot be read."""
     try:
         pixels = source.pixels(record)
-    except (OSError, Refusal):
+    except Refusal:
+        return None
+    except OSError as error:
+        if is_system_failure(error):  # a passing error is no fact about the image
+            raise explain_read_error(error, record.image.path) from error
         return None
     panel = Panel(pixels, focus(record), TILE_PX)
     if record.mask is not None and record.mask.size == pixels.shape[:2]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from risbench.core.errors import InputError
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.record import Attributes, Record
+from risbench.core.storage import explain_os_error, write_durably
 from risbench.core.taxonomy import CLASSES
 from risbench.core.workspace import Workspace, read_records
 from risbench.export.strata import area_of
@@ -64,6 +66,7 @@ def stats(*, workspace: Path | str = ".", output: Path | str | None = None) -> d
 
     Raises:
         InputError: the workspace has no record with a sentence.
+        EnvironmentLacks: a figure cannot be written.
     """
     opened = Workspace.open(workspace)
     records = [record for record in read_records(opened.latest()) if record.expression is not None]
@@ -74,7 +77,10 @@ def stats(*, workspace: Path | str = ".", output: Path | str | None = None) -> d
 
 def stats_of(records: Sequence[Record], name: str, folder: Path) -> dict[str, Any]:
     """Return what `stats` returns, of records that have a sentence, and write the figures into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
     sentences = [words_of(record.expression.text) for record in records if record.expression is not None]
     lengths = [len(words) for words in sentences]
     words = Counter(word for sentence in sentences for word in sentence)
@@ -116,7 +122,9 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> str:
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
+    write_durably(path, picture.getvalue())
     return str(path)
 
 
@@ -165,6 +173,7 @@ def _word_cloud(folder: Path, words: Counter[str]) -> str:
     # Sorted, because equal counts would else be drawn in the order they were met.
     ordered = dict(sorted(told.items(), key=lambda item: (-item[1], item[0]))[:50]) or {"(none)": 1}
     cloud = WordCloud(width=1000, height=520, background_color="white", random_state=0, colormap="viridis", prefer_horizontal=0.95)
-    path = folder / "word_cloud.png"
-    cloud.generate_from_frequencies(ordered).to_image().save(path)
+    path, picture = folder / "word_cloud.png", io.BytesIO()
+    cloud.generate_from_frequencies(ordered).to_image().save(picture, format="PNG")
+    write_durably(path, picture.getvalue())
     return str(path)
