@@ -15,6 +15,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import stat
@@ -29,6 +30,7 @@ from risbench import __version__
 from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.reading import explain_read_error as explain_read_error
 from risbench.core.reading import is_system_failure as is_system_failure
+from risbench.core.reading import read_file
 from risbench.core.reading import sha256_of_file as sha256_of_file
 from risbench.core.record import Record
 
@@ -225,7 +227,10 @@ class StageRun:
         progress_file = self._progress_file(index)
         if not (progress_file.exists() and self._part_file(index).exists()):
             return False
-        return bool(json.loads(progress_file.read_bytes())["key"] == key)
+        try:
+            return bool(json.loads(read_file(progress_file))["key"] == key)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False  # damaged, so the part is made anew
 
     def write_part(self, index: int, key: str, result: PartResult) -> None:
         """Commit a part: first what it refused, then its records. Both are there, or the part is redone."""
@@ -305,10 +310,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_bytes())
+        summary: dict[str, Any] = json.loads(read_file(path))
         if not all(isinstance(summary[key], kind) for key, kind in (("counts", dict), ("parts", list), ("plan", str))):
             raise TypeError("counts, parts and plan are not what they should be")
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(count, int) for count in summary["counts"].values()) or not {"in", "out"} <= set(summary["counts"]):
+            raise TypeError("counts are no numbers, or in and out are missing")
+        for part in summary["parts"]:
+            if not (
+                re.fullmatch(r"part-\d+\.jsonl", part["name"]) and isinstance(part["sha256"], str) and isinstance(part["records"], int)
+            ):
+                raise TypeError("parts do not hold a name, a sha256 and a number of records each")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder and run the stage again") from None
     return summary
 

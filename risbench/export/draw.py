@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_of
+from risbench.core.reading import open_to_read
 from risbench.core.record import Box, Quad, Record
 from risbench.core.storage import write_durably
 
@@ -28,7 +29,7 @@ _INK: Final[Color] = (30, 30, 30)
 
 def load_pixels(root: Path, record: Record) -> Pixels:
     """Return the record's image (height, width, 3)."""
-    with open(root / record.image.path, "rb") as file:
+    with open_to_read(root / record.image.path) as file:
         return read_raster(file, record.image.path).pixels
 
 

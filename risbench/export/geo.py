@@ -18,6 +18,7 @@ from rasterio.warp import transform_geom
 
 from risbench.core.errors import missing_extra
 from risbench.core.imagery import read_raster
+from risbench.core.reading import open_to_read
 from risbench.core.record import SPLITS, Record, Split
 from risbench.export.triplet import Triplet
 
@@ -82,11 +83,11 @@ def outline(mask: NDArray[np.bool_], record: Record) -> dict[str, Any]:
 
 def _write_geotiff(path: Path, record: Record, triplet: Triplet) -> None:
     assert record.image.transform is not None, "asked of georeferenced images only"
-    with open(triplet.picture.file, "rb") as file:
+    with open_to_read(triplet.picture.file) as file:
         pixels = read_raster(file, triplet.picture.path).pixels
     size = {"width": record.image.width, "height": record.image.height, "count": 3, "dtype": "uint8"}
     with rasterio.open(
-        path, "w", driver="GTiff", compress="deflate", crs=record.image.crs, transform=Map(*record.image.transform), **size
+        path.absolute(), "w", driver="GTiff", compress="deflate", crs=record.image.crs, transform=Map(*record.image.transform), **size
     ) as target:
         target.write(np.moveaxis(pixels, 2, 0))
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.imagery import Pixels, read_raster
+from risbench.core.reading import read_file
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, sha256_of, sha256_of_file
 from risbench.core.workspace import Workspace, part_files, read_records
@@ -48,7 +49,7 @@ class Source:
             Refusal: it cannot be decoded, or is another.
         """
         if self.entries is None:
-            data = (self.place / record.image.path).read_bytes()
+            data = read_file(self.place / record.image.path)
             if sha256_of(data) != record.image.sha256:
                 raise Refusal("image_changed", "image", record.image.path, "it is not the image that was ingested")
         else:
@@ -148,7 +149,7 @@ def _of_release(folder: Path) -> Source:
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "release.json"
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_file(path))
         if not isinstance(found, dict):
             raise ValueError("it must hold an object")
     except OSError:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from risbench.core.errors import InputError
 from risbench.core.imagery import encode_png, read_raster
 from risbench.core.masks import mask_of
+from risbench.core.reading import open_to_read, read_file
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of
 
@@ -42,7 +43,7 @@ class Picture:
         """The content as PNG."""
         if self.suffix == ".png":
             return self.data
-        with open(self.file, "rb") as file:
+        with open_to_read(self.file) as file:
             return encode_png(read_raster(file, self.path).pixels)
 
     def put(self, target: Path) -> None:
@@ -116,7 +117,7 @@ def triplets(records: Sequence[Record], root: Path) -> Iterator[Triplet]:
     for record in records:
         if picture is None or picture.path != record.image.path:
             file = root / record.image.path
-            picture = Picture(record.image.path, file.read_bytes(), file)
+            picture = Picture(record.image.path, read_file(file), file)
             if sha256_of(picture.data) != record.image.sha256:
                 raise InputError(f"{file}: is not the image that was ingested (sha256 differs); `risbench validate` says what else is not")
         yield Triplet(record, names[record.id], picture)

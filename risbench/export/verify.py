@@ -13,10 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from risbench.core.errors import InputError, RisbenchError, printable
+from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, printable
 from risbench.core.imagery import MAX_PIXELS
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
+from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
@@ -113,6 +114,10 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
         try:
             found = count[name]() if name in count else wanted
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tarfile.TarError, RisbenchError) as error:
+            if isinstance(error, EnvironmentLacks):
+                raise
+            if is_system_failure(error):
+                raise explain_read_error(error, folder / name) from error
             faults.append(f"{name}: cannot be read ({type(error).__name__}: {printable(str(error), 200)})")
             continue
         faults += [

@@ -14,6 +14,7 @@ from risbench.core.errors import InputError
 from risbench.core.imagery import Pixels, near_duplicates, read_raster
 from risbench.core.overlap import BANDS, CORNER, Corners, alike, at_source_scale, overlap_of
 from risbench.core.progress import Progress
+from risbench.core.reading import open_to_read
 from risbench.core.record import ImageRef, Placement, Record
 from risbench.core.storage import to_json, write_durably
 from risbench.core.workspace import part_files
@@ -75,10 +76,10 @@ def _overlaps(root: Path, images: Sequence[tuple[ImageRef, Placement]], found: M
         image, placement = images[index]
         path = root / image.path
         try:
-            with open(path, "rb") as file:
+            with open_to_read(path) as file:
                 return at_source_scale(read_raster(file, image.path).pixels, placement)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}; run ingest again with --replace") from error
+        except FileNotFoundError:
+            raise InputError(f"{path}: was written by this run and is gone; run ingest again with --replace") from None
 
     corners = [found[image.path] for image, _ in images]
     with Progress("ground shown twice", BANDS, quiet=quiet) as progress:

@@ -19,6 +19,7 @@ from risbench.core.errors import InputError, Refusal
 from risbench.core.geometry import box_iou, invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle, mask_of
+from risbench.core.reading import open_to_read
 from risbench.core.record import REVIEWED, Box, Record
 from risbench.core.storage import sha256_of_file
 from risbench.formats.truth import Truth
@@ -176,7 +177,7 @@ class Images:
             self._kept.move_to_end(path)
             return self._kept[path]
         try:
-            with open(self._root / path, "rb") as file:
+            with open_to_read(self._root / path) as file:
                 pixels = np.asarray(read_raster(file, path).pixels, dtype=np.uint8)
         except FileNotFoundError:
             raise InputError(f"{self._root / path}: is gone; run ingest again") from None

@@ -19,6 +19,7 @@ from risbench.core.geometry import map_box, window_starts
 from risbench.core.imagery import read_raster
 from risbench.core.masks import encode_rle
 from risbench.core.progress import Progress
+from risbench.core.reading import open_to_read
 from risbench.core.record import Box, Record
 from risbench.core.sizes import match_size
 from risbench.core.storage import explain_os_error, write_durably
@@ -97,7 +98,7 @@ def instance_ids(path: Path) -> NDArray[np.uint32]:
         InputError: the picture cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_to_read(path) as file:
             pixels = read_raster(file, path.name).pixels
     except (OSError, Refusal) as reason:
         raise InputError(f"{path}: {reason}") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from risbench.core.errors import EnvironmentLacks, Refusal
 from risbench.core.imagery import Pixels, read_raster
+from risbench.core.reading import open_to_read
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
@@ -85,10 +86,14 @@ def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[R
 
 
 def _pixels_of(root: Path, record: Record) -> Pixels | tuple[str, str]:
-    """Return a record's image, or the code and the detail of what is wrong with it."""
+    """Return a record's image, or the code and the detail of what is wrong with it.
+
+    Raises:
+        EnvironmentLacks: the system fails to read it, which is no problem of the record.
+    """
     path = record.image.path
     try:
-        with open(root / path, "rb") as file:
+        with open_to_read(root / path) as file:
             raster = read_raster(file, path)
     except FileNotFoundError:
         return "image_missing", f"{path} is gone; run ingest again"

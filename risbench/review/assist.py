@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater, missing_extra
 from risbench.core.imagery import read_raster
+from risbench.core.reading import open_to_read
 from risbench.core.record import Box, Record
 from risbench.core.storage import locked
 from risbench.core.workspace import Workspace, read_records
@@ -180,7 +181,7 @@ class Helper:
         """Return a predictor that holds the record's image, and the image's (height, width)."""
         path = record.image.path
         if path not in self._loaded:
-            with open(self._desk.workspace.image_path(record), "rb") as file:
+            with open_to_read(self._desk.workspace.image_path(record)) as file:
                 pixels = read_raster(file, path).pixels
             predictor = self._make()
             predictor.load(pixels)

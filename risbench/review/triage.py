@@ -22,6 +22,7 @@ from PIL import Image
 from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_digest, mask_of
+from risbench.core.reading import open_to_read
 from risbench.core.record import UNDECIDED, Record
 from risbench.core.risk import risks
 from risbench.core.storage import digest_of
@@ -237,7 +238,7 @@ def _locate(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[n
 def _pixels(workspace: Workspace, record: Record) -> Pixels:
     path = workspace.image_path(record)
     try:
-        with open(path, "rb") as file:
+        with open_to_read(path) as file:
             return read_raster(file, record.image.path).pixels
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
