@@ -85,7 +85,7 @@ def test_a_huge_mask_in_a_stage_is_one_line_that_names_file_line_and_record(tmp_
     from risbench.core.storage import sha256_of
 
     part = {"name": "part-00000.jsonl", "records": 2, "sha256": sha256_of(data)}
-    (tmp_path / "run.json").write_text(json.dumps({"counts": {}, "plan": "", "parts": [part]}))
+    (tmp_path / "run.json").write_text(json.dumps({"counts": {"in": 2, "out": 2}, "plan": "", "parts": [part]}))
     with pytest.raises(InputError, match=r"part-00000.jsonl: line 2: record world/x7: mask.*at most 200,000,000 pixels") as error:
         list(read_records(tmp_path))
     assert "\n" not in str(error.value)

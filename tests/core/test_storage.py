@@ -9,7 +9,7 @@ import pytest
 
 from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.reading import open_to_read, read_file
-from risbench.core.storage import create_new, explain_read_error, is_system_failure, locked, write_durably
+from risbench.core.storage import create_new, explain_read_error, is_system_failure, locked, read_summary, write_durably
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM, errno.ETIMEDOUT])
@@ -105,3 +105,18 @@ def test_a_failed_read_is_the_users_error_whoever_reads(tmp_path: Path) -> None:
         read_file(tmp_path / "gone")
     with pytest.raises(OSError, match="symbolic links"):
         open_to_read(tmp_path / "link", follow=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "{}",
+        '{"counts": {}, "parts": [], "plan": "x"}',
+        '{"counts": {"in": 1, "out": 1}, "parts": [{"name": "../x"}], "plan": "x"}',
+    ],
+)
+def test_a_damaged_run_json_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: is damaged \(\w+: .*\); remove the folder and run the stage again"):
+        read_summary(tmp_path)
