@@ -53,6 +53,7 @@ class Raster:
     `transform` maps pixel (x, y) to CRS units; `kind` is PNG, JPEG, BMP or TIFF. `plain` says that any viewer
     shows the file as these pixels (8-bit grey or RGB, opaque, one picture, no orientation tag), so that its bytes can be kept.
     `turned_by` is the EXIF orientation (1 to 8) by which the pixels were turned from how they are stored; 1: they were not.
+    `upright` says whether it was read so that they would be, for what belongs to it (a mask) to be read alike.
     """
 
     pixels: Pixels
@@ -62,6 +63,7 @@ class Raster:
     transform: Affine | None = None
     metres_per_pixel: float | None = None
     turned_by: int = 1
+    upright: bool = True
 
     @property
     def height(self) -> int:
@@ -121,7 +123,7 @@ def _read_by_gdal(file: BinaryIO, name: str, kind: str, bands: Sequence[int] | N
     driver = "GTiff" if kind == "TIFF" else "PNG"
     pixels, crs, transform, orientation = read_bands(file, name, bands, max_pixels, driver=driver, upright=upright)
     metres = metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0])
-    return Raster(pixels, kind, False, crs, transform, metres, orientation)
+    return Raster(pixels, kind, False, crs, transform, metres, orientation, upright)
 
 
 def _read_by_pillow(file: BinaryIO, name: str, kind: str, max_pixels: int, upright: bool, bits: int) -> Raster:
@@ -143,10 +145,10 @@ def _read_by_pillow(file: BinaryIO, name: str, kind: str, max_pixels: int, uprig
         del image
         file.seek(0)
         raster = _read_by_gdal(file, name, kind, None, max_pixels, upright)
-        return Raster(turned(raster.pixels, orientation), kind, turned_by=orientation)
+        return Raster(turned(raster.pixels, orientation), kind, turned_by=orientation, upright=upright)
     if bits < 8 and isinstance(image.info.get("transparency"), int) and image.mode != "P":
         image.info["transparency"] *= 255 // (2**bits - 1)  # Pillow widens the greys, but not the one that is transparent
-    return Raster(turned(_rgb(image, name, kind), orientation), kind, plain and orientation == 1, turned_by=orientation)
+    return Raster(turned(_rgb(image, name, kind), orientation), kind, plain and orientation == 1, turned_by=orientation, upright=upright)
 
 
 def _rgb(image: Image.Image, name: str, kind: str) -> Pixels:

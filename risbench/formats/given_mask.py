@@ -17,11 +17,12 @@ from risbench.formats.tree import SourceTree
 
 
 def given_pixels(
-    given: GivenMask, tree: SourceTree, height: int, width: int, image: str, stated: Size | None = None
+    given: GivenMask, tree: SourceTree, height: int, width: int, image: str, stated: Size | None = None, *, upright: bool = True
 ) -> tuple[NDArray[np.bool_], Repair | None]:
     """Return a mask (height, width) from a picture of the source, run lengths or polygons, and the repair of its size, if any.
 
-    `image` names its image in errors, `stated` is the (width, height) that the source states of it.
+    `image` names its image in errors, `stated` is the (width, height) that the source states of it. A picture is read `upright`
+    where its image is.
 
     Raises:
         Refusal: it fits neither the image nor the stated size, or cannot be read.
@@ -29,9 +30,15 @@ def given_pixels(
     if given.path is None:
         return mask_pixels(given, height, width, stated)
     with tree.by_path[given.path].open() as file:
-        picture = read_raster(file, given.path)
+        picture = read_raster(file, given.path, upright=upright)
     if (picture.height, picture.width) != (height, width):
-        raise Refusal("wrong_size", "mask", f"{picture.width} x {picture.height}", f"the image {image} is {width} x {height} px")
+        exchanged = (picture.height, picture.width) == (width, height) and width != height
+        hint = (
+            "; its sides are exchanged, so one of the two has an EXIF turn: --exif stored reads both as they are stored"
+            if exchanged
+            else ""
+        )
+        raise Refusal("wrong_size", "mask", f"{picture.width} x {picture.height}", f"the image {image} is {width} x {height} px{hint}")
     return picture_mask(picture.pixels), None
 
 

@@ -79,7 +79,7 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
     match = match_size(row.stated_size, found)
     mask, resized = None, None
     if row.mask is not None:
-        mask, resized = given_pixels(row.mask, tree, raster.height, raster.width, row.image, row.stated_size)
+        mask, resized = given_pixels(row.mask, tree, raster.height, raster.width, row.image, row.stated_size, upright=raster.upright)
     boxes = row.boxes
     if not boxes:
         bounds = mask_bounds(mask) if mask is not None else None
@@ -87,9 +87,22 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
             raise Refusal("empty_mask", "mask", row.mask.path if row.mask else None, "it must have at least one pixel")
         boxes, match = (GivenBox(bounds, "exact", False),), SizeMatch(repair=match.repair)
     match = replace(match, repair=match.repair or resized)
+    turn = _turn_of(raster)
     targets = tuple(_place_box(box, found, match) for box in boxes)
+    targets = tuple(replace(target, repairs=(*turn, *target.repairs)) for target in targets)
     problem = conflict(mask, [target.box for target in targets]) if mask is not None and row.boxes else None
     return Placed(candidate, targets, mask, problem)
+
+
+def _turn_of(raster: Raster) -> tuple[Repair, ...]:
+    """Return the repair of an image whose pixels were turned upright, for each of its boxes; none where they were not."""
+    if raster.turned_by == 1:
+        return ()
+    stored = "{} x {} px".format(*raster.stored_size)
+    detail = (
+        f"stored as {stored}, EXIF orientation {raster.turned_by}; the box is of the upright picture, {raster.width} x {raster.height} px"
+    )
+    return (Repair(rule="turned_upright", detail=detail),)
 
 
 def _place_box(given: GivenBox, found: Size, match: SizeMatch) -> PlacedTarget:
