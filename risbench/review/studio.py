@@ -1,38 +1,24 @@
-"""Label Studio over HTTP: one call at a time, every outcome named. Who calls decides what may be sent twice.
-
-A failed call is one of three: not done (an InputError or EnvironmentLacks), done or not, nobody knows (`Unknown`), or the server is
-not there at all (TryAgainLater). Reading is tried again by itself; nothing that changes the server is.
-"""
+"""What risbench asks of Label Studio: tasks, answers, projects and accounts, each answer checked before anybody relies on it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import requests
-
-from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater, printable
+from risbench.core.errors import InputError
+from risbench.review.client import Client, NotThere, Unknown
 from risbench.review.desk import Desk
 
-_READ_AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0)
 _PAGE: Final = 1000
 _EXPORTED_AT_ONCE: Final = 50
-_TIMEOUT_S: Final = 120.0
+_LOOK_AGAIN_S: Final = (0.5, 1.0)
 # Conditions on tasks: field, type and value, as the server's data manager takes them.
 _DRAFTED: Final = (("draft_exists", "Boolean", "true"),)
 _UNTOUCHED: Final = (("total_annotations", "Number", 0), ("cancelled_annotations", "Number", 0), ("draft_exists", "Boolean", "false"))
-
-
-class Unknown(TryAgainLater):
-    """The call was sent, and whether the server did it is not known."""
-
-
-class NotThere(InputError):
-    """What the call is about is not on the server (any more)."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +32,8 @@ class Task:
     drafted: bool
 
 
-class Studio:
-    """A Label Studio and the token to it. Neither token nor header is ever part of a message."""
-
-    def __init__(self, url: str, token: str, *, remote: bool = False) -> None:
-        """Know a server; `remote` is true of one that somebody else runs."""
-        self.url, self._token, self.remote, self._session = url.rstrip("/"), token, remote, requests.Session()
-        self._session.trust_env = False  # a proxy of the environment would see the token
-        self._authorize()
+class Studio(Client):
+    """A Label Studio, by what is asked of it."""
 
     @classmethod
     def of(cls, desk: Desk) -> Studio:
@@ -62,80 +42,10 @@ class Studio:
         Raises:
             InputError: there was none yet.
         """
-        found, path = desk.connection(), desk.root / "token"
-        if "url" not in found or not path.exists():
+        found = desk.connection()
+        if "url" not in found or not (desk.root / "token").exists():
             raise InputError(f"{desk.root}: no Label Studio is known here; start one with `risbench review serve` and leave it running")
-        return cls(str(found["url"]), path.read_text().strip(), remote=found.get("database") == "remote")
-
-    def _authorize(self) -> None:
-        if self._token.count(".") != 2:
-            self._session.headers["Authorization"] = f"Token {self._token}"
-            return
-        # a personal access token is a refresh token: it buys short-lived ones
-        self._session.headers.pop("Authorization", None)
-        try:
-            found = self._once("POST", "/api/token/refresh/", {"json": {"refresh": self._token}})
-        except _Unauthorized:
-            raise self._refused() from None
-        self._session.headers["Authorization"] = f"Bearer {found['access']}"
-
-    def get(self, path: str, **params: Any) -> Any:
-        """Return what the server answers to a question; a question may be asked again."""
-        for pause in (*_READ_AGAIN_S, None):
-            try:
-                return self._call("GET", path, {"params": params})
-            except TryAgainLater:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
-
-    def change(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
-        """Return what the server answers to a change, sent once.
-
-        Raises:
-            Unknown: the change may have been made or not.
-        """
-        return self._call(method, path, {"json": body, "params": params})
-
-    def _call(self, method: str, path: str, more: dict[str, Any]) -> Any:
-        try:
-            return self._once(method, path, more)
-        except _Unauthorized:
-            if self._token.count(".") == 2:
-                self._authorize()
-                try:
-                    return self._once(method, path, more)
-                except _Unauthorized:
-                    pass
-            raise self._refused() from None
-
-    def _refused(self) -> EnvironmentLacks:
-        if self.remote:
-            return EnvironmentLacks(
-                f"{self.url}: the access token is refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin, "
-                f"and run `risbench review connect {self.url}` again"
-            )
-        return EnvironmentLacks(f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder")
-
-    def _to_do(self) -> str:
-        if self.remote:
-            return "is it running, and does this machine reach it? `risbench review connect URL` names another address"
-        return "start it with `risbench review serve` and leave it running"
-
-    def _once(self, method: str, path: str, more: dict[str, Any]) -> Any:
-        what = f"{method} {path}"
-        try:
-            answer = self._session.request(method, self.url + path, timeout=(10, _TIMEOUT_S), allow_redirects=False, **more)
-        except requests.exceptions.ConnectTimeout:
-            raise TryAgainLater(f"{self.url}: does not answer; {self._to_do()}") from None
-        except requests.ConnectionError as error:
-            if "refused" in str(error) or "Name or service" in str(error) or "unreachable" in str(error):
-                raise TryAgainLater(f"{self.url}: nobody is there; {self._to_do()}") from None
-            raise Unknown(f"{self.url}: {what}: the connection broke; run the same command again") from None
-        except requests.RequestException as error:
-            raise Unknown(f"{self.url}: {what}: {type(error).__name__}; run the same command again") from None
-        return _checked(answer, f"{self.url}: {what}")
+        return cls(str(found["url"]), desk.token(), remote=found.get("database") == "remote")
 
     def keys(self, project: int, *, drafts: bool = False) -> list[Task]:
         """Return all tasks of a project, in the server's order; with `drafts` also whether someone has begun one.
@@ -145,20 +55,48 @@ class Studio:
         """
         self.get(f"/api/projects/{project}/")  # of a project that is gone, the list of tasks says nothing
         begun = {row["id"] for row in self._rows(project, query=json.dumps({"filters": _filters(_DRAFTED)}))} if drafts else set()
-        found = []
+        found, where = [], f"GET /api/tasks of project {project}"
         for row in self._rows(project):
-            answered = row["total_annotations"] + row["cancelled_annotations"]
-            found.append(Task(row["id"], str(row["data"].get("key")), row["updated_at"], answered, row["id"] in begun))
+            number = self.value(row, "id", int, where)
+            data, updated = self.value(row, "data", dict, where), self.value(row, "updated_at", str, where)
+            answered = self.value(row, "total_annotations", int, where) + self.value(row, "cancelled_annotations", int, where)
+            found.append(Task(number, str(data.get("key")), updated, answered, number in begun))
         return sorted(found, key=lambda task: task.id)
 
-    def _rows(self, project: int, **more: Any) -> Iterator[dict[str, Any]]:
-        page = 1
+    def _rows(self, project: int, **more: Any) -> list[dict[str, Any]]:
+        """Return all rows of a list of tasks; a list that is shorter than the server says it is, is asked for again.
+
+        Raises:
+            Unknown: it stays shorter.
+        """
+        for pause in (*_LOOK_AGAIN_S, None):
+            rows, total = self._pages(project, more)
+            if len(rows) >= total:
+                return list(rows.values())
+            if pause is not None:
+                time.sleep(pause)  # somebody may have removed tasks between two pages
+        raise Unknown(
+            f"{self.url}: project {project}: the server lists {len(rows)} tasks and says that there are {total}; run the same command again"
+        )
+
+    def _pages(self, project: int, more: dict[str, Any]) -> tuple[dict[int, dict[str, Any]], int]:
+        """Return the rows of all pages, by number, and how many there are by the last page's word."""
+        rows: dict[int, dict[str, Any]] = {}
+        page, where = 1, f"GET /api/tasks of project {project}"
         while True:
             answer = self.get("/api/tasks", project=project, fields="task_only", page=page, page_size=_PAGE, **more)
-            yield from answer["tasks"]
-            if page * _PAGE >= answer["total"] or not answer["tasks"]:
-                return
+            there, total = self.value(answer, "tasks", list, where), self.value(answer, "total", int, where)
+            rows |= {self.value(row, "id", int, where): row for row in there}
+            if page * _PAGE >= total or not there:
+                return rows, total
             page += 1
+
+    def users(self) -> dict[str, int]:
+        """Return the number of every account, by its email."""
+        where, rows = "GET /api/users/", self.get("/api/users/")
+        if not isinstance(rows, list):
+            raise self.odd(where, "a list of users is wanted", rows)
+        return {self.value(row, "email", str, where): self.value(row, "id", int, where) for row in rows}
 
     def add_tasks(self, project: int, tasks: Sequence[dict[str, Any]]) -> list[int]:
         """Send tasks with their predictions; return their ids.
@@ -179,11 +117,48 @@ class Studio:
             body = {"selectedItems": {"all": False, "included": chosen}, "filters": _filters(_UNTOUCHED)}
             self.change("POST", "/api/dm/actions", body, id="delete_tasks", project=project)
 
-    def with_annotations(self, project: int, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Yield tasks with all that people submitted, a few in a call: an edited mask has 170 KB."""
-        for start in range(0, len(ids), _EXPORTED_AT_ONCE):
-            chosen = [str(value) for value in ids[start : start + _EXPORTED_AT_ONCE]]
-            yield from self.get(f"/api/projects/{project}/export", exportType="JSON", download_all_tasks="true", **{"ids[]": chosen})
+    def annotations(self, project: int, tasks: Iterable[Task]) -> dict[int, list[Any]]:
+        """Return all that people submitted to these tasks, by task; a few tasks in a call, as an edited mask has 170 KB.
+
+        What the export leaves out, of whole tasks or of answers that the list has counted, is asked for once more and then task by task:
+        fewer answers are believed only where both say the same.
+
+        Raises:
+            Unknown: they do not.
+        """
+        wanted, found = {task.id: task.annotations for task in tasks}, {}
+        chunks = [list(wanted)[start : start + _EXPORTED_AT_ONCE] for start in range(0, len(wanted), _EXPORTED_AT_ONCE)]
+        for chunk in chunks:
+            rows = self._export(project, chunk)
+            if short := [task for task in chunk if len(rows.get(task, ())) < wanted[task]]:
+                time.sleep(_LOOK_AGAIN_S[0])
+                rows |= self._export(project, short)
+            for task in chunk:
+                found[task] = rows[task] if len(rows.get(task, ())) >= wanted[task] else self._fewer(task, rows.get(task), wanted[task])
+        return found
+
+    def _export(self, project: int, tasks: Sequence[int]) -> dict[int, list[Any]]:
+        """Return what the export says of tasks, by task; it may leave some out."""
+        where = f"GET /api/projects/{project}/export"
+        chosen = {"ids[]": [str(task) for task in tasks]}
+        rows = self.get(f"/api/projects/{project}/export", exportType="JSON", download_all_tasks="true", **chosen)
+        if not isinstance(rows, list):
+            raise self.odd(where, "a list of tasks is wanted", rows)
+        found = {self.value(row, "id", int, where): row.get("annotations") for row in rows}
+        return {number: annotations for number, annotations in found.items() if number in tasks and isinstance(annotations, list)}
+
+    def _fewer(self, task: int, exported: list[Any] | None, counted: int) -> list[Any]:
+        """Return the answers to a task of which the export has fewer than were counted: one may have been taken back meanwhile."""
+        try:
+            there = self.get(f"/api/tasks/{task}/annotations/")
+        except NotThere:
+            there = None
+        if isinstance(there, list) and (len(there) >= counted or (exported is not None and _numbers(there) == _numbers(exported))):
+            return there
+        has = "is not in the server's export" if exported is None else f"has {len(exported)} in the server's export"
+        raise Unknown(
+            f"{self.url}: task {task}: {counted} answers were counted, and it {has}; nothing was given up, run the same command again"
+        )
 
     def delete_annotation(self, number: int) -> None:
         """Remove an answer, and its task is asked again; one that is gone is no error."""
@@ -204,49 +179,47 @@ class Studio:
         Raises:
             NotThere: the project is gone.
         """
-        found: dict[str, Any] = self.get(f"/api/projects/{number}/")
-        return found
+        found, where = self.get(f"/api/projects/{number}/"), f"GET /api/projects/{number}/"
+        for name in ("title", "label_config"):
+            self.value(found, name, str, where)
+        return dict(found)
 
     def projects_named(self, title: str) -> list[int]:
         """Return the numbers of all projects with a title, oldest first."""
-        found = self.get("/api/projects/", title=title, page_size=100, include="id,title")
-        return sorted(int(row["id"]) for row in found["results"] if row["title"] == title)
+        where = "GET /api/projects/"
+        rows = self.value(self.get("/api/projects/", title=title, page_size=100, include="id,title"), "results", list, where)
+        return sorted(self.value(row, "id", int, where) for row in rows if self.value(row, "title", str, where) == title)
+
+    def invitation(self) -> str:
+        """Return the token behind which people sign up."""
+        where = "GET /api/invite"
+        return self.value(self.get("/api/invite"), "invite_url", str, where).partition("token=")[2]
+
+    def version(self) -> str:
+        """Return the server's version."""
+        return self.value(self.get("/api/version"), "release", str, "GET /api/version")
+
+    def storages(self, project: int) -> set[str]:
+        """Return the folders that a project may show files of."""
+        where, rows = "GET /api/storages/localfiles/", self.get("/api/storages/localfiles/", project=project)
+        if not isinstance(rows, list):
+            raise self.odd(where, "a list of storages is wanted", rows)
+        return {self.value(row, "path", str, where) for row in rows}
+
+    def make_project(self, settings: dict[str, Any]) -> int:
+        """Make a project and return its number.
+
+        Raises:
+            Unknown: it may have been made or not.
+        """
+        return self.value(self.change("POST", "/api/projects/", settings), "id", int, "POST /api/projects/")
+
+
+def _numbers(annotations: Sequence[Any]) -> set[Any]:
+    return {str(one.get("id")) for one in annotations if isinstance(one, dict)}
 
 
 def _filters(conditions: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
     """Return conditions that must all hold."""
     items = [{"filter": f"filter:tasks:{name}", "operator": "equal", "type": kind, "value": value} for name, kind, value in conditions]
     return {"conjunction": "and", "items": items}
-
-
-class _Unauthorized(Exception):
-    pass
-
-
-def _checked(answer: requests.Response, what: str) -> Any:
-    """Return an answer's JSON, or raise what it means."""
-    code = answer.status_code
-    if code == 401:
-        raise _Unauthorized
-    if code == 404:
-        raise NotThere(f"{what}: is not on the server")
-    if code == 429 or code >= 500:
-        raise Unknown(f"{what}: the server answered {code}; run the same command again")
-    if not 200 <= code < 300:
-        raise InputError(f"{what}: refused with {code}: {_reason(answer)}")
-    if code == 204 or not answer.content:
-        return None
-    try:
-        return answer.json()
-    except requests.JSONDecodeError:
-        raise Unknown(f"{what}: answered with something that is not JSON: {printable(answer.text, 60)}") from None
-
-
-def _reason(answer: requests.Response) -> str:
-    try:
-        found = answer.json()
-    except requests.JSONDecodeError:
-        return printable(answer.text, 120)
-    if not isinstance(found, dict):
-        return printable(json.dumps(found), 200)
-    return printable(json.dumps(found.get("validation_errors") or found.get("detail") or found), 300)
