@@ -17,6 +17,7 @@ from risbench.core.errors import InputError, OptionError, TryAgainLater, printab
 from risbench.core.workspace import Workspace
 from risbench.review.desk import Annotator, Desk, pseudonym, write_private
 from risbench.review.page import FIELDS, project_title
+from risbench.review.stored import damaged, read_bytes
 from risbench.review.studio import Studio
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -69,8 +70,12 @@ def write_card(desk: Desk, person: Annotator, project: int) -> None:
     """Write the address of a person's project on their card, where there is a card without it."""
     path = desk.root / "accounts" / f"{person.name}.txt"
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("work ")]
-        base = lines[0].split()[1].removesuffix("/user/login")
+        text = read_bytes(path, b"").decode("utf-8", "replace")
+        lines = [line for line in text.splitlines() if not line.startswith("work ")]
+        first = lines[0].split() if lines else []
+        if len(first) != 2 or first[0] != "address" or (not text.isprintable() and not text.replace("\n", "").isprintable()):
+            raise damaged(path, 1, "`address URL` was expected", "restore the desk from a backup, or remove the card")
+        base = first[1].removesuffix("/user/login")
         write_private(path, "\n".join([*lines, f"work      {base}/projects/{project}/data"]))
 
 
@@ -92,7 +97,7 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
 def _sign_up(desk: Desk, studio: Studio, person: Annotator, password: str) -> None:
     """Fill in the sign-up form behind the organisation's invitation; an account without work that a broken run left behind is made anew."""
     email = person.email
-    token = studio.get("/api/invite")["invite_url"].partition("token=")[2]
+    token = studio.invitation()
     form_url = f"{studio.url}/user/signup/"
     session = requests.Session()
     session.trust_env = False
@@ -113,7 +118,7 @@ def _sign_up(desk: Desk, studio: Studio, person: Annotator, password: str) -> No
         ) from None
     if answer.status_code == 302:
         return
-    left_behind = next((user["id"] for user in studio.get("/api/users/") if user["email"] == email), None)
+    left_behind = studio.users().get(email)
     if left_behind is not None:
         # a project means work, and the server forgets whose it is when its account goes
         if any(studio.projects_named(project_title(desk, person, page)) for page in FIELDS):

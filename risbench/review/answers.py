@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import polygon_mask
@@ -17,10 +18,13 @@ from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.storage import write_durably
 from risbench.formats.brush import decode_brush
 from risbench.review.desk import Desk
+from risbench.review.stored import PULL, RESTORE, Number, Seconds, Text, read_rows
 
 Verdict = Literal["accept", "fix", "reject", "unsure"]
 VERDICTS: Final = ("accept", "fix", "reject", "unsure")
 CANDIDATES: Final = ("A", "B", "C", "D")
+Sentence = Literal["", "true and unique", "ambiguous", "wrong"]
+Side = Annotated[int, Field(gt=0, le=1 << 20)]
 FINALS: Final = (*CANDIDATES, "drawn", "reject")
 AUDITS: Final = ("drawn", "cannot tell")
 SENTENCES: Final = ("true and unique", "ambiguous", "wrong")
@@ -30,6 +34,10 @@ ALPHA_OVER: Final = 127
 _LONGEST_SENTENCE: Final = 1000
 
 
+# Letters of one run of a mask: 6 x 5 bits are more than any image has pixels.
+_LONGEST_RUN: Final = 6
+
+
 @dataclass(frozen=True)
 class Answer:
     """One person's answer to one item. `size` and `counts` are the mask as COCO RLE, None where there is none (rejected).
@@ -37,23 +45,28 @@ class Answer:
     `changed` says whether the mask is another than the one shown; `lead_time_s` is what the page measured, reading included.
     """
 
-    key: str
-    record: str
-    annotator: str
-    task: int
-    annotation: int
-    updated: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    key: Text
+    record: Text
+    annotator: Text
+    task: Number
+    annotation: Number
+    updated: Text
     verdict: Verdict
-    sentence: str
+    sentence: Sentence
     better: str
-    size: tuple[int, int] | None
+    size: tuple[Side, Side] | None
     counts: str | None
     changed: bool
-    lead_time_s: float | None
+    lead_time_s: Seconds | None
 
     def mask(self) -> NDArray[np.bool_] | None:
         """Return the mask (height, width)."""
         return decode_rle(self.size, self.counts) if self.size is not None and self.counts is not None else None
+
+
+_ANSWER: Final = TypeAdapter(Answer)
 
 
 def read_answers(desk: Desk) -> list[Answer]:
@@ -71,15 +84,37 @@ def answers_in(path: Path) -> list[Answer]:
     Raises:
         InputError: the file is damaged.
     """
-    found: list[Answer] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
-        try:
-            row = json.loads(line)
-            row["size"] = tuple(row["size"]) if row["size"] is not None else None
-            found.append(Answer(**row))
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: line {number}: is damaged ({error}); remove it and run `risbench review pull` again") from None
-    return found
+    set_aside = not path.stem.isdigit()  # of a project that is gone: no pull brings it back
+    return read_rows(path, _ANSWER, RESTORE if set_aside else PULL, check=_wrong_mask)
+
+
+def _wrong_mask(answer: Answer) -> str | None:
+    """Return what is wrong with an answer's mask, None where it can be decoded."""
+    if (answer.size is None) != (answer.counts is None):
+        return "size and counts go together"
+    if answer.size is None or answer.counts is None:
+        return "a mask is missing, which the verdict needs" if answer.verdict in ("accept", "fix") else None
+    pixels, stated = pixels_of(answer.counts), answer.size[0] * answer.size[1]
+    return None if pixels == stated else f"counts: the runs are damaged; {answer.size[0]} x {answer.size[1]} pixels were expected"
+
+
+def pixels_of(counts: str) -> int | None:
+    """Return how many pixels a mask's COCO run-length string stands for, None where it is damaged.
+
+    `decode_rle` does the same one letter at a time, and every command reads all answers.
+    """
+    letters = np.frombuffer(counts.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((letters & 32) == 0)
+    if not len(letters) or letters.min() < 0 or letters.max() > 63 or not len(ends) or ends[-1] != len(letters) - 1:
+        return None
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _LONGEST_RUN:
+        return None
+    place = np.arange(len(letters)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((letters & 31) << 5 * place, starts) - np.where(letters[ends] & 16, 1 << 5 * lengths, 0)
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])  # each run is relative to the one two before it
+    return int(runs.sum()) if runs.min() >= 0 else None
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
@@ -217,6 +252,8 @@ def _corners(kind: str, value: Mapping[str, Any], height: int, width: int) -> ND
         else:
             x, y, wide, high = (float(value[name]) / 100 for name in ("x", "y", "width", "height"))
             turn = np.deg2rad(float(value.get("rotation", 0)))
+            if not np.isfinite([x, y, wide, high, turn]).all():
+                raise ValueError
             square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (wide * width, high * height)
             corners = square @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + (x * width, y * height)
     except (KeyError, TypeError, ValueError, OverflowError):

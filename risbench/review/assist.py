@@ -24,10 +24,11 @@ from risbench.core.record import Box, Record
 from risbench.core.storage import locked
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
+from risbench.review.client import NotThere
 from risbench.review.desk import Desk
 from risbench.review.page import VERIFY, is_ours, project_title
 from risbench.review.server import ASSIST_HOST
-from risbench.review.studio import NotThere, Studio
+from risbench.review.studio import Studio
 from risbench.review.web import need_web, serving
 
 USER: Final = "risbench"

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.errors import InputError, OptionError, Refusal, printable
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.metrics import mask_iou
@@ -27,11 +29,14 @@ from risbench.core.workspace import Workspace, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, Audited, AuditSample, summary_of
 from risbench.formats.split_list import read_split_list
 from risbench.review.answers import read_answers, read_audit
-from risbench.review.desk import Desk, pseudonym
+from risbench.review.client import NotThere
+from risbench.review.desk import Annotator, Desk, pseudonym
 from risbench.review.page import AUDIT, FIELDS, is_ours, project_title, task_of
 from risbench.review.plan import Item, make_key
 from risbench.review.projects import Pusher, ensure_project
-from risbench.review.studio import NotThere, Studio
+from risbench.review.reader import Authors, sorted_by_time
+from risbench.review.stored import read_rows, unique
+from risbench.review.studio import Studio
 from risbench.review.triage import read_glances
 
 _PLAN: Final = "audit/plan.jsonl"
@@ -65,7 +70,7 @@ def audit_sample(
     with desk.workspace.lock("review audit-sample"):
         people = [desk.annotator(name).name for name in dict.fromkeys(auditors)]
         (desk.root / "audit").mkdir(exist_ok=True)
-        before = _read_plan(desk)
+        before = read_plan(desk)
         if not people and not before:
             raise InputError(f"{desk.root / _PLAN}: no audit sample has been drawn yet; name who is to draw: audit-sample NAME...")
         records = _population(desk, split, before)
@@ -122,24 +127,33 @@ def _population(desk: Desk, split: Path | str | None, before: Mapping[str, Item]
     return able
 
 
-def _read_plan(desk: Desk) -> dict[str, Item]:
-    """Return the sample so far, by record."""
-    return {item.record: item for item in (Item(**row) for row in _lines(desk.root / _PLAN))}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of the audit; none where there is none yet.
+def read_plan(desk: Desk) -> dict[str, Item]:
+    """Return the sample so far, by record.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
-        try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
-    return found
+    return {item.record: item for item in read_rows(desk.root / _PLAN, _ITEM, check=unique(lambda item: item.record, "record"))}
+
+
+@dataclass(frozen=True)
+class Drawn(Audited):
+    """One drawing of the sample, and when it was submitted."""
+
+    updated: str
+
+
+def read_drawn(desk: Desk) -> dict[str, Drawn]:
+    """Return what was drawn, by record.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return {row.record: row for row in read_rows(desk.root / _DRAWN, _DRAWING, check=unique(lambda row: row.record, "record"))}
+
+
+_ITEM: Final = TypeAdapter(Item)
+_DRAWING: Final = TypeAdapter(Drawn)
 
 
 def _left_out(desk: Desk) -> int:
@@ -213,11 +227,11 @@ def _pull(
 
     A drawing is compared once, with the mask of that time: who mends what the sample found does not make the rest any better.
     """
-    path = desk.root / _DRAWN
-    before = {row["record"]: row for row in _lines(path)}
+    before, authors = read_drawn(desk), Authors.of(studio, desk.annotators())
     records = {record.id: record for record in read_records(desk.workspace.latest()) if record.id in plan}
     fresh = {name: row for name, row in before.items() if name not in plan}
-    bad, gone = 0, []
+    bad = 0
+    gone: list[str] = []
     with Progress("review audit-sample: read", len(people), quiet=quiet) as progress:
         for name in people:
             person = desk.annotator(name)
@@ -234,44 +248,56 @@ def _pull(
                     told = f"annotators renew {name}` gives them another"
                     gone.append(f"{name}: project {number} is gone from the server; {len(kept)} drawings of theirs are kept; `{told}")
             else:
-                bad += _read_project(studio, number, mine, records, before, fresh, pseudonym(desk, name))
+                reader = _Drawings(desk, studio, authors, records, before, fresh)
+                unusable = reader.read(person, number, mine)
+                bad += len(unusable)
+                gone += unusable
             progress.advance(1)
-    write_durably(path, "".join(json.dumps(row, sort_keys=True) + "\n" for _, row in sorted(fresh.items())).encode())
-    found = {name: Audited(**{key: row[key] for key in row if key != "updated"}) for name, row in sorted(fresh.items())}
+    rows = [asdict(row) for _, row in sorted(fresh.items())]
+    write_durably(desk.root / _DRAWN, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())
+    found = {row["record"]: Audited(**{key: row[key] for key in row if key != "updated"}) for row in rows}
     return found, bad, gone
 
 
-def _read_project(
-    studio: Studio,
-    number: int,
-    mine: Mapping[str, Item],
-    records: Mapping[str, Record],
-    before: Mapping[str, dict[str, Any]],
-    fresh: dict[str, dict[str, Any]],
-    auditor: str,
-) -> int:
-    """Add one auditor's drawings; return how many cannot be used."""
-    tasks = [task for task in studio.keys(number) if task.annotations and task.key in mine]
-    keys = {task.id: task.key for task in tasks}
-    bad = 0
-    for row in studio.with_annotations(number, list(keys)):
-        item = mine[keys[row["id"]]]
-        record = records.get(item.record)
-        annotations = sorted(row.get("annotations", []), key=lambda one: (one["updated_at"], one["id"]))
-        if record is None or record.mask is None or not annotations:
-            continue
-        known = before.get(item.record)
-        if known is not None and known["updated"] == annotations[-1]["updated_at"]:
-            fresh[item.record] = known
-            continue
-        released = mask_of(record.mask)
-        try:
-            drawn = read_audit(annotations[-1], released.shape)
-        except Refusal:
-            bad += 1
-            continue
+@dataclass
+class _Drawings:
+    """Reads what auditors drew into `fresh`; `before` is what was read of earlier pulls."""
+
+    desk: Desk
+    studio: Studio
+    authors: Authors
+    records: Mapping[str, Record]
+    before: Mapping[str, Drawn]
+    fresh: dict[str, Drawn]
+
+    def read(self, person: Annotator, project: int, mine: Mapping[str, Item]) -> list[str]:
+        """Add one auditor's drawings; return of each that cannot be used why not."""
+        tasks = {task.id: task for task in self.studio.keys(project) if task.annotations and task.key in mine}
+        unusable = []
+        for number, answers in self.studio.annotations(project, tasks.values()).items():
+            record = self.records.get(mine[tasks[number].key].record)
+            whole, damaged = sorted_by_time(answers)
+            unusable += [f"{person.name}: task {number}: {printable(one)}: is no answer" for one in damaged]
+            if record is None or record.mask is None or not whole:
+                continue
+            try:
+                self.fresh[record.id] = self._drawn(record, mask_of(record.mask), whole[-1], person)
+            except Refusal as reason:
+                unusable.append(f"{person.name}: annotation {whole[-1]['id']}: {reason}")
+        return unusable
+
+    def _drawn(self, record: Record, released: NDArray[np.bool_], annotation: Mapping[str, Any], person: Annotator) -> Drawn:
+        """Return a drawing as compared with the mask that is to be released.
+
+        Raises:
+            Refusal: it cannot be used.
+        """
+        known = self.before.get(record.id)
+        if known is not None and known.updated == annotation["updated_at"]:
+            return known
+        self.authors.check(annotation, person)
+        drawn = read_audit(annotation, released.shape)
         iou = None if drawn is None else round(mask_iou(drawn, released), 4)
         size = size_of(float(np.count_nonzero(released)))
-        one = Audited(item.record, mask_digest(released), iou, size, record.review.status, auditor)
-        fresh[item.record] = {**asdict(one), "updated": annotations[-1]["updated_at"]}
-    return bad
+        auditor, status = pseudonym(self.desk, person.name), record.review.status
+        return Drawn(record.id, mask_digest(released), iou, size, status, auditor, annotation["updated_at"])

@@ -1,7 +1,8 @@
-"""HTTP calls to a Label Studio, one at a time, every outcome named, and every answer's shape looked at. Who calls decides what may be sent twice.
+"""HTTP calls to a Label Studio, one at a time: every outcome is named, every answer's shape is checked.
 
 A failed call is one of three: not done (an InputError or EnvironmentLacks), done or not, nobody knows (`Unknown`), or the server is
-not there at all (TryAgainLater). Reading is tried again by itself; nothing that changes the server is.
+not there at all (TryAgainLater). Who calls decides what may be sent twice. Reading is tried again by itself; nothing that changes
+the server is.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        held = "@" in parts.netloc
+        held = "@" in (parts.netloc or url)
         there = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         held, there = "@" in url, False
@@ -162,7 +163,7 @@ def check_token(token: str, what: str) -> None:
     wrong = next((place for place, letter in enumerate(token) if not "!" <= letter <= "~"), None)
     if wrong is not None:
         raise EnvironmentLacks(
-            f"{what}: character {wrong + 1} is {printable(token[wrong])!r}, and a token has only ASCII letters, digits and signs; copy it again"
+            f"{what}: character {wrong + 1} is {printable(token[wrong])!r}; a token has only ASCII letters, digits and signs: copy it again"
         )
 
 

@@ -9,6 +9,7 @@ accounts/         a card with login and password for each of them (0600)
 queue.jsonl       every item ever planned
 journal.jsonl     what was sent, before and after
 answers/          what came back, one file a project
+pulled.json       when `pull` last went through
 quarantine.jsonl  answers that cannot be used, and why
 reasked.jsonl     what was in answers that could not be used and were asked again
 deleted.jsonl     what was in answers that are gone from the server, or cannot be read any more
@@ -29,15 +30,21 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from risbench.core.errors import InputError, printable
 from risbench.core.storage import explain_os_error, to_json, write_durably
 from risbench.core.workspace import Workspace
+from risbench.review.client import check_url
 from risbench.review.plan import Item
+from risbench.review.stored import RESTORE, Number, Text, damaged, read_rows, read_text, read_value, unique
 
 DESK: Final = "review"
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,40 @@ class Annotator:
     """One person: the name the lab uses, what they log in with, their projects on the server, whether they get new work,
     and whether what they alone answered is asked of somebody else."""
 
-    name: str
-    email: str
-    project: int | None = None
-    expert_project: int | None = None
-    audit_project: int | None = None
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: Text
+    email: Text
+    project: Number | None = None
+    expert_project: Number | None = None
+    audit_project: Number | None = None
     paused: bool = False
     recheck: bool = False
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the server is; what else the file holds is of another version and left alone."""
+
+    url: str | None = None
+    public_url: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    images: str | None = None
+    database: Literal["sqlite", "postgres", "remote"] | None = None
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """When the last pull went through, as ISO 8601 in UTC."""
+
+    at: str
+
+
+_ANNOTATORS: Final = TypeAdapter(list[Annotator])
+_ITEM: Final = TypeAdapter(Item)
+_CONNECTION: Final = TypeAdapter(Connection)
+_PULLED: Final = TypeAdapter(Pulled)
 
 
 class Desk:
@@ -72,15 +106,46 @@ class Desk:
             raise explain_os_error(error, self.root) from error
 
     def secret(self) -> bytes:
-        """Return the key of opaque names; it is made at the first call."""
+        """Return the key of opaque names; it is made at the first call.
+
+        Raises:
+            InputError: it is damaged, or gone while there is work that was named with it.
+        """
         path = self.root / "secret"
         if not path.exists():
+            if any((self.root / name).exists() for name in ("queue.jsonl", "annotators.json", "audit/plan.jsonl")):
+                raise InputError(f"{path}: is missing, and every task was named with it; {RESTORE}")
             write_private(path, secrets.token_hex(32))
-        return bytes.fromhex(path.read_text().strip())
+        text = read_text(path)
+        try:
+            key = bytes.fromhex(text)
+        except ValueError:
+            key = b""
+        if not key:
+            raise damaged(path, None, "hexadecimal digits were expected", RESTORE)
+        return key
+
+    def token(self) -> str:
+        """Return the access token of the server's admin; empty where there is none.
+
+        Raises:
+            InputError: the file holds no line of text.
+        """
+        return read_text(self.root / "token", "put a valid token into it, in one line")
 
     def annotators(self) -> list[Annotator]:
-        """Return the people, by name."""
-        return [Annotator(**row) for row in self._json("annotators.json", [])]
+        """Return the people, by name.
+
+        Raises:
+            InputError: the list is damaged.
+        """
+        path = self.root / "annotators.json"
+        people = read_value(path, _ANNOTATORS, b"[]")
+        same = unique(lambda name: name, "annotator")
+        for person in people:
+            if (wrong := same(person.name)) is not None:
+                raise damaged(path, None, wrong, RESTORE)
+        return people
 
     def save_annotators(self, people: Iterable[Annotator]) -> None:
         """Store the people."""
@@ -109,17 +174,12 @@ class Desk:
         return people[name]
 
     def queue(self) -> list[Item]:
-        """Return every item ever planned."""
-        path = self.root / "queue.jsonl"
-        if not path.exists():
-            return []
-        items = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                items.append(Item(**json.loads(line)))
-            except (ValueError, TypeError) as error:
-                raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
-        return items
+        """Return every item ever planned.
+
+        Raises:
+            InputError: the list is damaged.
+        """
+        return read_rows(self.root / "queue.jsonl", _ITEM, check=unique(lambda item: item.key, "key"))
 
     def save_queue(self, items: Iterable[Item]) -> None:
         """Store the plan."""
@@ -127,26 +187,45 @@ class Desk:
         write_durably(self.root / "queue.jsonl", lines.encode())
 
     def connection(self) -> dict[str, Any]:
-        """Return where the server is; empty before there was one."""
-        found: dict[str, Any] = self._json("connection.json", {})
+        """Return where the server is; empty before there was one.
+
+        Raises:
+            InputError: the file is damaged.
+            OptionError: an address in it holds a password.
+        """
+        found = {name: value for name, value in asdict(read_value(self._connection, _CONNECTION, b"{}")).items() if value is not None}
+        for name in ("url", "public_url"):
+            if name in found:
+                check_url(found[name])
         return found
 
     def save_connection(self, **values: Any) -> None:
         """Store where the server is."""
-        write_durably(self.root / "connection.json", to_json(self.connection() | values))
+        write_durably(self._connection, to_json(self.connection() | values))
+
+    @property
+    def _connection(self) -> Path:
+        return self.root / "connection.json"
+
+    def pulled(self) -> str | None:
+        """Return when the last pull went through, as ISO 8601 in UTC; None before the first.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        found = read_value(self.root / "pulled.json", _PULLED, b'{"at": ""}', "remove it")
+        try:
+            return datetime.fromisoformat(found.at).astimezone(UTC).strftime(_TIME) if found.at else None
+        except (ValueError, OverflowError):
+            raise damaged(self.root / "pulled.json", None, f"at = {printable(found.at, 60)}: is no time", "remove it") from None
+
+    def note_pulled(self) -> None:
+        """Store that a pull went through now."""
+        write_durably(self.root / "pulled.json", to_json({"at": datetime.now(UTC).strftime(_TIME)}))
 
     def note(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to one of the desk's diaries, so that it survives us."""
         append_lines(self.root / name, [json.dumps(row, sort_keys=True)])
-
-    def _json(self, name: str, default: Any) -> Any:
-        path = self.root / name
-        if not path.exists():
-            return default
-        try:
-            return json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{path}: is damaged ({error}); restore the desk from a backup") from None
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:

@@ -12,6 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from pydantic import ConfigDict
+
+from risbench.review.stored import Share, Text
+
 Kind = Literal["task", "second", "gold", "expert", "audit"]
 OPINIONS_IF_UNSURE: Final = 3
 # The risk of a mask that somebody saw at a glance to be wrong; no mask comes so high by itself.
@@ -37,13 +41,15 @@ class Shown:
 class Item:
     """One task in one annotator's project. `wrong` is true of gold whose mask was spoilt; `key` tells nothing of all this."""
 
-    key: str
-    record: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    key: Text
+    record: Text
     mask: str
-    annotator: str
+    annotator: Text
     kind: Kind
     round: int
-    risk: float
+    risk: Share
     wrong: bool = False
     withdrawn: bool = False
 

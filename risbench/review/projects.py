@@ -13,10 +13,11 @@ from risbench.core.errors import InputError, TryAgainLater
 from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace
+from risbench.review.client import NotThere, Unknown
 from risbench.review.desk import Annotator, Desk
 from risbench.review.page import FIELDS, VERIFY, guidelines, is_ours, page_config, project_title
 from risbench.review.plan import Item
-from risbench.review.studio import NotThere, Studio, Task, Unknown
+from risbench.review.studio import Studio, Task
 
 CHUNK: Final = 250
 _TRIES: Final = 8
@@ -169,9 +170,7 @@ def _plain(config: str) -> str:
 
 
 def _make_project(studio: Studio, title: str, config: str) -> int:
-    made = studio.change(
-        "POST",
-        "/api/projects/",
+    return studio.make_project(
         {
             "title": title,
             "description": title,
@@ -185,13 +184,12 @@ def _make_project(studio: Studio, title: str, config: str) -> int:
             "show_collab_predictions": True,
         },
     )
-    return int(made["id"])
 
 
 def _ensure_images(desk: Desk, studio: Studio, project: int) -> None:
     """Let the project show the workspace's images: the server serves no local file that no storage of the project names."""
     root = Path(desk.connection().get("images") or (desk.workspace.root / "images").resolve())
-    have = {row["path"] for row in studio.get("/api/storages/localfiles/", project=project)}
+    have = studio.storages(project)
     for folder in sorted(path for path in (desk.workspace.root / "images").iterdir() if path.is_dir()):
         path = str(root / folder.name)
         if path not in have:

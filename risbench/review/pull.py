@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Set
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.masks import mask_digest, mask_of
+from risbench.core.errors import printable
 from risbench.core.progress import Progress
-from risbench.core.record import Mask
 from risbench.core.storage import to_json, write_durably
-from risbench.core.workspace import INGEST, Workspace, read_records
-from risbench.review.answers import Answer, answers_in, read_annotation, read_answers, read_expert, write_answers
-from risbench.review.desk import Annotator, Desk
-from risbench.review.gold import spoil
+from risbench.core.workspace import Workspace
+from risbench.review.answers import Answer, answers_in, read_answers, write_answers
+from risbench.review.client import NotThere, Unknown
+from risbench.review.desk import Desk
 from risbench.review.page import is_ours, projects_of
-from risbench.review.plan import Item
-from risbench.review.studio import NotThere, Studio, Task, Unknown
+from risbench.review.reader import Authors, Reader, Shown
+from risbench.review.stored import PULL, Number, read_rows, read_value
+from risbench.review.studio import Studio
 
 # Asking again would not help, or take away what is not the person's own.
 _NOT_ASKED_AGAIN: Final = ("not_theirs", "mask_unknown")
@@ -47,25 +45,27 @@ def pull(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
 def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     """Do what `pull` does; the caller holds the workspace."""
     items = {item.key: item for item in desk.queue()}
-    shown = Shown(desk, items)
+    shown, started = Shown(desk, items), desk.annotators()
     counts: Counter[str] = Counter(dict.fromkeys(("new", "changed", "deleted", "unchanged", "quarantined", "not_ours"), 0))
     gone: list[str] = []
     read: list[int] = []
-    projects = [(person, number, title) for person in desk.annotators() for number, title in projects_of(desk, person)]
-    ids = {user["email"]: user["id"] for user in studio.get("/api/users/")} if projects else {}
+    projects = [(person, number, title) for person in started for number, title in projects_of(desk, person)]
+    authors = Authors.of(studio, started) if projects else Authors({}, {})
     with Progress("review pull", len(projects), quiet=quiet) as progress:
         for person, number, title in projects:
             try:
                 found = studio.project(number)
                 if is_ours(found, title):
                     read.append(number)
-                    _pull_project(_Reader(person, ids.get(person.email), items, shown), desk, studio, number, counts)
+                    reader = Reader(desk, person, authors, items, shown)
+                    _pull_project(reader, desk, studio, number, counts)
                 else:
                     other = printable(found["title"])
                     gone.append(f"{person.name}: project {number} on the server is {other}, not theirs; their pulled answers are kept")
             except NotThere:
                 gone.append(f"{person.name}: project {number} is gone from the server; their pulled answers are kept")
             progress.advance(1)
+    desk.note_pulled()
     answers = read_answers(desk)
     if counts["deleted"]:
         lost = f"{counts['deleted']} answers are gone from the server, or cannot be read any more"
@@ -80,72 +80,26 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     }
 
 
-class Shown:
-    """The masks that items showed, looked up in all rounds: an answer may be to a mask of an earlier one."""
-
-    def __init__(self, desk: Desk, items: Mapping[str, Item]) -> None:
-        self._desk, self._workspace, self._items = desk, desk.workspace, items
-        self._stored: dict[str, list[Mask]] | None = None
-
-    def mask(self, item: Item) -> NDArray[np.bool_]:
-        """Return the mask (height, width) that an item showed; of an expert's item any of the record, as its key is of the candidates.
-
-        Raises:
-            Refusal: no round holds it any more.
-        """
-        mask = self.unspoilt(item)
-        spoilt = spoil(mask, item.record) if item.wrong else None
-        return mask if spoilt is None else spoilt
-
-    def unspoilt(self, item: Item) -> NDArray[np.bool_]:
-        """Return the mask (height, width) that the record of an item had; of gold the known answer.
-
-        Raises:
-            Refusal: no round holds it any more.
-        """
-        for stored in self._masks().get(item.record, []):
-            mask = mask_of(stored)
-            if item.kind == "expert":
-                return mask
-            shown = spoil(mask, item.record) if item.wrong else mask
-            if shown is not None and mask_digest(shown) == item.mask:
-                return mask
-        raise Refusal("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
-
-    def _masks(self) -> dict[str, list[Mask]]:
-        """Return every mask that the records of all items ever had, by record."""
-        if self._stored is None:
-            wanted, self._stored = {item.record for item in self._items.values()}, {}
-            folders = [self._workspace.stage(INGEST), *self._workspace.finished_rounds(), self._workspace.latest()]
-            for folder in dict.fromkeys(folders):
-                for record in read_records(folder):
-                    if record.mask is not None and record.id in wanted:
-                        self._stored.setdefault(record.id, []).append(record.mask)
-            for answer in read_answers(self._desk):  # a corrected mask is shown to the next one, whatever review makes of it
-                if answer.record in wanted and answer.size is not None and answer.counts is not None:
-                    mask = Mask(size=answer.size, counts=answer.counts, engine="review", round=0)
-                    self._stored.setdefault(answer.record, []).append(mask)
-            self._stored = {name: list({mask.counts: mask for mask in masks}.values()) for name, masks in self._stored.items()}
-        return self._stored
-
-
-def _pull_project(reader: _Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> None:
+def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> None:
     path, cursor_path = desk.root / "answers" / f"{project}.jsonl", desk.root / "answers" / f"{project}.cursor.json"
     known = {answer.task: answer for answer in answers_in(path)}
-    cursor: dict[str, Any] = json.loads(cursor_path.read_bytes()) if cursor_path.exists() and path.exists() else {}
+    cursor = read_value(cursor_path, _CURSOR, b"{}", PULL) if path.exists() else {}
     tasks = {task.id: task for task in studio.keys(project)}
-    changed = [task for task in tasks.values() if cursor.get(str(task.id), [None, 0]) != [task.updated, task.annotations]]
-    fetched = {row["id"]: row for row in studio.with_annotations(project, [task.id for task in changed if task.annotations])}
+    if known.keys() - tasks.keys():  # a task is gone: the second list must say so, too
+        tasks = {task.id: task for task in studio.keys(project)}
+    changed = [task for task in tasks.values() if cursor.get(str(task.id), ("", 0)) != (task.updated, task.annotations)]
+    fetched = studio.annotations(project, [task for task in changed if task.annotations])
     fresh = {number: answer for number, answer in known.items() if number in tasks}
     deleted = [answer for number, answer in known.items() if number not in tasks]
     for task in changed:
         before = fresh.pop(task.id, None)
-        after = reader.newest(task, fetched.get(task.id))
+        after = reader.newest(task, fetched.get(task.id, []))
         if after is not None:
             fresh[task.id] = after
             counts["changed" if before else "new"] += 1
         elif before is not None:
             deleted.append(before)
+    _confirm_gone(studio, deleted, fetched)
     looked_at = {task.id for task in changed}
     counts["unchanged"] += len(fresh.keys() - looked_at)
     for answer in deleted:
@@ -155,52 +109,24 @@ def _pull_project(reader: _Reader, desk: Desk, studio: Studio, project: int, cou
     _quarantine(desk, project, reader, tasks.keys() - looked_at)
     counts["quarantined"] += len(reader.bad)
     counts["not_ours"] += reader.not_ours
-    write_durably(cursor_path, to_json({str(task.id): [task.updated, task.annotations] for task in tasks.values()}))
+    # the number of answers that came, not that the server counts: where they differ the task is asked for again
+    came = {number: len(annotations) for number, annotations in fetched.items()}
+    write_durably(cursor_path, to_json({str(task.id): [task.updated, came.get(task.id, task.annotations)] for task in tasks.values()}))
 
 
-@dataclass
-class _Reader:
-    """Reads one person's annotations; what cannot be read, or is another's, goes on the list."""
+def _confirm_gone(studio: Studio, answers: Iterable[Answer], fetched: Mapping[int, Sequence[Any]]) -> None:
+    """Look for each answer that no list has any more, one by one, before it is given up.
 
-    person: Annotator
-    user: int | None
-    items: Mapping[str, Item]
-    shown: Shown
-    bad: list[dict[str, Any]] = field(default_factory=list)
-    not_ours: int = 0
-
-    def newest(self, task: Task, row: Mapping[str, Any] | None) -> Answer | None:
-        """Return the newest readable answer to a task, or None."""
-        item = self.items.get(task.key)
-        annotations = sorted((row or {}).get("annotations", []), key=lambda one: (one["updated_at"], one["id"]))
-        if item is None:
-            self.not_ours += len(annotations)
-            return None
-        for annotation in reversed(annotations):
-            try:
-                found = self._read(annotation, item)
-            except Refusal as reason:
-                where = {"task": task.id, "annotation": annotation["id"], "updated": annotation["updated_at"], "record": item.record}
-                self.bad.append({**where, "code": reason.code, "reason": str(reason)})
-                continue
-            return Answer(
-                key=item.key,
-                record=item.record,
-                annotator=self.person.name,
-                task=task.id,
-                annotation=annotation["id"],
-                updated=annotation["updated_at"],
-                **found,
+    Raises:
+        Unknown: one is there.
+    """
+    for answer in answers:
+        seen = any(isinstance(one, dict) and one.get("id") == answer.annotation for one in fetched.get(answer.task, ()))
+        if not seen and studio.has_annotation(answer.annotation):
+            raise Unknown(
+                f"{studio.url}: annotation {answer.annotation} of {answer.annotator} is on the server, and its lists leave it out; "
+                "nothing was given up, run the same command again"
             )
-        return None
-
-    def _read(self, annotation: Mapping[str, Any], item: Item) -> dict[str, Any]:
-        if self.user is not None and annotation["completed_by"] != self.user:
-            raise Refusal(
-                "not_theirs", "completed_by", annotation["completed_by"], f"only user {self.user} answers in {self.person.name}'s project"
-            )
-        read = read_expert if item.kind == "expert" else read_annotation
-        return read(annotation, self.shown.mask(item))
 
 
 def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
@@ -217,7 +143,8 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
     with desk.workspace.lock("review reask"):
         studio = Studio.of(desk)
         found = pull_all(desk, studio, quiet)  # whoever has mended theirs meanwhile is not asked again
-        able = [row for row in quarantine_rows(desk) if row["project"] in found["projects"] and row["code"] not in _NOT_ASKED_AGAIN]
+        known = [row for row in quarantine_rows(desk) if row["project"] in found["projects"] and row["annotation"] is not None]
+        able = [row for row in known if row["code"] not in _NOT_ASKED_AGAIN]
         rows = [row for row in able if _take_off(desk, studio, row)]
         if rows:
             found = pull_all(desk, studio, quiet)
@@ -237,7 +164,8 @@ def _take_off(desk: Desk, studio: Studio, row: Mapping[str, Any]) -> bool:
         answer = studio.get(f"/api/annotations/{row['annotation']}/")
     except NotThere:
         return False
-    if (answer["task"], answer["updated_at"]) != (row["task"], row.get("updated")):
+    there = (answer.get("task"), answer.get("updated_at")) if isinstance(answer, dict) else None
+    if there != (row["task"], row.get("updated")):
         return False
     desk.note("reasked.jsonl", {**row, "answer": answer})
     try:
@@ -247,23 +175,37 @@ def _take_off(desk: Desk, studio: Studio, row: Mapping[str, Any]) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """One annotation that stands on the server and cannot be used."""
+
+    annotator: str
+    project: Number
+    task: Number
+    annotation: Number | None
+    record: str
+    code: str
+    reason: str
+    updated: str | None = None
+
+
+_UNUSABLE: Final = TypeAdapter(Unusable)
+_CURSOR: Final = TypeAdapter(dict[str, tuple[str, int]])
+
+
 def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
     """Return the annotations that stand on the server and cannot be used.
 
     Raises:
         InputError: the list is damaged.
     """
-    path = desk.root / "quarantine.jsonl"
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    except ValueError as error:
-        raise InputError(f"{path}: is damaged ({error}); remove it and run `risbench review pull` again") from None
+    return [asdict(row) for row in read_rows(desk.root / "quarantine.jsonl", _UNUSABLE, PULL)]
 
 
-def _quarantine(desk: Desk, project: int, reader: _Reader, untouched: Set[int]) -> None:
+def _quarantine(desk: Desk, project: int, reader: Reader, untouched: Set[int]) -> None:
     """Bring the list of unusable annotations up to date: only what is on the server as it was before is kept."""
     kept = [row for row in quarantine_rows(desk) if row["project"] != project or row["task"] in untouched]
     fresh = [{"annotator": reader.person.name, "project": project, **row} for row in reader.bad]
-    rows = sorted([*kept, *fresh], key=lambda row: (row["annotator"], row["task"], row["annotation"]))
+    rows = sorted([*kept, *fresh], key=lambda row: (row["annotator"], row["task"], row["annotation"] or 0))
     if rows or (desk.root / "quarantine.jsonl").exists():
         write_durably(desk.root / "quarantine.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode())

@@ -19,7 +19,8 @@ from risbench.review.answers import Answer, read_answers
 from risbench.review.consensus import Decision, answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.plan import SECONDS, Item
-from risbench.review.pull import Shown, quarantine_rows
+from risbench.review.pull import quarantine_rows
+from risbench.review.reader import Shown
 from risbench.review.triage import Glance, read_glances
 
 # Whoever is, with 95 % certainty, right in fewer than this share of gold items should stop and talk.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -104,7 +104,7 @@ def damaged(path: Path, line: int | None, what: str, mend: str) -> InputError:
     return InputError(f"{where}: is damaged ({what}); {mend}")
 
 
-def _parsed(path: Path, line: int | None, data: bytes, kind: TypeAdapter[Any], mend: str) -> Any:
+def _parsed(path: Path, line: int | None, data: bytes, kind: TypeAdapter[T], mend: str) -> T:
     try:
         return kind.validate_json(data, strict=True)
     except ValidationError as error:

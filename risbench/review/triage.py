@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ConfigDict, TypeAdapter
 
 from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.imagery import Pixels, read_raster
@@ -30,6 +31,7 @@ from risbench.core.workspace import Workspace, read_records
 from risbench.formats.split_list import SplitList, read_split_list
 from risbench.review.desk import Desk, append_lines
 from risbench.review.gold import known_answer
+from risbench.review.stored import Seconds, Text, read_rows
 from risbench.review.web import need_web, serving
 
 TILES: Final = 20
@@ -63,12 +65,17 @@ def triaging(
 class Glance:
     """One mask as somebody saw it on a sheet: taken with the rest, or doubted."""
 
-    record: str
-    mask: str
-    person: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    record: Text
+    mask: Text
+    person: Text
     sheet: str
     doubted: bool
-    seconds: float
+    seconds: Seconds
+
+
+_GLANCE: Final = TypeAdapter(Glance)
 
 
 def read_glances(desk: Desk) -> dict[str, Glance]:
@@ -77,14 +84,8 @@ def read_glances(desk: Desk) -> dict[str, Glance]:
     Raises:
         InputError: the file is damaged elsewhere than in a last line that was cut off.
     """
-    path = desk.root / "triage.jsonl"
     found: dict[str, Glance] = {}
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-    for number, line in enumerate(lines[:-1], 1):  # what does not end with a newline was cut off by a kill
-        try:
-            glance = Glance(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: line {number}: is damaged ({error}); restore the desk from a backup") from None
+    for glance in read_rows(desk.root / "triage.jsonl", _GLANCE, cut=True):
         before = found.get(glance.record)
         if before is None or before.mask != glance.mask or not before.doubted:
             found[glance.record] = glance

@@ -207,3 +207,36 @@ def failing_proxy(target: str, share: float, seed: int = 0, only: str = "", ways
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def rewriting_proxy(target: str, rewrite: Callable[[str, Any], Any]) -> Iterator[str]:
+    """Run a proxy to `target` that hands on what `rewrite(path, answer)` makes of every JSON answer to a question."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {key: value for key, value in self.headers.items() if key.lower() not in ("host", "connection", "accept-encoding")}
+            answer = requests.request(self.command, target + self.path, data=body, headers=headers, timeout=300, allow_redirects=False)
+            content = answer.content
+            if self.command == "GET" and answer.ok:
+                content = json.dumps(rewrite(self.path, answer.json())).encode()
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 (the names that http.server calls)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
