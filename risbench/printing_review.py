@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from risbench.printing import say, table
@@ -106,6 +107,7 @@ def print_adjudicate(result: dict[str, Any]) -> None:
 def print_status(result: dict[str, Any]) -> None:
     """Print progress, agreement and score cards."""
     say(f"{result['answered']:,} of {result['planned']:,} tasks answered, on {result['records']:,} records")
+    say(f"last pulled {_ago(result['pulled'])}" if result["pulled"] else "never pulled: run `risbench review pull`")
     say(f"{result['hours_spent']} hours spent, {result['hours_left']} to go")
     for name in ("verdicts", "sentences", "to_adjudicate"):
         if result[name]:
@@ -130,19 +132,31 @@ def print_status(result: dict[str, Any]) -> None:
         "corrected": "share_corrected",
         "rejected": "share_rejected",
         "unsure": "share_unsure",
+        "judged": "share_judged",
         "gold": "gold",
         "right": "gold_right",
         "missed": "wrong_masks_missed",
         "sensitivity": "sensitivity",
         "specificity": "specificity",
     }
-    rows = [
-        [name, *_cells(card, marks.values()), "PAUSE" if card["pause"] else "paused" if card["paused"] else ""]
-        for name, card in cards.items()
-    ]
+    rows = [[name, *_cells(card, marks.values()), _standing(card)] for name, card in cards.items()]
     table("score cards", ["annotator", *marks, ""], rows)
     for name in result["pause"]:
         say(f"{name} misses too much gold; talk to them, and: risbench review annotators pause {name}")
+
+
+def _standing(card: Mapping[str, Any]) -> str:
+    if card["pause"]:
+        return "PAUSE"
+    return "expert" if card["expert"] else "paused" if card["paused"] else ""
+
+
+def _ago(moment: str) -> str:
+    """Return how long ago a moment was, and when."""
+    then = datetime.fromisoformat(moment)
+    minutes = max(0, int((datetime.now(UTC) - then).total_seconds() // 60))
+    count, unit = (minutes, "minute") if minutes < 120 else (minutes // 60, "hour") if minutes < 2880 else (minutes // 1440, "day")
+    return f"{count:,} {unit}{'' if count == 1 else 's'} ago ({then:%Y-%m-%d %H:%M} UTC)"
 
 
 def _cells(card: Mapping[str, Any], names: Iterable[str]) -> list[Any]:

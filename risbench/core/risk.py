@@ -12,7 +12,7 @@ import numpy as np
 
 from risbench.core.mask_scores import CONFLICT
 from risbench.core.masks import mask_of
-from risbench.core.record import REVIEWED, Record
+from risbench.core.record import REVIEWED, Mask, Record
 
 # Scores of the engines (docs/record.md): what a good mask has, and from where on nothing more is gained.
 _GOOD_IS_HIGH: Final = ("predicted_iou", "stability", "mask_box_agreement", "jitter_agreement", "plain_agreement", "vote_agreement")
@@ -69,11 +69,7 @@ def risk_terms(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     found = {}
     for name, record in masked.items():
         assert record.mask is not None, "chosen above"
-        terms = {key: 1 - min(max(value, 0.0), 1.0) for key, value in record.mask.scores.items() if key in _GOOD_IS_HIGH}
-        if "uncertainty" in record.mask.scores:
-            terms["uncertainty"] = min(max(record.mask.scores["uncertainty"], 0.0), 1.0)
-        if "prompted_again" in record.mask.scores:
-            terms["prompted_again"] = min(record.mask.scores["prompted_again"] / 3, 1.0)
+        terms = _score_terms(record.mask.scores)
         pieces, area = areas[name]
         terms["pieces"] = 1 - 1 / pieces
         if record.category.name in usual:
@@ -83,6 +79,26 @@ def risk_terms(records: Sequence[Record]) -> dict[str, dict[str, float]]:
             terms["given"] = _GIVEN_DOUBT
         found[name] = terms
     return found
+
+
+def _score_terms(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the terms of a mask's own scores."""
+    terms = {key: 1 - min(max(value, 0.0), 1.0) for key, value in scores.items() if key in _GOOD_IS_HIGH}
+    if "uncertainty" in scores:
+        terms["uncertainty"] = min(max(scores["uncertainty"], 0.0), 1.0)
+    if "prompted_again" in scores:
+        terms["prompted_again"] = min(scores["prompted_again"] / 3, 1.0)
+    return terms
+
+
+def scores_better(new: Mask, old: Mask) -> bool:
+    """Return whether a mask is less doubtful than another of the same object, by the scores that both have.
+
+    Two masks can be compared only where both engines say how stable they are: agreement with the box alone is best of the box itself.
+    """
+    fresh, before = _score_terms(new.scores), _score_terms(old.scores)
+    both = fresh.keys() & before.keys()
+    return "stability" in both and _together({key: fresh[key] for key in both}) < _together({key: before[key] for key in both})
 
 
 def _pieces_and_area(record: Record) -> tuple[int, float]:

@@ -12,7 +12,8 @@ from risbench.core.errors import Refusal
 from risbench.core.imagery import Pixels
 from risbench.core.mask_scores import mask_box_agreement
 from risbench.core.masks import encode_rle
-from risbench.core.record import Mask, Record, Review
+from risbench.core.record import TRIAGED, Mask, Record, Review
+from risbench.core.risk import scores_better
 from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation
 
@@ -31,6 +32,9 @@ def refine_image(
         try:
             refined.append(_with_mask(record, segmentations, engine, engine_name, (height, width), rules, round_number))
         except Refusal as reason:
+            if record.mask is not None and record.review.status == TRIAGED:
+                refined.append(record)  # this engine finds nothing, and somebody let the earlier mask pass
+                continue
             refined.append(record.with_problem("refine", reason.code, f"{reason.field}: {reason.bound}"))
     return refined
 
@@ -60,9 +64,11 @@ def _with_mask(
         raise Refusal("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")
     mask_record = Mask(size=size, counts=counts, engine=engine_name, weights_sha256=engine.weights_sha256, round=round_number, scores=worst)
     problems = tuple(problem for problem in record.problems if problem.stage != "refine")  # an earlier round's
-    seen = record.mask is not None and (record.mask.size, record.mask.counts) == (size, counts)
-    # nobody has glanced at this mask
-    review = Review() if record.review.status == "triaged" and not seen else record.review
+    review = record.review
+    if record.mask is not None and review.status == TRIAGED and (record.mask.size, record.mask.counts) != (size, counts):
+        if not scores_better(mask_record, record.mask):
+            return record  # somebody let that mask pass
+        review = Review()  # nobody has glanced at this one
     return record.model_copy(update={"mask": mask_record, "problems": problems, "review": review})
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.packages import PACKAGES, need_packages
 from risbench.core.progress import Progress
-from risbench.core.record import UNDECIDED, Record
+from risbench.core.record import TRIAGED, UNDECIDED, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
@@ -130,9 +130,10 @@ def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bo
 
 
 def _notes(part: Sequence[Record], refined: Mapping[str, Record]) -> dict[str, int]:
-    """Return how many records were left as they are, and how many whose mask passed on a sheet have one that nobody saw."""
-    unseen = sum(old.review.status == "triaged" and refined.get(old.id, old).review.status != "triaged" for old in part)
-    counts = {"kept_from_source_or_review": len(part) - len(refined), "triaged_made_anew": unseen}
+    """Return how many records were left alone; of masks that passed on a sheet, how many stay and how many made way for better ones."""
+    after = [refined[old.id].review.status for old in part if old.review.status == TRIAGED and old.id in refined]
+    kept = after.count(TRIAGED)
+    counts = {"kept_from_source_or_review": len(part) - len(refined), "triaged_kept": kept, "triaged_made_anew": len(after) - kept}
     return {name: count for name, count in counts.items() if count}
 
 

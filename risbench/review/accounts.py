@@ -59,7 +59,7 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
             _sign_up(desk, studio, Annotator(name, email), password)
             address = desk.connection().get("public_url") or studio.url
             write_private(folder / f"{name}.txt", f"address   {address}/user/login\nlogin     {email}\npassword  {password}")
-            people[name] = Annotator(name, email, paused=expert)
+            people[name] = Annotator(name, email, paused=expert, expert=expert)
             desk.save_annotators(people.values())
             added.append(name)
     said = f"{', '.join(there)}: already here, nothing changed" if there else ""
@@ -87,7 +87,8 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
     """
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
-        desk.change_annotator(name, paused=paused, recheck=recheck)
+        person = desk.annotator(name)
+        desk.change_annotator(name, paused=paused, recheck=recheck, expert=person.is_expert and paused)
     said = f"{name} gets no new work; `risbench review reassign {name} OTHER` moves what they have" if paused else f"{name} gets work again"
     if recheck:
         said += "; the next push asks others, too, of what they alone answered"

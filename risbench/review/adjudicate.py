@@ -15,7 +15,7 @@ from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
-from risbench.review.answers import CANDIDATES, Answer, read_answers
+from risbench.review.answers import CANDIDATES, NOT_JUDGED, Answer, read_answers
 from risbench.review.consensus import agreement_of, answers_by_record, decisions_of
 from risbench.review.desk import Desk
 from risbench.review.page import ADJUDICATE, task_of
@@ -130,6 +130,6 @@ def _said(answers: Sequence[Answer], votes: Sequence[int]) -> str:
     """Return everyone's verdicts in one line."""
     masks = ", ".join(f"{letter} by {count}" for letter, count in zip(CANDIDATES, votes, strict=False)) or "none"
     verdicts = ", ".join(f"{name} {count}" for name, count in sorted(Counter(answer.verdict for answer in answers).items()))
-    sentences = ", ".join(f"{name} {count}" for name, count in sorted(Counter(answer.sentence for answer in answers).items()))
+    sentences = ", ".join(f"{name} {count}" for name, count in sorted(Counter(answer.sentence or NOT_JUDGED for answer in answers).items()))
     better = "; ".join(sorted({answer.better for answer in answers if answer.better}))
     return f"masks: {masks}. verdicts: {verdicts}. sentence: {sentences}." + (f" better: {better}" if better else "")

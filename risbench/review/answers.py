@@ -28,6 +28,7 @@ Side = Annotated[int, Field(gt=0, le=1 << 20)]
 FINALS: Final = (*CANDIDATES, "drawn", "reject")
 AUDITS: Final = ("drawn", "cannot tell")
 SENTENCES: Final = ("true and unique", "ambiguous", "wrong")
+NOT_JUDGED: Final = "not judged"
 # Brush edges come back anti-aliased; this and less is not of the object.
 ALPHA_OVER: Final = 127
 # A text that somebody pastes into the field for a better sentence.
@@ -42,7 +43,8 @@ _LONGEST_RUN: Final = 6
 class Answer:
     """One person's answer to one item. `size` and `counts` are the mask as COCO RLE, None where there is none (rejected).
 
-    `changed` says whether the mask is another than the one shown; `lead_time_s` is what the page measured, reading included.
+    `sentence` is empty where the person chose nothing: then it is not judged. `changed` says whether the mask is another than the one
+    shown; `lead_time_s` is what the page measured, reading included.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -145,8 +147,7 @@ def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[st
     lead = row.get("lead_time")
     return {
         "verdict": verdict,
-        # who accepts or fixes and says nothing of the sentence finds it true; a rejection says nothing of it
-        "sentence": _choice(result, "sentence", SENTENCES) or (SENTENCES[0] if verdict in ("accept", "fix") else ""),
+        "sentence": _choice(result, "sentence", SENTENCES) or "",  # who chooses nothing has not judged it
         "better": _text(result, "better"),
         "size": (int(shown.shape[0]), int(shown.shape[1])) if counts is not None else None,
         "counts": counts,

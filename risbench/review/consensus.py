@@ -114,11 +114,12 @@ def agreement_of(answers: Sequence[Answer]) -> float | None:
 
 
 def _sentence(answers: Sequence[Answer]) -> tuple[str | None, str]:
-    """Return the majority's verdict on the sentence (None without one, "" where nobody judged it), and the better one that most gave."""
+    """Return the majority's verdict on the sentence (None without one, "" where nobody judged it), and the better one that most gave.
+
+    A better sentence counts from those whose verdict won, and from who wrote one and chose no verdict where nobody did.
+    """
     votes = Counter(answer.sentence for answer in answers if answer.sentence)
-    if not votes:
-        return "", ""
-    verdict, count = min(votes.items(), key=lambda pair: (-pair[1], pair[0]))
+    verdict, count = min(votes.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
     if 2 * count <= votes.total() and len(votes) > 1:
         return None, ""
     words = Counter(answer.better for answer in answers if answer.better and answer.sentence == verdict)
@@ -281,7 +282,7 @@ def _decided(record: Record, decision: Decision, votes: dict[str, int], people: 
             update["mask"] = Mask(size=decision.size, counts=decision.counts, engine="review", round=made)
         # that an engine found nothing is no matter any more
         update["problems"] = tuple(problem for problem in record.problems if problem.stage != "refine")
-    if decision.sentence and record.expression is not None:
+    if (decision.sentence or decision.better) and record.expression is not None:
         update["expression"] = _judged(record.expression, decision)
         if decision.better:
             update["attributes"] = _without_sentence(record.attributes)

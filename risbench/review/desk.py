@@ -49,8 +49,8 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True)
 class Annotator:
-    """One person: the name the lab uses, what they log in with, their projects on the server, whether they get new work,
-    and whether what they alone answered is asked of somebody else."""
+    """One person: the name the lab uses, what they log in with, their projects on the server, whether they get no new work,
+    whether what they alone answered is asked of somebody else, and whether they are an expert, who gets no tasks."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -61,6 +61,20 @@ class Annotator:
     audit_project: Number | None = None
     paused: bool = False
     recheck: bool = False
+    expert: bool = False
+
+    @property
+    def is_expert(self) -> bool:
+        """Return whether they get no tasks because they decide on those of others; older lists tell it by their projects."""
+        return self.expert or (self.paused and self.expert_project is not None and self.project is None)
+
+    @property
+    def gets_no_work(self) -> str:
+        """Return why they get no new work, and what changes that; empty where they do."""
+        resume = f"`risbench review annotators pause {self.name} --resume` gives them tasks"
+        if self.is_expert:
+            return f"annotator {self.name}: is an expert, whom only `risbench review adjudicate` gives work; {resume}"
+        return f"annotator {self.name}: is paused; {resume}" if self.paused else ""
 
 
 @dataclass(frozen=True)

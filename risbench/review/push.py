@@ -71,16 +71,16 @@ def push(
             policy = replace(policy, count=0)  # what it had planned is finished; nothing more is planned on top
         if before and not dry_run:
             pull_all(desk, Studio.of(desk), quiet)  # what was answered since is not asked again
-        items, stuck = _planned(desk, records, working, before, policy)
+        items, known, stuck = _planned(desk, records, working, before, policy)
         out_before = {item.key for item in before if not item.withdrawn}
         new = [item for item in items if not item.withdrawn and item.key not in out_before]
         result: dict[str, Any] = {
             "planned": sum(not item.withdrawn for item in items),
             "new": len(new),
-            "withdrawn": sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before),
+            "withdrawn": _newly_withdrawn(before, items),
             "hours": round(projected_hours(new, *_pace(desk)), 2),
             "by_annotator": _by_annotator(items),
-            "warnings": _warnings(desk, items, working, policy, stuck),
+            "warnings": _warnings(desk, items, working, policy, known, stuck),
         }
         if broken_off:
             result["warnings"].append("the push before was broken off: its plan is finished, and --count adds nothing; push again for more")
@@ -92,6 +92,12 @@ def push(
         result.update(_bring(desk, Studio.of(desk), records, items, people, answered, policy, quiet))
         unfinished.unlink()
     return {**result, "state": "pushed"}
+
+
+def _newly_withdrawn(before: Iterable[Item], after: Iterable[Item]) -> int:
+    """Return how many items were out and are no more; those that were withdrawn once and are out again count as new."""
+    out = {item.key for item in before if not item.withdrawn}
+    return len(out - {item.key for item in after if not item.withdrawn})
 
 
 def _check(policy: Policy) -> None:
@@ -106,8 +112,10 @@ def _check(policy: Policy) -> None:
         raise OptionError(f"--qualification {policy.qualification}: must not be negative")
 
 
-def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy) -> tuple[list[Item], int]:
-    """Return all items, and how many records can be given to nobody, as everyone has met them as gold."""
+def _planned(
+    desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy
+) -> tuple[list[Item], int, int]:
+    """Return all items, how many answers are known (gold), and how many records can be given to nobody, as everyone met them as gold."""
     risk, glances, recheck = risks(list(records.values())), read_glances(desk), _to_recheck(desk)
     open_, gold, spoilt = [], [], {}
     for name, record in records.items():
@@ -138,7 +146,7 @@ def _planned(desk: Desk, records: Mapping[str, Record], working: list[str], befo
             met[item.record].add(item.annotator)
         elif not item.withdrawn:
             asked.add(item.record)
-    return items, sum(shown.record not in asked and met[shown.record] >= set(working) for shown in open_)
+    return items, len(gold), sum(shown.record not in asked and met[shown.record] >= set(working) for shown in open_)
 
 
 def _to_recheck(desk: Desk) -> set[str]:
@@ -166,12 +174,18 @@ def _pace(desk: Desk) -> tuple[float, dict[str, float]]:
     return len(drawn) / len(answers), {"redraw": median(drawn), "accept": median(kept)}
 
 
-def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy, stuck: int) -> list[str]:
+def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy, known: int, stuck: int) -> list[str]:
     said = []
     if stuck:
         said.append(f"{stuck} records are given to nobody: all have met them as gold; push with --trust-source as before, or add people")
     if (policy.gold or policy.qualification) and not any(item.kind == "gold" and not item.withdrawn for item in items):
-        said.append("no gold: no record has an answer that is known (an expert's, three who agree, the source's own with --trust-source)")
+        if known:
+            said.append(
+                f"no gold yet: {known:,} answers are known, but {policy.gold:.1%} of a person's tasks is under one, or they met them all; "
+                "a larger --gold, or --qualification, gives some"
+            )
+        else:
+            said.append("no gold: no answer is known yet (an expert's, of three who agree, or the source's own with --trust-source)")
     if policy.overlap and len(working) < 2:
         said.append("no second opinions: there is one annotator")
     if rows := quarantine_rows(desk):
@@ -231,12 +245,12 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
         TryAgainLater: the server does not answer.
     """
     if source == target:
-        raise InputError(f"annotator {source}: is both who gives and who gets")
+        raise OptionError(f"annotator {source}: FROM and TO are the same person")
     desk = Desk(Workspace.open(workspace))
     with desk.workspace.lock("review reassign"):
         desk.annotator(source)
-        if desk.annotator(target).paused:
-            raise InputError(f"annotator {target}: is paused; `risbench review annotators pause {target} --resume` first")
+        if refused := desk.annotator(target).gets_no_work:
+            raise InputError(refused)
         pull_all(desk, Studio.of(desk), quiet=True)  # what was answered since stays with who answered it
         before = desk.queue()
         others = [person.name for person in desk.annotators() if not person.paused and person.name not in (source, target)]
@@ -244,7 +258,7 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
         desk.save_queue(items)
     keys = {item.key for item in before if not item.withdrawn}
     new = [item for item in items if not item.withdrawn and item.key not in keys]
-    withdrawn = sum(item.withdrawn for item in items) - sum(item.withdrawn for item in before)
+    withdrawn = _newly_withdrawn(before, items)
     elsewhere = sum(item.annotator != target for item in new)
     asked, asked_before = _opinions(items), _opinions(before)
     unasked = len(asked_before.keys() - asked.keys())

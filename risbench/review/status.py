@@ -15,9 +15,9 @@ from risbench.core.errors import Refusal
 from risbench.core.metrics import mask_iou, wilson
 from risbench.core.workspace import Workspace
 from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
-from risbench.review.answers import Answer, read_answers
+from risbench.review.answers import NOT_JUDGED, Answer, read_answers
 from risbench.review.consensus import Decision, answers_by_record, decisions_of
-from risbench.review.desk import Desk
+from risbench.review.desk import Annotator, Desk
 from risbench.review.plan import SECONDS, Item
 from risbench.review.pull import quarantine_rows
 from risbench.review.reader import Shown
@@ -40,7 +40,7 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
     by_key = {answer.key: answer for answer in answers}
     people = {person.name: person for person in desk.annotators()}
     gold, gold_lost = _gold(desk, items, by_key)
-    cards = {name: _card(name, items, by_key, gold.get(name, []), people[name].paused) for name in sorted(people)}
+    cards = {name: _card(name, items, by_key, gold.get(name, []), people[name]) for name in sorted(people)}
     decisions = decisions_of(desk)
     for name, (sensitivity, specificity) in _performance(decisions.values()).items():
         if name in cards:
@@ -53,7 +53,8 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
         "answered": sum(item.key in by_key for item in items),
         "records": len({item.record for item in items if item.kind != "gold"}),
         "verdicts": dict(sorted(Counter(answer.verdict for answer in real).items())),
-        "sentences": dict(sorted(Counter(answer.sentence for answer in real if answer.sentence).items())),
+        "sentences": dict(sorted(Counter(answer.sentence or NOT_JUDGED for answer in real).items())),
+        "pulled": desk.pulled(),
         "hours_spent": round(sum(card["hours_spent"] for card in cards.values()), 2),
         "hours_left": round(sum(card["hours_left"] for card in cards.values()), 2),
         "agreement": _agreement(answers_by_record(desk)),
@@ -114,7 +115,7 @@ def _triage(desk: Desk) -> dict[str, dict[str, Any]]:
     }
 
 
-def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold: Sequence[_Gold], paused: bool) -> dict[str, Any]:
+def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold: Sequence[_Gold], person: Annotator) -> dict[str, Any]:
     mine = [item for item in items if item.annotator == name]
     done = [answers[item.key] for item in mine if item.key in answers]
     work = [answers[item.key] for item in mine if item.key in answers and item.kind != "gold"]
@@ -134,13 +135,15 @@ def _card(name: str, items: Sequence[Item], answers: Mapping[str, Answer], gold:
         "share_corrected": round(sum(answer.changed for answer in work) / len(work), 3) if work else None,
         "share_rejected": round(sum(answer.verdict == "reject" for answer in work) / len(work), 3) if work else None,
         "share_unsure": round(sum(answer.verdict == "unsure" for answer in work) / len(work), 3) if work else None,
+        "share_judged": round(sum(bool(answer.sentence) for answer in work) / len(work), 3) if work else None,
         "gold": len(gold),
         "gold_right": round(right / len(gold), 3) if gold else None,
         "sensitivity": None,
         "specificity": None,
         "wrong_masks_missed": sum(item.wrong and not item.right for item in gold),
-        "paused": paused,
-        "pause": pause and not paused,
+        "paused": person.paused,
+        "expert": person.is_expert,
+        "pause": pause and not person.paused,
     }
 
 

@@ -119,8 +119,8 @@ class Triage:
         """
         if not 0 < share <= 1:
             raise OptionError(f"--share {share}: must lie between 0 and 1")
-        if desk.annotator(person).paused:
-            raise InputError(f"annotator {person}: is paused; `risbench review annotators pause {person} --resume` first")
+        if refused := desk.annotator(person).gets_no_work:
+            raise InputError(refused)
         self._desk, self._person, self._lock = desk, person, threading.Lock()
         self._served: set[int] = set()
         records = list(read_records(desk.workspace.latest()))
