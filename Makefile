@@ -59,7 +59,7 @@ $(VENV)/.test: $(VENV)/.base
 
 # Label Studio's server fights with our packages over versions: an environment of its own, made as `risbench review serve` makes it
 $(STUDIO)/.made: $(VENV)/.base risbench/review/label_studio.txt
-	$(BIN)/python -c 'from pathlib import Path; from risbench.review.server import make_environment; make_environment(Path("$(STUDIO)"))'
+	$(BIN)/python -c 'from pathlib import Path; from risbench.review.environment import make_environment; make_environment(Path("$(STUDIO)"))'
 	touch $@
 
 clean:

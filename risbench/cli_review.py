@@ -36,10 +36,11 @@ def serve(
     public_url: Annotated[str | None, typer.Option(help="The address that annotators use, such as https://label.lab.org.")] = None,
     postgres: Annotated[
         str | None,
-        typer.Option(help="postgresql://user@host:port/name instead of a SQLite file; with a password rather in $RISBENCH_POSTGRES."),
+        typer.Option(help="postgresql://user@host:port/name instead of SQLite; password: $PGPASSFILE, or URL in $RISBENCH_POSTGRES."),
     ] = None,
     environment: Annotated[
-        Path | None, typer.Option(help="The server's Python environment; made where it is missing. $RISBENCH_LABEL_STUDIO_ENV.")
+        Path | None,
+        typer.Option(help="The server's Python environment; made where none is, else used as is. $RISBENCH_LABEL_STUDIO_ENV."),
     ] = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -52,7 +53,10 @@ def serve(
         for result in run(
             workspace=workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet
         ):
-            show(result, json_, print_serve)
+            if "restarted" in result:
+                typer.echo(result["restarted"], err=True)
+            else:
+                show(result, json_, print_serve)
 
 
 @review_app.command()

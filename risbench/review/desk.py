@@ -37,7 +37,7 @@ from typing import Any, Final, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from risbench.core.errors import InputError, printable
-from risbench.core.storage import explain_os_error, to_json, write_durably
+from risbench.core.storage import create_new, explain_os_error, to_json, write_durably
 from risbench.core.workspace import Workspace
 from risbench.review.client import check_url
 from risbench.review.plan import Item
@@ -263,10 +263,11 @@ def pseudonym(desk: Desk, name: str) -> str:
 def write_private(path: Path, text: str) -> None:
     """Write a file that nobody else can read, not even for a moment."""
     temporary = path.with_name(f".tmp.{path.name}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(create_new(temporary, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error

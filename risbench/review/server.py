@@ -9,32 +9,37 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import requests
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
 from risbench.core.processes import dying_with_parent
 from risbench.core.progress import Progress
-from risbench.core.storage import locked, sha256_of_file, write_durably
+from risbench.core.storage import locked
 from risbench.core.workspace import Workspace
+from risbench.review.client import check_token, check_url
+from risbench.review.database import database_settings, has_password
 from risbench.review.desk import Desk, write_private
+from risbench.review.environment import server_python
+from risbench.review.stored import read_text
 from risbench.review.studio import Studio
 
 ADMIN: Final = "admin@risbench.invalid"
-REQUIREMENTS: Final = Path(__file__).with_name("label_studio.txt")
-_STAMP: Final = "risbench-requirements.sha256"
 DATABASE: Final = "label_studio.sqlite3"
 _START_S: Final = 300.0
 _STOP_S: Final = 20.0
 _TRIES: Final = 3
+# A server that ends by itself is started again: after 1, 2, 4 ... seconds, and not for ever, unless it has run well for ten minutes.
+_RESTARTS: Final = 6
+_LONGEST_PAUSE_S: Final = 30.0
+_WELL_S: Final = 600.0
 # The labelling page has u and m for verdicts, where the editor has them for what follows.
 KEYS: Final = {
     "region:unselect": {"key": "shift+u", "description": "Unselect region"},
@@ -66,10 +71,11 @@ def serve(
     environment: Path | str | None = None,
     quiet: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Start the server, yield where it is once it answers, and wait until it ends or the caller does.
+    """Start the server, yield where it is once it answers, and wait until the caller ends; a server that dies is started again.
 
-    The environment is made where it is missing. On the first start the admin's account and token are made; later ones keep them.
-    `postgres` is a URL (postgresql://user:password@host:port/name); without it the data lie in a SQLite file.
+    Of each such start one line, `restarted`, is yielded. The environment is made where it is missing. On the first start the admin's account and token are made; later ones keep them.
+    `postgres` is a URL (postgresql://user@host:port/name), by default $RISBENCH_POSTGRES; its password is the URL's, $PGPASSWORD or that of
+    the password file ($PGPASSFILE, ~/.pgpass). Without a URL the data lie in a SQLite file.
 
     Raises:
         OptionError: an option's value cannot be used.
@@ -77,17 +83,45 @@ def serve(
         TryAgainLater: another one serves this workspace, or the port is taken.
     """
     with running(workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet) as server:
-        open_ = host not in ("127.0.0.1", "localhost", "::1") and public_url is None
-        warning = "people's cards will say this machine's own address: give --public-url, the one that they use"
+        warnings = list(server.warnings)
+        if host not in ("127.0.0.1", "localhost", "::1") and public_url is None:
+            warnings.append("people's cards will say this machine's own address: give --public-url, the one that they use")
+        if postgres and has_password(postgres):
+            told = "put the URL into $RISBENCH_POSTGRES, or leave the password to $PGPASSFILE"
+            warnings.append(f"--postgres: everybody on this machine can read its password (ps); {told}")
         yield {
             "url": server.url,
             "login": ADMIN,
             "password_file": str(server.password_file),
             "data": str(server.data),
-            "warnings": [warning] if open_ else [],
+            "warnings": warnings,
         }
+        yield from _keep_up(server)
+
+
+def _keep_up(server: Running) -> Iterator[dict[str, Any]]:
+    """Wait for the server's end and start it again, for as long as that helps; yield a line of each time.
+
+    Raises:
+        EnvironmentLacks: it has ended too often.
+    """
+    failures = 0
+    while True:
+        began = time.monotonic()
         code = server.process.wait()
-        raise EnvironmentLacks(f"Label Studio ended by itself with {code}; its last words are in {server.log}")
+        why = f"Label Studio ended by itself (exit {code})"
+        failures = 1 if time.monotonic() - began > _WELL_S else failures + 1
+        while True:
+            if failures > _RESTARTS:
+                raise EnvironmentLacks(f"{why}, for the {failures}th time; its last words are in {server.log}")
+            pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
+            yield {"restarted": f"{why}; it is started again in {pause:g} s (its last words are in {server.log})"}
+            time.sleep(pause)
+            try:
+                server.process = server.start()
+                break
+            except (EnvironmentLacks, TryAgainLater) as error:
+                why, failures = str(error), failures + 1
 
 
 def connect(url: str, *, workspace: Path | str = ".", images: str | None = None, public_url: str | None = None) -> dict[str, Any]:
@@ -100,8 +134,9 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
         EnvironmentLacks: the server refuses the token.
         TryAgainLater: the server does not answer.
     """
-    if not url.startswith(("http://", "https://")):
-        raise OptionError(f"{url}: must begin with http:// or https://")
+    for address in (url, public_url):
+        if address is not None:
+            check_url(address)
     desk = Desk(Workspace.open(workspace))
     before = desk.connection()
     if before.get("database") in ("sqlite", "postgres"):
@@ -112,8 +147,10 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
     if given is None and not path.exists():
         raise OptionError("set RISBENCH_LABEL_STUDIO_TOKEN to the access token of the server's admin; it is never given as an option")
     with desk.workspace.lock("review connect"):
-        studio = Studio(url, given or path.read_text().strip(), remote=True)
-        version = studio.get("/api/version").get("release")
+        if given is not None:
+            check_token(given, "RISBENCH_LABEL_STUDIO_TOKEN")
+        studio = Studio(url, given or desk.token(), remote=True)
+        version = studio.version()
         studio.get("/api/projects/", page_size=1)
         if given:
             write_private(path, given)
@@ -122,15 +159,17 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
     return {"url": studio.url, "version": version, "images": where}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
-    """A server that answers at `url`."""
+    """A server that answers at `url`; `start` starts it once more at the same address and returns its process when it answers."""
 
     url: str
     process: subprocess.Popen[bytes]
     data: Path
     log: Path
     password_file: Path
+    start: Callable[[], subprocess.Popen[bytes]]
+    warnings: Sequence[str] = ()
 
 
 @contextlib.contextmanager
@@ -151,65 +190,47 @@ def running(
     database = "postgres" if postgres else "sqlite"
     if (before := desk.connection().get("database", database)) != database:
         raise OptionError(f"{desk.root}: {_ELSEWHERE[before]}; to begin anew, move that folder away first")
-    python = make_environment(Path(environment) if environment else default_environment(), quiet=quiet)
+    if public_url is not None:
+        check_url(public_url)
+    python, warnings = server_python(environment, quiet=quiet)
     data = desk.root / "server"
     data.mkdir(mode=0o700, exist_ok=True)
     data.chmod(0o700)
     with locked(data, "review serve"):
         last, tries = desk.connection().get("port"), 1 if port is not None else _TRIES
         near = "127.0.0.1" if host == "0.0.0.0" else host
+
+        def start(chosen: int) -> subprocess.Popen[bytes] | None:
+            """Return a server that answers at a port; None where it is somebody else's that does."""
+            process, ours, local = _start(desk, python, host, chosen, public_url, postgres), False, f"http://{near}:{chosen}"
+            try:
+                ours = _wait_until_it_answers(local, desk, process, quiet)
+                if ours:
+                    images, public = str((opened.root / "images").resolve()), public_url.rstrip("/") if public_url else local
+                    desk.save_connection(url=local, public_url=public, port=chosen, pid=process.pid, images=images, database=database)
+                return process if ours else None
+            finally:
+                if not ours:
+                    _stop(process)
+
+        def start_again(chosen: int) -> subprocess.Popen[bytes]:
+            _port(host, chosen, None)
+            if (process := start(chosen)) is None:
+                raise TryAgainLater(f"{near}:{chosen}: another server answers there now")
+            return process
+
         for attempt in range(tries):
             chosen = _port(host, port, last if attempt == 0 else 0)
-            local = f"http://{near}:{chosen}"
-            process = _start(desk, python, host, chosen, public_url, postgres)
-            try:
-                if not _wait_until_it_answers(local, desk, process, quiet):
-                    continue  # somebody else took the port while ours was starting, and ours went elsewhere
-                desk.save_connection(
-                    url=local,
-                    public_url=public_url.rstrip("/") if public_url else local,
-                    port=chosen,
-                    pid=process.pid,
-                    images=str((opened.root / "images").resolve()),
-                    database=database,
-                )
-                yield Running(local, process, data, data / "server.log", desk.root / "password")
-                return
-            finally:
-                _stop(process)
-        raise TryAgainLater(f"{near}:{chosen}: another server answers there; name another port with --port")
-
-
-def default_environment() -> Path:
-    """Return where the server's environment is looked for: $RISBENCH_LABEL_STUDIO_ENV, beside the one that risbench runs in, or at home."""
-    if given := os.environ.get("RISBENCH_LABEL_STUDIO_ENV"):
-        return Path(given)
-    if sys.prefix != sys.base_prefix:
-        return Path(sys.prefix).resolve().parent / ".venv-label-studio"
-    return Path.home() / ".local" / "share" / "risbench" / "label-studio"
-
-
-def make_environment(folder: Path, *, quiet: bool = False) -> Path:
-    """Return the Python of the server's environment, made or brought to the wanted versions first (about 1 GB, some minutes).
-
-    Raises:
-        EnvironmentLacks: pip could not install it.
-    """
-    python, stamp, wanted = folder / "bin" / "python", folder / _STAMP, sha256_of_file(REQUIREMENTS)
-    if stamp.exists() and stamp.read_text().strip() == wanted and python.exists():
-        return python
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, "review serve"), Progress(f"making {folder} (about 1 GB)", 0, quiet=quiet):
-        for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-                raise EnvironmentLacks(f"{folder}: `{' '.join(command[1:4])} ...` failed: {said[-1] if said else done.returncode}")
-        write_durably(stamp, (wanted + "\n").encode())
-    return python
+            if (process := start(chosen)) is not None:  # else somebody else took the port while ours was starting
+                break
+        else:
+            raise TryAgainLater(f"{near}:{chosen}: another server answers there; name another port with --port")
+        log, password = data / "server.log", desk.root / "password"
+        server = Running(f"http://{near}:{chosen}", process, data, log, password, partial(start_again, chosen), warnings)
+        try:
+            yield server
+        finally:
+            _stop(server.process)
 
 
 def _port(host: str, asked: int | None, last: int | None) -> int:
@@ -257,9 +278,9 @@ def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | Non
         "DEBUG": "False",
         "HOST": public_url or "",
         "CSRF_TRUSTED_ORIGINS": public_url or "",
-        **_database(postgres),
+        **database_settings(postgres),
     }
-    log = open(data / "server.log", "ab", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115 (the server writes on)
+    log = open(data / "server.log", "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600))  # noqa: SIM115 (the server writes on)
     with log:
         return subprocess.Popen(
             [
@@ -297,27 +318,7 @@ def _kept(path: Path, fresh: str) -> str:
     """Return what a private file holds; it is made with `fresh` where it is missing."""
     if not path.exists():
         write_private(path, fresh)
-    return path.read_text().strip()
-
-
-def _database(url: str | None) -> dict[str, str]:
-    if url is None:
-        return {"DJANGO_DB": "sqlite"}
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 5432
-    except ValueError:  # its words may hold a piece of the password
-        raise OptionError("--postgres: is no URL; write / : @ # of a password as %2F %3A %40 %23") from None
-    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
-        raise OptionError("--postgres: must look like postgresql://user:password@host:5432/name")
-    return {
-        "DJANGO_DB": "default",
-        "POSTGRE_HOST": parts.hostname,
-        "POSTGRE_PORT": str(port),
-        "POSTGRE_NAME": parts.path.strip("/"),
-        "POSTGRE_USER": unquote(parts.username or "postgres"),
-        "POSTGRE_PASSWORD": unquote(parts.password or ""),
-    }
+    return read_text(path)
 
 
 def _wait_until_it_answers(url: str, desk: Desk, process: subprocess.Popen[bytes], quiet: bool) -> bool:
@@ -325,7 +326,7 @@ def _wait_until_it_answers(url: str, desk: Desk, process: subprocess.Popen[bytes
     began, log = time.monotonic(), desk.root / "server" / "server.log"
     with Progress(f"starting Label Studio at {url}", 0, quiet=quiet), requests.Session() as session:
         session.trust_env = False  # no proxy stands between us and loopback
-        session.headers["Authorization"] = f"Token {(desk.root / 'token').read_text().strip()}"
+        session.headers["Authorization"] = f"Token {desk.token()}"
         while time.monotonic() - began < _START_S:
             if process.poll() is not None:
                 said = log.read_text(errors="replace").strip().splitlines()[-1:]

@@ -17,7 +17,8 @@ import requests
 
 from risbench.core.errors import OptionError
 from risbench.review.backup import backup, restore
-from risbench.review.server import KEYS, REQUIREMENTS, running
+from risbench.review.environment import REQUIREMENTS
+from risbench.review.server import KEYS, running
 from tests.conftest import cli
 
 
