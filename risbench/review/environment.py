@@ -1,4 +1,4 @@
-"""The Python environment of Label Studio's own: made where it is missing, kept at the tested versions, never written to where it is another's."""
+"""Label Studio's own Python environment: made where it is missing, kept at the tested versions; somebody else's is left alone."""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ def serve(
 ) -> Iterator[dict[str, Any]]:
     """Start the server, yield where it is once it answers, and wait until the caller ends; a server that dies is started again.
 
-    Of each such start one line, `restarted`, is yielded. The environment is made where it is missing. On the first start the admin's account and token are made; later ones keep them.
+    Of each such start one line, `restarted`, is yielded. The environment is made where it is missing. On the first start the admin's
+    account and token are made; later ones keep them.
     `postgres` is a URL (postgresql://user@host:port/name), by default $RISBENCH_POSTGRES; its password is the URL's, $PGPASSWORD or that of
     the password file ($PGPASSFILE, ~/.pgpass). Without a URL the data lie in a SQLite file.
 
