@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ VERIFY: Final = "verify.xml"
 ADJUDICATE: Final = "adjudicate.xml"
 AUDIT: Final = "audit.xml"
 
+# The pages of earlier versions, without spaces, by their sha256: a project that has one gets the page of today; any other was changed by people.
+_EARLIER: Final = {
+    "9b2e6c7217fbf1d4f2928a74e8371a6104974aeb17703ffdaafbbdd81d576b8b",
+    "b1b28201df0a0aeb10bd636278d7ee4553d99be59c541b805026edc32ca42f09",
+    "b9fef07ba4d280007491dd77a21d0caec8f35c9a1aa60ec0c7e5e270b448284d",
+}
 
 # Of every page: where a person's project of it is noted, and the first word of its title.
 FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide"), AUDIT: ("audit_project", "Draw")}
@@ -53,6 +60,20 @@ def page_config(name: str = VERIFY) -> str:
     if not path.is_file():
         raise InputError(f"{path}: is missing; install risbench again")
     return path.read_text(encoding="utf-8")
+
+
+def same_page(there: str, page: str) -> bool:
+    """Return whether two configurations of a page differ in nothing but spaces."""
+    return _plain(there) == _plain(page)
+
+
+def is_earlier_page(there: str) -> bool:
+    """Return whether a project's configuration is one that an earlier version of risbench gave it."""
+    return hashlib.sha256(_plain(there).encode("utf-8", "replace")).hexdigest() in _EARLIER
+
+
+def _plain(config: str) -> str:
+    return "".join(config.split())
 
 
 def guidelines() -> str:

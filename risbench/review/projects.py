@@ -15,7 +15,7 @@ from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace
 from risbench.review.client import NotThere, Unknown
 from risbench.review.desk import Annotator, Desk
-from risbench.review.page import FIELDS, VERIFY, guidelines, is_ours, page_config, project_title
+from risbench.review.page import FIELDS, VERIFY, guidelines, is_earlier_page, is_ours, page_config, project_title, same_page
 from risbench.review.plan import Item
 from risbench.review.studio import Studio, Task
 
@@ -116,7 +116,9 @@ def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VE
                 f"{studio.url}: project {number} of annotator {person.name} is gone from the server; what was pulled is kept. "
                 f"Give them a new one with `risbench review annotators renew {person.name}`"
             )
-        if _plain(found["label_config"]) != _plain(config):
+        if is_earlier_page(found["label_config"]):
+            studio.change("PATCH", f"/api/projects/{number}/", {"label_config": config, "expert_instruction": guidelines()})
+        elif not same_page(found["label_config"], config):
             raise InputError(
                 f"{studio.url}: project {number} of annotator {person.name}: its labelling page is not annotator_ui/{page} any more; "
                 f"put it back with `risbench review annotators renew {person.name}`"
@@ -143,7 +145,7 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
             except NotThere:
                 ours = False
             if ours:
-                studio.change("PATCH", f"/api/projects/{number}/", {"label_config": page_config(page)})
+                studio.change("PATCH", f"/api/projects/{number}/", {"label_config": page_config(page), "expert_instruction": guidelines()})
                 said.append(f"project {number} of {name} has its labelling page again")
             else:
                 _set_aside(desk, number)
@@ -163,10 +165,6 @@ def _set_aside(desk: Desk, number: int) -> None:
     if (folder / f"{number}.jsonl").exists():
         free = next(path for k in range(1, 10_000) if not (path := folder / f"{number}.gone-{k}.jsonl").exists())
         (folder / f"{number}.jsonl").rename(free)
-
-
-def _plain(config: str) -> str:
-    return "".join(config.split())
 
 
 def _make_project(studio: Studio, title: str, config: str) -> int:

@@ -41,7 +41,21 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     order = [item.record for item in sorted(items.values(), key=lambda item: (-item.risk, item.record))]
     first = mask_of(records[order[0]].mask)  # type: ignore[arg-type]
     page.screenshot(path=tmp_path / "first.png")
-    assert blue(tmp_path / "first.png", shown, first) > 15
+    assert blue(tmp_path / "first.png", shown, first) > 10
+    seen_through = "[...document.querySelectorAll(\".konvajs-content canvas[style*='opacity']\")].map(c => getComputedStyle(c).opacity)"
+    assert set(page.evaluate(seen_through)) == {"0.35"}
+    # the keys that the guidelines name
+    page.keyboard.press("Control+h")
+    assert page.evaluate("Htx.annotationStore.selected.regions.map(region => region.hidden)") == [True, True]
+    page.keyboard.press("Control+h")
+    page.keyboard.press("Alt+.")
+    assert page.evaluate("Htx.annotationStore.selected.selectedRegions.map(region => region.type)") == ["brushregion"]
+    width = "Htx.annotationStore.selected.names.get('image').getToolsManager().findSelectedTool().strokeWidth"
+    widths = [page.evaluate(width)]
+    for key in ("]", "["):
+        page.keyboard.press(key)
+        widths.append(page.evaluate(width))
+    assert widths[1] > widths[0] == widths[2]
     page.keyboard.press("a")
     submit(page)
 
@@ -55,10 +69,19 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     page.mouse.move(x + 8, y, steps=6)
     page.mouse.up()
     page.keyboard.press("f")
-    page.keyboard.press("m")
+    page.keyboard.press("w")
     page.screenshot(path=tmp_path / "second.png")
     submit(page)
     page.wait_for_timeout(1000)
+    page.get_by_test_id("prev-task").click()  # and thinks better of the sentence
+    page.get_by_test_id("bottombar-update-button").wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)
+    page.keyboard.press("m")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(1500)
+    page.get_by_test_id("next-task").click()
+    page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)
     page.get_by_text("object", exact=True).last.click()  # u is a verdict also while a mask is chosen
     page.keyboard.press("u")
     page.get_by_test_id("bottombar-submit-button").click()
@@ -67,7 +90,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     assert pull(workspace=workspace, quiet=True)["new"] == 3
     answers = {answer.record: answer for answer in read_answers(Desk(Workspace.open(workspace)))}
     one, two, three = (answers[name] for name in order)
-    assert (one.verdict, one.changed, one.sentence) == ("accept", False, "true and unique")
+    assert (one.verdict, one.changed, one.sentence) == ("accept", False, "")  # no verdict on the sentence: not judged
     assert (two.verdict, two.changed, two.sentence) == ("fix", True, "ambiguous")
     left = two.mask()
     assert left is not None
