@@ -23,7 +23,7 @@ VERIFY: Final = "verify.xml"
 ADJUDICATE: Final = "adjudicate.xml"
 AUDIT: Final = "audit.xml"
 
-# The pages of earlier versions, without spaces, by their sha256: a project that has one gets the page of today; any other was changed by people.
+# The pages of earlier versions, without spaces, by their sha256: a project that has one gets today's; any other was changed by people.
 _EARLIER: Final = {
     "9b2e6c7217fbf1d4f2928a74e8371a6104974aeb17703ffdaafbbdd81d576b8b",
     "b1b28201df0a0aeb10bd636278d7ee4553d99be59c541b805026edc32ca42f09",
