@@ -166,6 +166,8 @@ def _cells(card: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
 def print_backup(result: dict[str, Any]) -> None:
     """Print where the backup lies."""
     say(f"{result['files']:,} files, {result['bytes'] / 1e6:.1f} MB: {result['file']} (it holds passwords and the token: keep it private)")
+    for warning in result["warnings"]:
+        say(f"warning: {warning}")
 
 
 def print_restore(result: dict[str, Any]) -> None:

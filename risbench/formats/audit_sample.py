@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from risbench.core.errors import InputError
+from risbench.core.errors import InputError, printable
 from risbench.core.metrics import wilson
-from risbench.core.storage import to_json
+from risbench.core.storage import explain_read_error, to_json
 
 # Of masks that have less in common than this, one is of another object.
 SAME_OBJECT_FROM_IOU: Final = 0.1
 DEFECT_BELOW_IOU: Final = 0.8
 AUDIT_FILE: Final = "review/audit.json"
+Count = Annotated[int, Field(ge=0)]
 Outcome = Literal["good", "imprecise", "wrong object", "cannot tell"]
 
 
@@ -29,9 +30,11 @@ class Audited:
     `iou` is None where the auditor could not tell which object the sentence means. `mask` tells the mask that was compared.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     record: str
     mask: str
-    iou: float | None
+    iou: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
     size: str
     status: str
     auditor: str
@@ -50,9 +53,11 @@ class Audited:
 class AuditSample:
     """A simple random sample: of how many records it was drawn, how many were to be drawn, and what was."""
 
-    population: int
-    sample: int
-    seen_by_all: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    population: Count
+    sample: Count
+    seen_by_all: Count
     audited: tuple[Audited, ...]
 
     def to_bytes(self) -> bytes:
@@ -66,13 +71,20 @@ class AuditSample:
         Raises:
             InputError: it is damaged.
         """
-        if not path.exists():
-            return None
         try:
-            found = json.loads(path.read_bytes())
-            return cls(**{**found, "audited": tuple(Audited(**row) for row in found["audited"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: is damaged ({error}); `risbench review audit-sample` writes it anew") from None
+            return _SAMPLE.validate_json(path.read_bytes(), strict=True)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explain_read_error(error, path) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = printable(".".join(str(part) for part in first["loc"]))
+            told = printable(first["msg"])
+            raise InputError(f"{path}: is damaged ({field}: {told}); `risbench review audit-sample` writes it anew") from None
+
+
+_SAMPLE: Final = TypeAdapter(AuditSample)
 
 
 def summary_of(sample: AuditSample, masks: Mapping[str, str] | None = None, *, excluded: Set[str] = frozenset()) -> dict[str, Any] | None:

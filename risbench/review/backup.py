@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import sqlite3
@@ -14,11 +15,13 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from risbench.core.errors import InputError, TryAgainLater
+from risbench.core.errors import InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.storage import create_new, explain_os_error, locked, sync_folder
 from risbench.core.workspace import Workspace
+from risbench.review.check import check_desk
 from risbench.review.desk import DESK, Desk
 from risbench.review.server import DATABASE
+from risbench.review.stored import RESTORE
 
 _MANIFEST: Final = "backup.json"
 _FORMAT: Final = 1
@@ -58,7 +61,16 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise explain_os_error(error, target) from error
-    return {"file": str(target), "files": len(files), "bytes": target.stat().st_size}
+    return {"file": str(target), "files": len(files), "bytes": target.stat().st_size, "warnings": _warnings(desk)}
+
+
+def _warnings(desk: Desk) -> list[str]:
+    """Return what is damaged in a desk: it is kept as it is, and restore would refuse it."""
+    try:
+        check_desk(desk.workspace, desk.root.name)
+    except RisbenchError as error:
+        return [f"{error}; the backup holds it as it is"]
+    return []
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
@@ -106,9 +118,12 @@ def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = Fa
         if target.exists() and any(target.iterdir()) and not replace:
             raise InputError(f"{target}: there is a desk already; --replace moves it aside")
         fresh = target.with_name(f".tmp.{DESK}")
+        if fresh.is_symlink():  # laid out beforehand: never written through
+            fresh.unlink()
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             count = _unpack(source, fresh)
+            _check(opened, source, fresh)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)  # it holds secrets
             raise
@@ -119,6 +134,22 @@ def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = Fa
         os.rename(fresh, target)
         sync_folder(opened.root)
     return {"files": count, "desk": str(target), "moved_aside": str(aside) if aside else None}
+
+
+def _check(workspace: Workspace, source: Path, fresh: Path) -> None:
+    """Read every file of a desk that is about to take the place of another.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    try:
+        check_desk(workspace, fresh.name)
+    except RisbenchError as error:
+        raise InputError(f"{source}: {str(error).replace(f'{fresh}/', '').removesuffix(f'; {RESTORE}')}; take another backup") from None
+
+
+def _no_backup(source: Path, error: Exception) -> InputError:
+    return InputError(f"{source}: is no backup, or a damaged one ({type(error).__name__}: {printable(str(error))})")
 
 
 def _unpack(source: Path, folder: Path) -> int:
@@ -144,6 +175,20 @@ def _unpack(source: Path, folder: Path) -> int:
                     os.fsync(out.fileno())
     except FileNotFoundError:
         raise InputError(f"{source}: there is no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{source}: is no backup, or a damaged one ({type(error).__name__}: {error})") from None
+    except OSError as error:
+        if error.errno is None:
+            raise _no_backup(source, error) from None
+        raise explain_os_error(error, source if error.filename in (None, str(source)) else folder) from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise _no_backup(source, error) from None
     return len(manifest["files"])

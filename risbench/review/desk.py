@@ -105,14 +105,14 @@ _PULLED: Final = TypeAdapter(Pulled)
 class Desk:
     """A workspace's review folder."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, folder: str = DESK) -> None:
         """Open the folder, and make it where it is missing.
 
         Raises:
             EnvironmentLacks: it cannot be made.
         """
         self.workspace = workspace
-        self.root = workspace.root / DESK
+        self.root = workspace.root / folder
         try:
             self.root.mkdir(mode=0o700, exist_ok=True)
             (self.root / "answers").mkdir(exist_ok=True)
@@ -127,7 +127,7 @@ class Desk:
         """
         path = self.root / "secret"
         if not path.exists():
-            if any((self.root / name).exists() for name in ("queue.jsonl", "annotators.json", "audit/plan.jsonl")):
+            if any((self.root / name).exists() for name in ("queue.jsonl", "audit/plan.jsonl")):
                 raise InputError(f"{path}: is missing, and every task was named with it; {RESTORE}")
             write_private(path, secrets.token_hex(32))
         text = read_text(path)

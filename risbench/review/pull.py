@@ -83,7 +83,7 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
 def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> None:
     path, cursor_path = desk.root / "answers" / f"{project}.jsonl", desk.root / "answers" / f"{project}.cursor.json"
     known = {answer.task: answer for answer in answers_in(path)}
-    cursor = read_value(cursor_path, _CURSOR, b"{}", PULL) if path.exists() else {}
+    cursor = read_cursor(cursor_path) if path.exists() else {}
     tasks = {task.id: task for task in studio.keys(project)}
     if known.keys() - tasks.keys():  # a task is gone: the second list must say so, too
         tasks = {task.id: task for task in studio.keys(project)}
@@ -191,6 +191,15 @@ class Unusable:
 
 _UNUSABLE: Final = TypeAdapter(Unusable)
 _CURSOR: Final = TypeAdapter(dict[str, tuple[str, int]])
+
+
+def read_cursor(path: Path) -> dict[str, tuple[str, int]]:
+    """Return of every task of a project when it was changed and how many answers it had, as they were last pulled.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return read_value(path, _CURSOR, b"{}", PULL)
 
 
 def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
