@@ -100,6 +100,21 @@ def _wrong_mask(answer: Answer) -> str | None:
     return None if pixels == stated else f"counts: the runs are damaged; {answer.size[0]} x {answer.size[1]} pixels were expected"
 
 
+def check_size(answer: Answer, size: tuple[int, int], whose: str) -> None:
+    """Pass an answer whose mask has this size (height, width), or that has none; `whose` is it that has it.
+
+    Raises:
+        InputError: the answer's mask has another, as in a damaged file: masks of two sizes cannot be compared.
+    """
+    if answer.size is not None and answer.size != size:
+        found, there = (f"{width} x {height}" for height, width in (answer.size, size))
+        mend = f"{RESTORE}, or remove that folder and run `risbench review pull` again"
+        raise InputError(
+            f"record {printable(answer.record)}: {answer.annotator}'s mask is {found} pixels, {whose} {there}; "
+            f"the answers in review/answers are damaged or of another workspace: {mend}"
+        )
+
+
 def pixels_of(counts: str) -> int | None:
     """Return how many pixels a mask's COCO run-length string stands for, None where it is damaged.
 

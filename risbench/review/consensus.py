@@ -20,7 +20,7 @@ from risbench.core.record import UNDECIDED, Attributes, Expression, Mask, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
 from risbench.review.agreement import agreement_wanted, mask_agreement
-from risbench.review.answers import Answer, read_answers
+from risbench.review.answers import Answer, check_size, read_answers
 from risbench.review.desk import Desk, pseudonym
 from risbench.review.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.staple import majority, staple
@@ -138,6 +138,10 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
     with desk.workspace.lock("review consensus"):
         source = _source(desk.workspace)
         records = _undecided(desk.workspace, list(read_records(source)))
+        sizes = {record.id: (record.image.height, record.image.width) for record in records}
+        for answer in read_answers(desk):
+            if answer.record in sizes:
+                check_size(answer, sizes[answer.record], "the image")
         decisions = decisions_of(desk)
         names = {person.name for person in desk.annotators()} | {answer.annotator for answer in read_answers(desk)}
         names |= {glance.person for glance in read_glances(desk).values()}  # also of people who are not on the list any more
@@ -208,7 +212,17 @@ def decisions_of(desk: Desk) -> dict[str, Decision]:
     experts = _one_each([answer for answer in read_answers(desk) if kinds.get(answer.key) == "expert"], by="record")
     to_come = _to_come(queue, {answer.key for group in answers.values() for answer in group}) + _to_be_asked(desk, queue, answers)
     last = {answer.record: answer for answer in experts}
+    for name, group in answers.items():
+        _check_sizes([*group, *([last[name]] if name in last else [])])
     return {name: decide(answers.get(name, []), last.get(name), to_come[name]) for name in sorted(answers.keys() | last.keys())}
+
+
+def _check_sizes(group: Sequence[Answer]) -> None:
+    """Raise where the masks of one record differ in size."""
+    first = next((answer for answer in group if answer.size is not None), None)
+    for answer in group:
+        if first is not None and first.size is not None:
+            check_size(answer, first.size, f"{first.annotator}'s")
 
 
 def answers_by_record(desk: Desk) -> dict[str, list[Answer]]:

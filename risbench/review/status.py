@@ -15,7 +15,7 @@ from risbench.core.errors import Refusal
 from risbench.core.metrics import mask_iou, wilson
 from risbench.core.workspace import Workspace
 from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
-from risbench.review.answers import NOT_JUDGED, Answer, read_answers
+from risbench.review.answers import NOT_JUDGED, Answer, check_size, read_answers
 from risbench.review.consensus import Decision, answers_by_record, decisions_of
 from risbench.review.desk import Annotator, Desk
 from risbench.review.plan import SECONDS, Item
@@ -92,6 +92,7 @@ def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> t
         except Refusal:
             lost += 1
             continue
+        check_size(answer, (int(truth.shape[0]), int(truth.shape[1])), "the known answer")
         mask = answer.mask()
         good = mask is not None and mask_iou(mask, truth) >= agreement_wanted(float(np.count_nonzero(truth)))
         # of a small object so little agreement is wanted that the spoilt mask itself can have it

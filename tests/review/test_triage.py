@@ -80,9 +80,9 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
     (tmp_path / "frozen.csv").write_text((tmp_path / "split.csv").read_text().replace("train", "val"))
     with pytest.raises(InputError):
         export(workspace=workspace, split=str(tmp_path / "frozen.csv"), name="second", quiet=True)
-    # another round's masks have not been seen by anybody
-    refine_masks(workspace=workspace, engine="box", quiet=True)
-    assert "triaged" not in consensus(workspace=workspace, quiet=True)["status"]
+    # what passed stays through later rounds: boxes are no better
+    assert refine_masks(workspace=workspace, engine="box", quiet=True)["notes"]["triaged_kept"] == 19
+    assert consensus(workspace=workspace, quiet=True)["status"]["triaged"] == 19
 
 
 def look(url: str, sheet: dict[str, Any]) -> None:
@@ -117,13 +117,15 @@ def test_two_at_once_look_at_different_sheets_and_a_doubt_stays(workspace: Path,
         pass
 
 
-def test_a_mask_that_nobody_saw_is_not_released_as_triaged(workspace: Path, tmp_path: Path) -> None:
+def test_a_better_mask_that_nobody_saw_is_not_released_as_triaged(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with triaging("ana", split=tmp_path / "split.csv", share=1.0, workspace=workspace) as found:
         sheet = requests.get(found["url"] + "next", timeout=10).json()
         look(found["url"], sheet)
         requests.post(found["url"] + "done", json={"sheet": sheet["id"], "doubted": [], "seconds": 9}, timeout=10).raise_for_status()
     assert consensus(workspace=workspace, quiet=True)["status"]["triaged"] == len(sheet["tiles"])
-    assert refine_masks(workspace=workspace, engine="box", quiet=True)["notes"]["triaged_made_anew"] == len(sheet["tiles"])
+    monkeypatch.setattr("risbench.refine.masks.scores_better", lambda new, old: True)
+    notes = refine_masks(workspace=workspace, engine="box", workers=1, quiet=True)["notes"]
+    assert (notes["triaged_made_anew"], notes.get("triaged_kept")) == (len(sheet["tiles"]), None)
     assert not any(record.review.status == "triaged" for record in read_records(Workspace.open(workspace).latest()))
     with pytest.raises(InputError, match="nothing to release"):
         export(workspace=workspace, split=str(tmp_path / "split.csv"), quiet=True)
