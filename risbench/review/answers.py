@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import polygon_mask
 from risbench.core.masks import decode_rle, encode_rle
+from risbench.core.rle import filled_runs
 from risbench.core.storage import write_durably
 from risbench.formats.brush import decode_brush
 from risbench.review.desk import Desk
@@ -33,10 +34,6 @@ NOT_JUDGED: Final = "not judged"
 ALPHA_OVER: Final = 127
 # A text that somebody pastes into the field for a better sentence.
 _LONGEST_SENTENCE: Final = 1000
-
-
-# Letters of one run of a mask: 6 x 5 bits are more than any image has pixels.
-_LONGEST_RUN: Final = 6
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,11 @@ def _wrong_mask(answer: Answer) -> str | None:
         return "size and counts go together"
     if answer.size is None or answer.counts is None:
         return "a mask is missing, which the verdict needs" if answer.verdict in ("accept", "fix") else None
-    pixels, stated = pixels_of(answer.counts), answer.size[0] * answer.size[1]
-    return None if pixels == stated else f"counts: the runs are damaged; {answer.size[0]} x {answer.size[1]} pixels were expected"
+    try:
+        filled_runs(*answer.size, answer.counts)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def check_size(answer: Answer, size: tuple[int, int], whose: str) -> None:
@@ -113,25 +113,6 @@ def check_size(answer: Answer, size: tuple[int, int], whose: str) -> None:
             f"record {printable(answer.record)}: {answer.annotator}'s mask is {found} pixels, {whose} {there}; "
             f"the answers in review/answers are damaged or of another workspace: {mend}"
         )
-
-
-def pixels_of(counts: str) -> int | None:
-    """Return how many pixels a mask's COCO run-length string stands for, None where it is damaged.
-
-    `decode_rle` does the same one letter at a time, and every command reads all answers.
-    """
-    letters = np.frombuffer(counts.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((letters & 32) == 0)
-    if not len(letters) or letters.min() < 0 or letters.max() > 63 or not len(ends) or ends[-1] != len(letters) - 1:
-        return None
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > _LONGEST_RUN:
-        return None
-    place = np.arange(len(letters)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((letters & 31) << 5 * place, starts) - np.where(letters[ends] & 16, 1 << 5 * lengths, 0)
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])  # each run is relative to the one two before it
-    return int(runs.sum()) if runs.min() >= 0 else None
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
