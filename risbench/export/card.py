@@ -46,8 +46,15 @@ def counts_of(records: Sequence[Record]) -> dict[str, Any]:
         ),
         "review": _by_split((record.review.status, record) for record in records),
         "masks": {name: sum(row.values()) for name, row in _by_split((_engine(record), record) for record in records).items()},
+        "sentences": _sentences(records),
         "agreement": {"triplets": len(agreements), "mean_iou": round(float(np.mean(agreements)), 4) if agreements else None},
     }
+
+
+def _sentences(records: Sequence[Record]) -> dict[str, int]:
+    """Return of how many sentences a person said that they are true and unique, and how many nobody judged."""
+    judged = sum(record.expression is not None and record.expression.is_true is not None for record in records)
+    return {"judged": judged, "not_judged": len(records) - judged}
 
 
 def _engine(record: Record) -> str:
@@ -149,6 +156,8 @@ def _mask_section(release: Mapping[str, Any]) -> list[str]:
     lines += [f"| status | {' | '.join(SPLITS)} | meaning |", "| --- | ---: | ---: | ---: | --- |"]
     for status, row in release["review"].items():
         lines.append(f"| {status} | {' | '.join(f'{row[split]:,}' for split in SPLITS)} | {_HOW.get(status, '')} |")
+    judged, unjudged = release["sentences"]["judged"], release["sentences"]["not_judged"]
+    lines += ["", f"Of {judged:,} sentences a person said that they are true and unique in their image; {unjudged:,} were not judged."]
     agreement = release["agreement"]
     if agreement["triplets"]:
         said = f"{agreement['triplets']:,} had several reviewers; the masks they kept or drew have a mean IoU of {agreement['mean_iou']}"
