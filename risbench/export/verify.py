@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, printable
+from risbench.core.errors import EnvironmentLacks, InputError, Refusal, RisbenchError, printable
 from risbench.core.imagery import MAX_PIXELS
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file
+from risbench.formats.parquet_file import open_table
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 
 _LINE = re.compile(r"^([0-9a-f]{64})  ([^\r\n]+)$")
 SUMS: Final = "SHA256SUMS"
+_COLUMNS: Final = ["id", "scene", "record"]
 
 
 def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
     for name in described["formats"]:
         try:
             found = count[name]() if name in count else wanted
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tarfile.TarError, RisbenchError) as error:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, tarfile.TarError, Refusal, RisbenchError) as error:
             if isinstance(error, EnvironmentLacks):
                 raise
             if is_system_failure(error):
@@ -134,8 +135,9 @@ def _tables(folder: Path, pattern: str, frozen: SplitList, faults: list[str]) ->
     seen: set[str] = set()
     for split in SPLITS:
         for path in sorted(folder.glob(pattern.format(split))):
-            for batch in pq.ParquetFile(path).iter_batches(256, columns=["id", "scene", "record"]):
-                for row in batch.to_pylist():
+            for batch in open_table(path, _COLUMNS).iter_batches(256, columns=_COLUMNS):
+                for index in range(batch.num_rows):
+                    row = {name: batch.column(name)[index].as_py() for name in _COLUMNS}
                     counts[split] += 1
                     place = f"{path.name}: record {row['id']}"
                     if row["id"] in seen:

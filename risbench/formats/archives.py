@@ -135,6 +135,9 @@ def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[t
     """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
     try:
         names = picture_names(path) if is_record_table(path) else []
+    except Refusal as reason:
+        refused.append((prefix.rstrip("/"), reason))
+        return
     except DAMAGED_ARCHIVE as error:
         refused.append((prefix.rstrip("/"), _damaged(path, "Parquet table", error)))
         return

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from risbench.core.record import Record
+from risbench.formats.parquet_file import open_table
 
 PICTURE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # Of a table of records: what is read back, and how many rows at a time (a few bytes of Parquet can stand for very many).
@@ -74,9 +75,9 @@ def picture_names(path: Path) -> list[str | None]:
         OSError: it cannot be read.
         pyarrow.ArrowException: it is no Parquet, or a damaged one.
     """
-    file = pq.ParquetFile(path)
-    if "image" not in file.schema_arrow.names or file.schema_arrow.field("image").type != PICTURE:
+    if not has_pictures(path):
         return []
+    file = open_table(path, ["image.path"])
     batches = file.iter_batches(_ROWS, columns=["image.path"])
     return [row["image"]["path"] if row["image"] else None for batch in batches for row in batch.to_pylist()]
 
@@ -101,7 +102,7 @@ class _PictureReader:
     """Reads the images of a file a few at a time: how large a group of rows is, is up to who wrote the file."""
 
     def __init__(self, path: Path) -> None:
-        self._file, self._lock = pq.ParquetFile(path), threading.Lock()
+        self._file, self._lock = open_table(path, ["image.bytes"]), threading.Lock()
         sizes = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
         self._starts = [sum(sizes[:index]) for index in range(len(sizes))]
         self._begin(0)
@@ -132,19 +133,33 @@ def table_rows(path: Path) -> Iterator[dict[str, Any]]:
         OSError: it cannot be read.
         pyarrow.ArrowException: it is no Parquet, a damaged one, or lacks a column.
     """
-    file = pq.ParquetFile(path)
-    wanted = sorted(_COLUMNS)
-    if "image" in file.schema_arrow.names:
-        wanted.append("image.path")
-    for batch in file.iter_batches(_ROWS, columns=wanted):
-        yield from batch.to_pylist()
+    wanted = [*sorted(_COLUMNS), *(["image.path"] if has_pictures(path) else [])]
+    for batch in open_table(path, wanted).iter_batches(_ROWS, columns=wanted):
+        for row in range(batch.num_rows):  # one at a time: rows may share a large value, and each of theirs would be a copy
+            yield {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+
+
+def has_pictures(path: Path) -> bool:
+    """Return whether a table holds its images; the errors are those of `is_record_table`."""
+    schema = pq.read_schema(path)
+    return "image" in schema.names and schema.field("image").type == PICTURE
 
 
 def is_record_table(path: Path) -> bool:
-    """Return whether a Parquet file holds whole records, as our releases do.
+    """Return whether a Parquet file holds whole records, as our releases do: the columns that they have, all of text.
 
     Raises:
+        Refusal: it stands for more than its bytes can hold.
         OSError: it cannot be read.
         pyarrow.ArrowException: it is no Parquet, or a damaged one.
     """
-    return set(pq.read_schema(path).names) >= _COLUMNS
+    schema = open_table(path).schema_arrow
+    if not set(schema.names) >= _COLUMNS or not all(_is_text(schema.field(name).type) for name in _COLUMNS):
+        return False
+    open_table(path, sorted(_COLUMNS))
+    return True
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_null(inner))

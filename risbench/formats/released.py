@@ -16,6 +16,7 @@ from risbench.formats.rows import Item, Refused, Row
 from risbench.formats.tree import Entry, SourceTree
 
 MAX_RECORD_BYTES: Final = 8 << 20
+_REFUSED_NAMED: Final = 10_000
 # What the record itself checks of a part as a whole.
 _CHECKS: Final = {"mask": "broken_rle", "image": "image_too_large"}
 
@@ -30,7 +31,7 @@ def table_files(tree: SourceTree) -> list[Entry]:
 def _holds_records(entry: Entry) -> bool:
     try:
         return is_record_table(entry.file)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException, Refusal) as error:
         if is_system_failure(error):
             raise explain_read_error(error, entry.file) from error
         return False  # the tree names it among what it refused
@@ -66,6 +67,9 @@ class ReleasedRows:
         Raises:
             Refusal: it cannot be read.
         """
+        yield from _bounded(entry, self._rows_of(entry))
+
+    def _rows_of(self, entry: Entry) -> Iterator[Item]:
         folder = entry.path.rpartition("/")[0]
         try:
             for number, row in enumerate(table_rows(entry.file)):
@@ -109,12 +113,29 @@ class ReleasedRows:
         )
 
 
+def _bounded(entry: Entry, items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items; of very many refused rows the first are named one by one, and the rest are one item that says how many."""
+    refused = 0
+    for item in items:
+        if isinstance(item, Refused):
+            refused += 1
+            if refused > _REFUSED_NAMED:
+                continue
+        yield item
+    if refused > _REFUSED_NAMED:
+        more = refused - _REFUSED_NAMED
+        bound = f"so many rows of {entry.path} more are refused like the {_REFUSED_NAMED:,} that are named; mend the table"
+        yield Refused(entry.path, "more", "more rows", Refusal("more_rows_refused", "rows", more, bound), "", rows=more)
+
+
 def _record(line: str | None, said: dict[str, Any]) -> Record:
     """Return the record of a row.
 
     Raises:
         Refusal: it is none, or not the one that the row's other fields speak of.
     """
+    if line is not None and len(line) > MAX_RECORD_BYTES:
+        raise Refusal("record_too_large", "record", line, f"it has {len(line):,} characters; at most {MAX_RECORD_BYTES:,} are read")
     try:
         record = Record.model_validate_json(line or "")
     except ValidationError as error:

@@ -1,0 +1,177 @@
+"""Opening a Parquet file from outside: what it says of itself is compared with its bytes before a row of it is read.
+
+19 kB of Parquet can stand for a million empty rows, and a page header may ask for 2 GiB of memory, so the footer, the rows and the pages'
+stated sizes are looked at first. Page headers: https://parquet.apache.org/docs/file-format/data-pages/ (Thrift's compact protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from risbench.core.errors import Refusal
+from risbench.core.reading import open_to_read
+
+MAX_ROWS: Final = 1_000_000
+# A record that is written with all that zstd and a dictionary can do takes some 300 bytes.
+LEAST_ROW_BYTES: Final = 16
+MAX_TEXT_PAGE: Final = 256 << 20
+MAX_PICTURE_PAGE: Final = 1 << 30
+_MAX_FOOTER: Final = 32 << 20
+_HEADER_BYTES: Final = (1 << 12, 1 << 20)
+_DEEP: Final = 8
+
+
+def open_table(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
+    """Return the open file; `columns` are the leaves that will be read (`record`, `image.bytes`), as dictionaries: a value that many rows
+    share is in memory once.
+
+    Raises:
+        Refusal: it stands for more than its bytes can hold.
+        OSError: it cannot be read.
+        pyarrow.ArrowException, ValueError: it is no Parquet, or a damaged one.
+    """
+    size = _check_footer(path)
+    file = pq.ParquetFile(path, read_dictionary=list(columns))
+    if columns:
+        _check_rows(path, file.metadata, size)
+        _check_pages(path, file.metadata, size, set(columns))
+    return file
+
+
+def _check_footer(path: Path) -> int:
+    """Return the file's size."""
+    with open_to_read(path) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if len(end) < 8 or end[4:] not in (b"PAR1", b"PARE") or length > size:
+        raise pa.ArrowInvalid("it does not end as a Parquet file does")
+    if length > _MAX_FOOTER:
+        raise Refusal("parquet_bomb", "footer", length, f"a footer may have {_MAX_FOOTER:,} bytes; write the table with larger row groups")
+    return size
+
+
+def _check_rows(path: Path, metadata: pq.FileMetaData, size: int) -> None:
+    groups = sum(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+    rows = max(metadata.num_rows, groups)
+    if rows > MAX_ROWS:
+        raise Refusal("parquet_bomb", "rows", rows, f"{path.name} may have {MAX_ROWS:,} rows; split it into shards")
+    if rows * LEAST_ROW_BYTES > size:
+        bound = f"a record takes at least {LEAST_ROW_BYTES} bytes, and {path.name} has {size:,}; most of its rows are empty or copies"
+        raise Refusal("parquet_bomb", "rows", rows, bound)
+
+
+def _check_pages(path: Path, metadata: pq.FileMetaData, size: int, columns: set[str]) -> None:
+    with open_to_read(path) as file:
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            for index in range(row_group.num_columns):
+                chunk = row_group.column(index)
+                if chunk.path_in_schema not in columns:
+                    continue
+                limit = MAX_PICTURE_PAGE if chunk.path_in_schema.endswith(".bytes") else MAX_TEXT_PAGE
+                for unpacked in _page_sizes(file, chunk, size):
+                    if unpacked > limit:
+                        field = f"page of {chunk.path_in_schema}"
+                        bound = f"it may unpack to {limit:,} bytes; write the table with smaller pages"
+                        raise Refusal("parquet_bomb", field, unpacked, bound)
+
+
+def _page_sizes(file: BinaryIO, chunk: pq.ColumnChunkMetaData, size: int) -> Iterator[int]:
+    """Yield what every page of a column chunk says that it unpacks to."""
+    starts = [place for place in (chunk.dictionary_page_offset, chunk.data_page_offset) if place]
+    place = min(starts, default=0)
+    end = place + chunk.total_compressed_size
+    if not 0 < place <= end <= size:
+        raise pa.ArrowInvalid(f"column {chunk.path_in_schema} lies outside of the file")
+    while place < end:
+        unpacked, packed, length = _page_header(file, place)
+        if min(unpacked, packed) < 0 or place + length + packed > end:
+            raise pa.ArrowInvalid(f"a page of column {chunk.path_in_schema} lies outside of it")
+        yield unpacked
+        place += length + packed
+
+
+def _page_header(file: BinaryIO, place: int) -> tuple[int, int, int]:
+    """Return the unpacked and packed bytes of the page at `place`, and how long its header is."""
+    for longest in _HEADER_BYTES:
+        file.seek(place)
+        header = _Compact(file.read(longest))
+        try:
+            fields = header.integers()
+        except IndexError:
+            continue
+        if 2 in fields and 3 in fields:
+            return fields[2], fields[3], header.place
+        break
+    raise pa.ArrowInvalid(f"the page header at byte {place:,} is damaged")
+
+
+class _Compact:
+    """Thrift's compact protocol, as far as a page header needs it; runs out of bytes with an IndexError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.place = data, 0
+
+    def integers(self) -> dict[int, int]:
+        """Return the integer fields of a struct by number; all others are passed over."""
+        found: dict[int, int] = {}
+        number = 0
+        while (head := self._byte()) != 0:
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            if head & 15 in (4, 5, 6):
+                found[number] = self._integer()
+            else:
+                self._pass(head & 15, 0)
+        return found
+
+    def _byte(self) -> int:
+        self.place += 1
+        return self._data[self.place - 1]
+
+    def _length(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+            if shift > 63:
+                raise pa.ArrowInvalid("a number of a page header is too long")
+
+    def _integer(self) -> int:
+        value = self._length()
+        return (value >> 1) ^ -(value & 1)
+
+    def _pass(self, kind: int, depth: int) -> None:
+        """Pass over a value: 1, 2 are truth values, 3 a byte, 4 to 6 integers, 7 a double, 8 bytes, 9 a list, 10 a set, 12 a struct."""
+        if depth > _DEEP or kind not in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12):
+            raise pa.ArrowInvalid("a page header holds what none has")
+        if kind == 3:
+            self.place += 1
+        elif kind in (4, 5, 6):
+            self._length()
+        elif kind == 7:
+            self.place += 8
+        elif kind == 8:
+            length = self._length()
+            self.place += length
+        elif kind in (9, 10):
+            head = self._byte()
+            count = head >> 4 if head >> 4 < 15 else self._length()
+            for _ in range(count):
+                self._pass(3 if head & 15 in (1, 2) else head & 15, depth + 1)
+        elif kind == 12:
+            while (head := self._byte()) != 0:
+                if not head >> 4:
+                    self._integer()
+                self._pass(head & 15, depth + 1)
+        if self.place > len(self._data):
+            raise IndexError(self.place)
