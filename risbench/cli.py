@@ -49,6 +49,16 @@ def ingest(
     bands: Annotated[str | None, typer.Option(help="Bands of a TIFF to show as red, green, blue, such as 5,3,2.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set in ids and folders.")] = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first N rows.")] = None,
+    scene: Annotated[
+        str,
+        typer.Option(
+            help="What a scene is, of which no part may be in two splits: auto (windows named by known producers), image (each its own), "
+            "folder, or a regular expression, searched in the image's path, whose group (?P<scene>...) names it."
+        ),
+    ] = "auto",
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read what links lead to outside the source, such as linked image folders.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
     quiet: QuietOption = False,
@@ -71,11 +81,17 @@ def ingest(
         bands=_bands(bands),
         name=name,
         limit=limit,
+        scene=scene,
+        follow_links=follow_links,
         dry_run=dry_run,
         replace=replace,
         quiet=quiet,
     )
     show_result(result, json_, print_ingest)
+    if faults := result["quarantined_by_code"].get("reader_error", 0):
+        log = "run without --dry-run for the tracebacks" if dry_run else f"tracebacks: {workspace / '1-ingest' / 'errors.log'}"
+        typer.echo(f"risbench: {faults:,} rows could not be read by a fault of risbench (reader_error); {log}", err=True)
+        raise typer.Exit(1)
 
 
 def _bands(value: str | None) -> list[int] | None:

@@ -44,7 +44,17 @@ def _reconciliation(result: Mapping[str, Any]) -> None:
 def print_ingest(result: dict[str, Any]) -> None:
     """Print what was guessed and what became of every row."""
     say(result["said"])
+    if result["scene"] is not None:
+        say(result["scene"]["said"])
+    for unread in result["unread_sentences"]:
+        where = f"{unread['rows']:,} rows of {unread['file']} have a field {unread['field']!r} that seems to hold their sentence"
+        say(f"warning: {where}; it is NOT READ: a field `expression` of COCO or GeoJSON is")
     _reconciliation(result)
+    passed_over = result["passed_over"]
+    if forks := passed_over.get("resource_fork", 0):
+        say(f"{forks:,} resource forks of macOS (._*, __MACOSX) were passed over")
+    if links := passed_over.get("link_inside", 0):
+        say(f"{links:,} links lead to folders of the source itself and were passed over: these are read where they lie")
     if "images" in result:
         copies = result["duplicate_images"]
         shared = copies.get("overlapping_pairs_of_different_scenes", "unknown")  # the stage of an older version says nothing

@@ -59,7 +59,24 @@ class Refusal(Exception):
         return f"{self.code}: {self.field} = {printable(self.value)}; {self.bound}"
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """reprlib's, without its failures: Python refuses to write integers of over 4,300 digits, and addresses differ in every run."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() > 14_000:
+            return f"<an integer of about {int(value.bit_length() * 0.30103):,} digits>"
+        return super().repr_int(value, level)
+
+    def repr_instance(self, value: object, level: int) -> str:
+        try:
+            whole = repr(value)
+        except (ValueError, RecursionError):
+            return f"<a {type(value).__name__} that cannot be shown>"
+        half = (self.maxother - 3) // 2
+        return whole if len(whole) <= self.maxother else f"{whole[:half]}...{whole[-half:]}"
+
+
+_SHORT = _Short()
 _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 40
 _SHORT.maxstring = _SHORT.maxother = 2000
 
@@ -67,6 +84,15 @@ _SHORT.maxstring = _SHORT.maxother = 2000
 def shortened(value: object) -> str:
     """Return a repr of bounded length and cost: a hostile value may be a tree of a billion leaves."""
     return _SHORT.repr(value)
+
+
+def typed(value: object) -> str:
+    """Return a value with its type, as one safe line: `"1" (text)` and `1 (number)` look alike without."""
+    if value is None:
+        return "nothing"
+    names = {bool: "truth value", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    kind = next((name for known, name in names.items() if isinstance(value, known)), type(value).__name__)
+    return f'"{printable(value, 100)}" ({kind})' if isinstance(value, str) else f"{printable(value, 100)} ({kind})"
 
 
 def printable(value: object, limit: int = 160) -> str:

@@ -54,6 +54,7 @@ class Raster:
     shows the file as these pixels (8-bit grey or RGB, opaque, one picture, no orientation tag), so that its bytes can be kept.
     `turned_by` is the EXIF orientation (1 to 8) by which the pixels were turned from how they are stored; 1: they were not.
     `upright` says whether it was read so that they would be, for what belongs to it (a mask) to be read alike.
+    `notes` are codes to count of what was passed over in the file.
     """
 
     pixels: Pixels
@@ -64,6 +65,7 @@ class Raster:
     metres_per_pixel: float | None = None
     turned_by: int = 1
     upright: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
@@ -121,9 +123,9 @@ def read_raster(
 
 def _read_by_gdal(file: BinaryIO, name: str, kind: str, bands: Sequence[int] | None, max_pixels: int, upright: bool) -> Raster:
     driver = "GTiff" if kind == "TIFF" else "PNG"
-    pixels, crs, transform, orientation = read_bands(file, name, bands, max_pixels, driver=driver, upright=upright)
+    pixels, crs, transform, orientation, notes = read_bands(file, name, bands, max_pixels, driver=driver, upright=upright)
     metres = metres_per_pixel(crs, transform, pixels.shape[1], pixels.shape[0])
-    return Raster(pixels, kind, False, crs, transform, metres, orientation, upright)
+    return Raster(pixels, kind, False, crs, transform, metres, orientation, upright, notes)
 
 
 def _read_by_pillow(file: BinaryIO, name: str, kind: str, max_pixels: int, upright: bool, bits: int) -> Raster:

@@ -96,8 +96,8 @@ def _read_through(file: BinaryIO) -> None:
 
 def read_bands(
     file: BinaryIO, name: str, bands: Sequence[int] | None, max_pixels: int, *, driver: str = "GTiff", upright: bool = True
-) -> tuple[Pixels, str | None, Affine | None, int]:
-    """Return (pixels (height, width, 3), CRS, transform, orientation by which they were turned) of a TIFF, or a PNG of 16 bits.
+) -> tuple[Pixels, str | None, Affine | None, int, tuple[str, ...]]:
+    """Return (pixels (height, width, 3), CRS, transform, orientation by which they were turned, notes) of a TIFF, or a PNG of 16 bits.
 
     A georeference is of the pixels as they are stored, so an image that has one is not turned.
 
@@ -107,11 +107,11 @@ def read_bands(
     """
     tags = tiff_tags(file) if driver == "GTiff" else {}
     file.seek(0)
-    pixels, crs, transform = with_dataset(file, name, lambda dataset: _read(dataset, name, bands, max_pixels, tags), driver=driver)
+    pixels, crs, transform, notes = with_dataset(file, name, lambda dataset: _read(dataset, name, bands, max_pixels, tags), driver=driver)
     orientation = tags.get(_ORIENTATION, 1)
     if crs is not None or not upright or not 2 <= orientation <= 8:
-        return pixels, crs, transform, 1
-    return turned(pixels, orientation), None, None, orientation
+        return pixels, crs, transform, 1, notes
+    return turned(pixels, orientation), None, None, orientation, notes
 
 
 def tiff_tags(file: BinaryIO) -> dict[int, int]:
@@ -140,7 +140,7 @@ def tiff_tags(file: BinaryIO) -> dict[int, int]:
 
 def _read(
     dataset: Any, name: str, bands: Sequence[int] | None, max_pixels: int, tags: dict[int, int]
-) -> tuple[Pixels, str | None, Affine | None]:
+) -> tuple[Pixels, str | None, Affine | None, tuple[str, ...]]:
     check_size(name, dataset.width, dataset.height, max_pixels)
     chosen = _choose_bands(dataset, bands, name)
     item_bytes = max(np.dtype(dataset.dtypes[band - 1]).itemsize for band in chosen)
@@ -153,7 +153,8 @@ def _read(
     pixels = _palette(dataset, valid) if bands is None and dataset.colorinterp[0] == ColorInterp.palette else _shown(dataset, chosen, valid)
     if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE and bands is None and dataset.colorinterp[0] != ColorInterp.palette:
         pixels = np.where(True if valid is None else valid[..., None], 255 - pixels, 0).astype(np.uint8)
-    return pixels, *georeference(dataset)
+    crs, transform = georeference(dataset)
+    return pixels, crs, transform, ("georeference_not_used",) if unusable_georeference(dataset) is not None else ()
 
 
 def _shown(dataset: Any, chosen: Sequence[int], valid: NDArray[np.bool_] | None) -> Pixels:
@@ -226,18 +227,50 @@ def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[
 
 
 def georeference(dataset: Any) -> tuple[str | None, Affine | None]:
-    """Return (CRS, pixel-to-CRS map) of an open rasterio dataset, from its transform or its ground control points."""
-    crs, transform = dataset.crs, dataset.transform
-    if transform.is_identity:
-        points, points_crs = dataset.gcps
-        if not points:
-            return None, None
-        crs, transform = points_crs, rasterio.transform.from_gcps(points)
-    if crs is None:
+    """Return (CRS, pixel-to-CRS map) of an open rasterio dataset, from its transform or its ground control points.
+
+    (None, None) where it has none, and where it has one that leads to no place on the map (`unusable_georeference`).
+    """
+    if unusable_georeference(dataset) is not None:
+        return None, None
+    crs, transform = _stated_georeference(dataset)
+    if crs is None or transform is None:
         return None, None
     a, b, c, d, e, f = tuple(transform)[:6]
     code = crs.to_epsg()
     return (f"EPSG:{code}" if code else crs.to_wkt()), (a, b, c, d, e, f)
+
+
+def unusable_georeference(dataset: Any) -> str | None:
+    """Return why a dataset's georeference is not used, None where it is, or where there is none.
+
+    A local (surveyor's) or geocentric CRS is none of the map, damaged geo keys make GDAL fail, a transform of zeros gives pixels no size.
+    """
+    try:
+        crs, transform = _stated_georeference(dataset)
+        if crs is None or transform is None:
+            return None
+        numbers = tuple(transform)[:6]
+        if crs.to_epsg() is None:
+            rasterio.crs.CRS.from_user_input(crs.to_wkt())
+        flat = not (crs.is_geographic or crs.is_projected)
+    except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError) as error:
+        return f"its CRS or its control points cannot be read ({error})"
+    if flat:
+        return "its CRS is a local or geocentric one, neither projected nor geographic"
+    a, b, _, d, e, _ = numbers
+    if not np.isfinite(numbers).all() or abs(a * e - b * d) <= 1e-12 * max(a * a + d * d, b * b + e * e):
+        return f"its transform {numbers} gives pixels no size"
+    return None
+
+
+def _stated_georeference(dataset: Any) -> tuple[Any, Any]:
+    """Return rasterio's (CRS, transform) as the file states them, (None, None) where it does not."""
+    crs, transform = dataset.crs, dataset.transform
+    if transform.is_identity:
+        points, crs = dataset.gcps
+        transform = rasterio.transform.from_gcps(points) if points else None
+    return (crs, transform) if crs is not None and transform is not None else (None, None)
 
 
 def metres_per_pixel(crs: str | None, transform: Affine | None, width: int, height: int) -> float | None:

@@ -264,8 +264,9 @@ class StageRun:
         filtered = [*before.filtered, *(row for part in done for row in part["filtered"])]
         out = sum(part["records"] for part in done)
         rows += sum(part["notes"].get("further_windows", 0) for part in done)
-        counts = {"in": rows, "out": out, "quarantined": len(quarantine), "filtered": len(filtered)}
-        assert rows == out + len(quarantine) + len(filtered), f"rows do not reconcile: {counts}"
+        refused = sum(line.get("rows", 1) for line in quarantine)  # one line may stand for many rows that are alike
+        counts = {"in": rows, "out": out, "quarantined": refused, "filtered": len(filtered)}
+        assert rows == out + refused + len(filtered), f"rows do not reconcile: {counts}"
         problems: dict[str, int] = {}
         notes = dict(before.notes)
         for part in done:
@@ -277,7 +278,7 @@ class StageRun:
             **self.plan,
             "plan": digest_of(self.plan),
             "counts": counts,
-            "quarantined_by_code": _count(row["code"] for row in quarantine),
+            "quarantined_by_code": _count(row["code"] for row in quarantine for _ in range(row.get("rows", 1))),
             "filtered_by_code": _count(row["code"] for row in filtered),
             "problems_by_code": dict(sorted(problems.items())),
             "notes": dict(sorted(notes.items())),

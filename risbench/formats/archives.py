@@ -14,6 +14,7 @@ from risbench.core.errors import InputError, Refusal
 from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
 from risbench.formats.entry import DAMAGED_ARCHIVE, MAX_ENTRY_BYTES, Entry, check_reference, open_listed, open_zip, said_of
 from risbench.formats.parquet import is_record_table, picture, picture_names
+from risbench.formats.unopened import packed_as
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_RATIO: Final = 1000
@@ -151,8 +152,9 @@ def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[t
 
 
 def _packed_twice(member: zipfile.ZipInfo) -> Refusal | None:
-    if member.filename.lower().endswith((".tar", ".parquet")):
-        return Refusal("archive_in_archive", "entry", member.filename, "it is not read inside a zip; unpack the zip first")
+    if member.filename.lower().endswith((".tar", ".parquet", ".zip")) or packed_as(member.filename):
+        inside = f"{member.filename} inside a zip is not opened"
+        return Refusal("archive_in_archive", "entry", member.filename, f"{inside}; unpack the outer zip first, then ingest the folder")
     return None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, Refusal, shortened
+from risbench.core.errors import InputError, Refusal, shortened, typed
 from risbench.core.geometry import mask_bounds
 from risbench.core.masks import decode_rle, mask_of, polygons_mask
 from risbench.core.record import Record, Repair
@@ -17,24 +19,52 @@ from risbench.core.rle import check_mask_size, compress_runs
 from risbench.core.sizes import Size, SizeMatch, fit_mask, match_size
 from risbench.core.taxonomy import CLASSES
 from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row, numbers, stated_size, stated_split, text
+from risbench.formats.rows import (
+    GivenBox,
+    GivenMask,
+    Item,
+    Row,
+    guarded,
+    key_text,
+    numbers,
+    stated_size,
+    stated_split,
+    text,
+    unread_sentence,
+)
 from risbench.formats.tree import Entry
 
 DATASET: Final = "COCO"
+# A table holds objects: the list of names "images" in the rows of chats is none. What a category is called does not matter.
+_TABLE = re.compile(r'"(?:images|annotations|categories)"\s*:\s*\[\s*[{\]]')
+_FIELD = re.compile(r'"(?:file_name|bbox|segmentation|supercategory)"\s*:')
 
 
 def looks_like_coco(head: str) -> bool:
     """Return whether the first characters of a JSON file are those of COCO instances."""
-    listed = '"file_name"' in head or '"bbox"' in head or '"segmentation"' in head or '"supercategory"' in head
-    return listed and any(key in head for key in ('"images"', '"annotations"', '"categories"')) and '"objects"' not in head
+    return head.startswith("{") and _FIELD.search(head) is not None and _TABLE.search(head) is not None
+
+
+class IdTable(dict[Any, Any]):
+    """What a file's ids stand for; `twice` are those that stand for different things, and are left out."""
+
+    def __init__(self, rows: Iterable[Any], value_of: Callable[[Mapping[str, Any]], Any]) -> None:
+        super().__init__()
+        self.twice: set[Any] = set()
+        for row in rows:
+            key = plain_id(row.get("id")) if isinstance(row, dict) else None
+            if key is not None and self.setdefault(key, value := value_of(row)) != value:
+                self.twice.add(key)
+        for key in self.twice:
+            del self[key]
 
 
 @dataclass(frozen=True)
 class CocoFile:
     """A COCO file's three tables by id."""
 
-    images: Mapping[Any, Mapping[str, Any]]
-    categories: Mapping[Any, str]
+    images: IdTable
+    categories: IdTable
     annotations: Sequence[Any]
 
 
@@ -51,16 +81,36 @@ def load_coco(entry: Entry) -> CocoFile:
         if not isinstance(table, list):
             raise Refusal("unknown_layout", name, type(table).__name__, f"{entry.path} must hold a list of {name}")
         tables[name] = table
-    images = {plain_id(image.get("id")): image for image in tables["images"] if isinstance(image, dict)}
-    categories = {plain_id(item.get("id")): str(item.get("name")) for item in tables["categories"] if isinstance(item, dict)}
-    images.pop(None, None)
-    categories.pop(None, None)
+    images = IdTable(tables["images"], lambda image: image)
+    categories = IdTable(tables["categories"], lambda item: key_text(item.get("name")))
     return CocoFile(images, categories, tables["annotations"])
 
 
 def plain_id(value: Any) -> int | str | None:
-    """Return an id that can be looked up, or None where it is something else than a number or a string."""
-    return value if isinstance(value, (int, str)) else None
+    """Return an id that can be looked up, or None where it is something else than a whole number or text; 7.0 is 7."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
+def by_id(table: IdTable, value: Any, field: str, of: str) -> Any:
+    """Return what an id of a file stands for; 1 (number) and "1" (text) are the same id where only one of them is there.
+
+    Raises:
+        Refusal: nothing of the file has this id, or different things have it; the reason shows types.
+    """
+    key = plain_id(value)
+    twin: int | str | None = str(key) if isinstance(key, int) and abs(key) < 10**18 else None
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 19 and str(int(key)) == key:
+        twin = int(key)
+    known = [one for one in (key, twin) if one is not None and (one in table or one in table.twice)]
+    if not known:
+        first = next(iter(table), None)
+        has = f"; its first is {typed(first)}" if first is not None else ""
+        raise Refusal(f"unknown_{of}_id", field, typed(value), f"no {of} of the file has this id{has}")
+    if known[0] in table.twice:
+        raise Refusal(f"ambiguous_{of}_id", field, typed(value), f"different {of} entries of the file have this id; give each its own")
+    return table[known[0]]
 
 
 def read_coco(entry: Entry) -> Iterator[Item]:
@@ -71,12 +121,10 @@ def read_coco(entry: Entry) -> Iterator[Item]:
     """
     coco = load_coco(entry)
     for index, annotation in enumerate(coco.annotations):
-        key = str(annotation.get("id", index)) if isinstance(annotation, dict) else str(index)
+        key = key_text(annotation.get("id", index)) if isinstance(annotation, dict) else str(index)
         locator = f"annotation {key}"
-        try:
-            yield annotation_row(coco, annotation, entry.path, key, locator)
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, shortened(annotation))
+        make = partial(annotation_row, coco, annotation, entry.path, key, locator)
+        yield guarded(make, entry.path, key, locator, partial(shortened, annotation))
 
 
 def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator: str) -> Row:
@@ -87,12 +135,8 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
     """
     if not isinstance(annotation, dict):
         raise Refusal("unknown_layout", "annotation", annotation, "it must be a JSON object")
-    image = coco.images.get(plain_id(annotation.get("image_id")))
-    if image is None:
-        raise Refusal("unknown_image_id", "image_id", annotation.get("image_id"), "no image of the file has this id")
-    name = coco.categories.get(plain_id(annotation.get("category_id")))
-    if name is None:
-        raise Refusal("unknown_category_id", "category_id", annotation.get("category_id"), "no category of the file has this id")
+    image = by_id(coco.images, annotation.get("image_id"), "image_id", "image")
+    name = by_id(coco.categories, annotation.get("category_id"), "category_id", "category")
     segmentation = annotation.get("segmentation")
     mask = given_mask(segmentation) if segmentation else None
     x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
@@ -112,6 +156,7 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
         mask=mask,
         split=stated_split(file),
         stated_size=stated_size(image.get("width"), image.get("height")),
+        unread=None if isinstance(sentence, str) else unread_sentence(annotation, name),
     )
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, get_args
 
 from risbench.core.errors import InputError, OptionError, Refusal
 from risbench.formats.coco import looks_like_coco, read_coco
 from risbench.formats.dota import looks_like_dota, read_dota
-from risbench.formats.geotiff import TIFF_SUFFIXES, read_geotiff_source
+from risbench.formats.geotiff import TIFF_SUFFIXES, looks_like_geojson, read_geotiff_source
 from risbench.formats.phrases import is_phrase_file, read_phrases
+from risbench.formats.pixel_boxes import looks_like_boxes, looks_like_voc
 from risbench.formats.refer import is_refs_file, read_refer, refs_files
 from risbench.formats.released import ReleasedRows, sample_files, table_files
-from risbench.formats.rows import Item, Refused
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.rows import Item, guarded_file
+from risbench.formats.text import decoded
+from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
+from risbench.formats.unread_forms import said_of_forms
 from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
 
 Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "parquet", "webdataset"]
@@ -22,7 +25,6 @@ _HEAD_BYTES: Final = 1 << 16
 # Before one another: a release of ours holds whole records beside everything else, a REFER or phrase folder COCO files too, and a
 # VRSBench folder may hold a COCO truth.
 _ORDER: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "vrsbench", "dota", "coco", "geotiff")
-_GEO_SUFFIXES: Final = (".geojson", ".csv", ".xml")
 
 
 def files_by_format(tree: SourceTree, only: Entry | None = None) -> dict[Format, list[Entry]]:
@@ -34,8 +36,6 @@ def files_by_format(tree: SourceTree, only: Entry | None = None) -> dict[Format,
         kind: Format | None = "webdataset" if entry in samples else "parquet" if entry in tables else _kind_of(entry, has_tiff)
         if kind is not None:
             found.setdefault(kind, []).append(entry)
-    if has_tiff and "geotiff" not in found and not any(kind in found for kind in ("dota", "coco", "vrsbench", "phrases", "refer")):
-        found["geotiff"] = []
     return found
 
 
@@ -44,25 +44,32 @@ def _kind_of(entry: Entry, has_tiff: bool) -> Format | None:
         return "refer"
     if is_phrase_file(entry):
         return "phrases"
-    if entry.suffix == ".geojson" or (has_tiff and entry.suffix in _GEO_SUFFIXES):
+    if entry.suffix == ".geojson":
         return "geotiff"
-    if entry.suffix not in (".json", ".jsonl", ".txt"):
+    if entry.suffix not in (".json", ".jsonl", ".txt", ".csv", ".xml"):
         return None
-    head = _head(entry)
+    head = head_of(entry)
     if entry.suffix == ".txt":
         return "dota" if looks_like_dota(head) else None
-    if looks_like_vrsbench(head) or entry.name.lower().startswith("vrsbench"):
-        return "vrsbench"
+    if entry.suffix == ".csv":
+        return "geotiff" if has_tiff or looks_like_boxes(head) else None
+    if entry.suffix == ".xml":
+        return "geotiff" if has_tiff and looks_like_voc(head) else None
     if looks_like_coco(head):
         return "coco"
+    if looks_like_vrsbench(head) or entry.name.lower().startswith("vrsbench"):
+        return "vrsbench"
+    if entry.suffix == ".json" and looks_like_geojson(head):
+        return "geotiff"
     # A broken per-image annotation still has to be refused by name, not passed over.
     return "vrsbench" if entry.path.lower().split("/")[0].startswith("annotations") or "/annotations" in entry.path.lower() else None
 
 
-def _head(entry: Entry) -> str:
+def head_of(entry: Entry) -> str:
+    """Return the first characters of a text file, in whatever encoding it is; empty where it cannot be read."""
     try:
         with entry.open() as file:
-            return file.read(_HEAD_BYTES).decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
+            return decoded(file.read(_HEAD_BYTES), entry.path, "replace").lstrip("\ufeff \r\n\t")
     except Refusal:
         return ""
 
@@ -80,20 +87,36 @@ def choose_format(tree: SourceTree, wanted: str | None, only: Entry | None) -> t
         if named is None:
             raise OptionError(f"--format {wanted}: there is no such format; name one of {', '.join(FORMATS)}")
         files = found.get(named) or ([only] if only is not None else [])
-        if not files and named != "geotiff":
-            raise InputError(f"{tree.root}: no annotation file of format {named} in it; it holds {_listing(found) or 'none of any format'}")
+        if not files:
+            raise InputError(
+                f"{tree.root}: no annotation file of format {named} in it; it holds {_listing(found) or 'none of any format'}"
+                f"{_what_is_there(tree)}"
+            )
         return named, files, f"format {named}, as asked: {_count(files)}"
     kinds = [kind for kind in _ORDER if kind in found]
     if not kinds:
         raise InputError(
-            f"{tree.root}: none of its {len(tree.entries)} files is an annotation in a known format "
-            f"({', '.join(FORMATS)}); give the folder with the annotation files, or name the format with --format{tree.said_of_refused()}"
+            f"{tree.root}: none of its {len(tree.entries):,} files is an annotation in a format that is read ({', '.join(FORMATS)})"
+            f"{_what_is_there(tree) or '; give the folder with the annotation files, or name the format with --format'}"
         )
     others = {kind: found[kind] for kind in kinds[1:]}
     said = f"format {kinds[0]} (guessed): {_count(found[kinds[0]])}"
     if others:
         said += f"; not read: {_listing(others)} (choose with --format)"
     return kinds[0], found[kinds[0]], said
+
+
+def forms_of(entries: Iterable[Entry]) -> str:
+    """Return one line of the forms that are not read which some files are in; empty where none is."""
+    return said_of_forms(entries, head_of)
+
+
+def _what_is_there(tree: SourceTree) -> str:
+    """Return what a source holds instead of annotations that are read: forms with what to do, images alone, what was refused."""
+    forms = forms_of(tree.entries)
+    images = sum(entry.suffix in IMAGE_SUFFIXES for entry in tree.entries)
+    alone = f"; {images:,} images, and no annotation file beside them" if images and not forms and images == len(tree.entries) else ""
+    return (f"; {forms}" if forms else "") + alone + tree.said_of_refused()
 
 
 def _count(files: list[Entry]) -> str:
@@ -123,7 +146,4 @@ def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field:
     if kind == "refer":
         files = [entry for entry in files if entry in refs_files(tree)]
     for entry in files:
-        try:
-            yield from readers[kind](entry)
-        except Refusal as reason:
-            yield Refused(entry.path, entry.path, "file", reason, entry.path)
+        yield from guarded_file(readers[kind](entry), entry.path)

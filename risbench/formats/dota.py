@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
-from risbench.formats.rows import GivenBox, Item, Refused, Row, number, stated_split
+from risbench.formats.rows import GivenBox, Item, Row, guarded, number, stated_split
+from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
 
 DATASET: Final = "DOTA"
@@ -24,7 +26,7 @@ def looks_like_dota(head: str) -> bool:
 def read_dota(entry: Entry) -> Iterator[Item]:
     """Yield one row per object of a labelTxt file; its image has the file's stem."""
     metres_per_pixel: float | None = None
-    content = entry.read(64 << 20).decode("utf-8", "replace")
+    content = decoded(entry.read(64 << 20), entry.path, "replace")
     for index, line in enumerate(content.splitlines(), 1):
         if not line.strip() or line.startswith("imagesource:"):
             continue
@@ -32,10 +34,7 @@ def read_dota(entry: Entry) -> Iterator[Item]:
             metres_per_pixel = _positive(line[4:])
             continue
         locator, key = f"line {index}", f"{entry.stem}:{index}"
-        try:
-            yield _row(line, entry, key, locator, metres_per_pixel)
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, line)
+        yield guarded(partial(_row, line, entry, key, locator, metres_per_pixel), entry.path, key, locator, line)
 
 
 def _positive(value: str) -> float | None:

@@ -165,7 +165,7 @@ def check_reference(reference: str) -> None:
         Refusal: empty, absolute, with a parent step, a drive, a scheme or a NUL.
     """
     pure = PurePosixPath(reference.replace("\\", "/"))
-    if not reference.strip() or "\x00" in reference or len(reference) > 1024:
+    if not reference.strip() or not pure.parts or "\x00" in reference or len(reference) > 1024:
         raise Refusal("unsafe_path", "image", reference, "it must be a file name of 1 to 1,024 characters")
     if pure.is_absolute() or ".." in pure.parts or "://" in reference or pure.parts[0].endswith(":") or pure.parts[0] == "~":
         raise Refusal("unsafe_path", "image", reference, "it must lie inside the source: no absolute path, no '..', no address")

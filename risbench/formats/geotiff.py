@@ -1,37 +1,35 @@
-"""GeoTIFF scenes with boxes beside them: GeoJSON in any CRS, CSV in pixels, Pascal VOC in pixels."""
+"""GeoTIFF scenes with boxes beside them: GeoJSON in any CRS, and by `pixel_boxes` CSV and Pascal VOC in pixels."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import partial
 from typing import Any, Final
-from xml.etree.ElementTree import ParseError
 
 import cv2
 import numpy as np
 import rasterio.warp
-from defusedxml import DefusedXmlException
-from defusedxml import ElementTree as SafeTree
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
 from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
-from risbench.core.rasters import with_dataset
+from risbench.core.rasters import unusable_georeference, with_dataset
 from risbench.core.record import Affine, Quad
 from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import GivenBox, Item, Refused, Row, number
+from risbench.formats.pixel_boxes import read_csv, read_voc
+from risbench.formats.rows import GivenBox, Item, Row, guarded, guarded_file, key_text, number, unread_sentence
 from risbench.formats.tree import Entry, SourceTree
 
 DATASET: Final = "geotiff"
 MIN_SIDE_PX: Final = 1.0
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
+Rings = list[list[tuple[float, float]]]
 CLASS_FIELDS: Final = ("category", "class", "class_name", "label", "type")
 
 
@@ -44,6 +42,7 @@ class Scene:
     height: int
     crs: str | None
     transform: Affine | None
+    unusable: str | None = None
 
 
 def read_scene(entry: Entry) -> Scene:
@@ -56,7 +55,17 @@ def read_scene(entry: Entry) -> Scene:
         if image_kind(file.read(16)) != "TIFF":
             raise Refusal("not_an_image", "image", entry.path, "its first bytes are not those of a TIFF file")
         file.seek(0)
-        return with_dataset(file, entry.path, lambda dataset: Scene(entry, dataset.width, dataset.height, *georeference(dataset)))
+        return with_dataset(file, entry.path, partial(_scene_of, entry))
+
+
+def _scene_of(entry: Entry, dataset: Any) -> Scene:
+    crs, transform = georeference(dataset)
+    return Scene(entry, dataset.width, dataset.height, crs, transform, unusable_georeference(dataset))
+
+
+def looks_like_geojson(head: str) -> bool:
+    """Return whether the first characters of a JSON file are those of a collection of features."""
+    return '"FeatureCollection"' in head or ('"features"' in head and '"geometry"' in head)
 
 
 def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: str | None) -> Iterator[Item]:
@@ -65,58 +74,89 @@ def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: s
     `class_field` names the GeoJSON property or CSV column that holds the class.
     """
     scenes: list[Scene] = []
-    for entry in tree.entries:
-        if entry.suffix in TIFF_SUFFIXES:
-            try:
-                scenes.append(read_scene(entry))
-            except Refusal as reason:
-                yield Refused(entry.path, entry.path, "file", reason, entry.path)
+    if any(entry.suffix in (".geojson", ".json") for entry in files):
+        for entry in tree.entries:
+            if entry.suffix in TIFF_SUFFIXES:
+                yield from guarded_file(_open_scene(entry, scenes), entry.path)
     for entry in files:
-        try:
-            if entry.suffix in (".geojson", ".json"):
-                yield from _read_geojson(entry, scenes, class_field)
-            elif entry.suffix == ".csv":
-                yield from _read_csv(entry, class_field)
-            elif entry.suffix == ".xml":
-                yield from _read_voc(entry)
-        except Refusal as reason:
-            yield Refused(entry.path, entry.path, "file", reason, entry.path)
+        if entry.suffix == ".csv":
+            yield from guarded_file(read_csv(entry, class_field), entry.path)
+        elif entry.suffix == ".xml":
+            yield from guarded_file(read_voc(entry), entry.path)
+        else:
+            yield from guarded_file(_read_geojson(entry, scenes, class_field), entry.path)
+
+
+def _open_scene(entry: Entry, scenes: list[Scene]) -> Iterator[Item]:
+    """Add a TIFF to the scenes; yields nothing, and raises where it cannot be read."""
+    scenes.append(read_scene(entry))
+    yield from ()
 
 
 def _read_geojson(entry: Entry, scenes: Sequence[Scene], class_field: str | None) -> Iterator[Item]:
     value = load_json(entry)
     features = value.get("features") if isinstance(value, dict) else None
     if not isinstance(features, list):
-        if entry.suffix == ".json":
-            return
         raise Refusal("unknown_layout", "features", type(features).__name__, "it must be a FeatureCollection with a list of features")
     crs = _geojson_crs(value)
+    stated = isinstance(value.get("crs"), dict)
     for index, feature in enumerate(features):
-        locator = f"feature {index}"
-        properties = feature.get("properties") if isinstance(feature, dict) else None
-        properties = properties if isinstance(properties, dict) else {}
-        key = f"{entry.stem}:{feature.get('id', index) if isinstance(feature, dict) else index}"
-        try:
-            rings = _outer_rings(feature)
-            category = _class_of(properties, class_field)
-            scene, quad, bounds = _place(rings, crs, scenes, entry.stem)
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, shortened(feature))
-            continue
-        box = GivenBox(bounds, "exact", False, quad=quad if is_oriented(quad) else None)
-        sentence = properties.get("expression")
-        yield Row(
-            file=entry.path,
-            source_key=key,
-            locator=locator,
-            dataset=DATASET,
-            image=scene.entry.path,
-            category=category,
-            boxes=(box,),
-            sentence=sentence if isinstance(sentence, str) else None,
-            sentence_origin="property:expression",
-            has_sentences=isinstance(sentence, str),
-        )
+        key = f"{entry.stem}:{key_text(feature.get('id', index)) if isinstance(feature, dict) else index}"
+        make = partial(_feature_row, feature, entry, key, f"feature {index}", crs, stated, scenes, class_field)
+        yield guarded(make, entry.path, key, f"feature {index}", partial(shortened, feature))
+
+
+def _feature_row(
+    feature: Any, entry: Entry, key: str, locator: str, crs: CRS, stated: bool, scenes: Sequence[Scene], class_field: str | None
+) -> Row:
+    """Return the row of one feature; `stated` says that the file names its CRS itself."""
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    properties = properties if isinstance(properties, dict) else {}
+    rings = _outer_rings(feature)
+    category = _class_of(properties, class_field)
+    check_axes(rings, crs, stated, scenes)
+    scene, quad, bounds = _place(rings, crs, scenes, entry.stem)
+    box = GivenBox(bounds, "exact", False, quad=quad if is_oriented(quad) else None)
+    sentence = properties.get("expression")
+    return Row(
+        file=entry.path,
+        source_key=key,
+        locator=locator,
+        dataset=DATASET,
+        image=scene.entry.path,
+        category=category,
+        boxes=(box,),
+        sentence=sentence if isinstance(sentence, str) else None,
+        sentence_origin="property:expression",
+        has_sentences=isinstance(sentence, str),
+        unread=None if isinstance(sentence, str) else unread_sentence(properties, category),
+    )
+
+
+def check_axes(rings: Rings, crs: CRS, stated: bool, scenes: Sequence[Scene]) -> None:
+    """Check that coordinates in longitude and latitude can be that.
+
+    Raises:
+        Refusal: they are metres of a projection, latitude and longitude exchanged, or beyond a pole.
+    """
+    if not crs.is_geographic:
+        return
+    far = next(((x, y) for ring in rings for x, y in ring if abs(y) > 90 or abs(x) > 540), None)
+    if far is None:
+        return
+    x, y = far
+    shown = f"x {x:.10g}, y {y:.10g}"
+    if abs(x) <= 90 and abs(y) <= 540:
+        raise Refusal("exchanged_axes", "geometry", shown, "latitude lies within -90 to 90; GeoJSON has longitude first, then latitude")
+    if max(abs(x), abs(y)) <= 540:
+        raise Refusal("latitude_out_of_range", "geometry", shown, "latitude must lie within -90 to 90")
+    says = "the file states longitude and latitude as its crs" if stated else "the file states no crs"
+    fits = next((scene for scene in scenes if (own := _own_crs(scene)) is not None and _holds(rings, own, scene)), None)
+    like = fits.crs if fits is not None and str(fits.crs).startswith("EPSG:") else "EPSG:32631"
+    hint = f"; read in the CRS of {fits.entry.path} ({like}) it lies in that image" if fits is not None else ""
+    urn = f"urn:ogc:def:crs:{str(like).replace(':', '::')}"
+    mend = f'add its crs to the file ({{"crs": {{"type": "name", "properties": {{"name": "{urn}"}}}}}}) or write longitude and latitude'
+    raise Refusal("projected_without_crs", "geometry", shown, f"{shown} cannot be longitude and latitude, and {says}{hint}; {mend}")
 
 
 def _geojson_crs(value: Mapping[str, Any]) -> CRS:
@@ -139,14 +179,14 @@ def _geojson_crs(value: Mapping[str, Any]) -> CRS:
     raise Refusal("unknown_crs", "crs", name, "it must be an EPSG code, such as urn:ogc:def:crs:EPSG::32616, or CRS84")
 
 
-def _outer_rings(feature: Any) -> list[list[tuple[float, float]]]:
+def _outer_rings(feature: Any) -> Rings:
     geometry = feature.get("geometry") if isinstance(feature, dict) else None
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
         raise Refusal("wrong_geometry", "geometry.type", kind, "it must be a Polygon or a MultiPolygon")
     assert isinstance(geometry, dict)
     polygons = [geometry.get("coordinates")] if kind == "Polygon" else geometry.get("coordinates")
-    rings: list[list[tuple[float, float]]] = []
+    rings: Rings = []
     if not isinstance(polygons, list):
         raise Refusal("wrong_geometry", "geometry.coordinates", polygons, "it must be a list of rings")
     for polygon in polygons:
@@ -164,7 +204,7 @@ def _class_of(properties: Mapping[str, Any], class_field: str | None) -> str:
         value = properties.get(class_field)
         if value in (None, ""):
             raise Refusal("class_missing", class_field, value, "the property named by --class-field is empty")
-        return str(value)
+        return key_text(value)
     for field in CLASS_FIELDS:
         if isinstance(properties.get(field), str) and properties[field].strip():
             return str(properties[field])
@@ -177,33 +217,56 @@ def _class_of(properties: Mapping[str, Any], class_field: str | None) -> str:
     )
 
 
-def _place(
-    rings: list[list[tuple[float, float]]], crs: CRS, scenes: Sequence[Scene], stem: str
-) -> tuple[Scene, Quad, tuple[float, float, float, float]]:
+def _place(rings: Rings, crs: CRS, scenes: Sequence[Scene], stem: str) -> tuple[Scene, Quad, tuple[float, float, float, float]]:
     """Return the scene that holds the polygon's centre, and its oriented and upright boxes in that scene's pixels."""
     usable = [scene for scene in scenes if scene.crs is not None and scene.transform is not None]
     too_coarse: Scene | None = None
     for scene in sorted(usable, key=lambda scene: (scene.entry.stem != stem, _pixel_metres(scene), scene.entry.path)):
-        points = _to_pixels(rings, crs, scene)
-        if points is None:
+        bounds = _bounds_in(rings, crs, scene)
+        if bounds is None:
             continue
-        x_min, y_min, x_max, y_max = quad_bounds([(float(point[0]), float(point[1])) for point in points])
-        x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
-        if 0 <= x < scene.width and 0 <= y < scene.height:
-            if min(x_max - x_min, y_max - y_min) < MIN_SIDE_PX:
-                too_coarse = too_coarse or scene
-                continue
-            corners = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32)))
-            return scene, quad_from_flat(np.asarray(corners, dtype=np.float64).ravel().tolist()), (x_min, y_min, x_max, y_max)
+        points, (x_min, y_min, x_max, y_max) = bounds
+        if min(x_max - x_min, y_max - y_min) < MIN_SIDE_PX:
+            too_coarse = too_coarse or scene
+            continue
+        corners = cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32)))
+        return scene, quad_from_flat(np.asarray(corners, dtype=np.float64).ravel().tolist()), (x_min, y_min, x_max, y_max)
     if too_coarse is not None:
         where = f"{too_coarse.entry.path} shows it less than {MIN_SIDE_PX} px wide"
         raise Refusal("object_too_small", "geometry", str(rings[0][:2]), f"{where}; a finer image of the place is needed")
-    raise Refusal(
-        "outside_all_images",
-        "geometry",
-        str(rings[0][:2]),
-        f"none of the {len(usable)} georeferenced images of the source holds its centre",
-    )
+    exchanged = [[(y, x) for x, y in ring] for ring in rings]
+    swapped = next((scene for scene in usable if _holds(exchanged, crs, scene)), None)
+    if swapped is not None:
+        where = f"with x and y exchanged it lies in {swapped.entry.path}: GeoJSON has longitude (or easting) first"
+        raise Refusal("exchanged_axes", "geometry", str(rings[0][:2]), where)
+    raise Refusal("outside_all_images", "geometry", str(rings[0][:2]), _why_outside(scenes, len(usable)))
+
+
+def _why_outside(scenes: Sequence[Scene], usable: int) -> str:
+    if usable:
+        return f"none of the {usable} georeferenced images of the source holds its centre"
+    if not scenes:
+        return "the source has no GeoTIFF to find it in"
+    unusable = next((f": {scene.entry.path}: {scene.unusable}" for scene in scenes if scene.unusable), "")
+    return f"none of the {len(scenes)} TIFFs of the source has a georeference to find it by{unusable}"
+
+
+def _own_crs(scene: Scene) -> CRS | None:
+    return CRS.from_user_input(scene.crs) if scene.crs is not None and scene.transform is not None else None
+
+
+def _holds(rings: Rings, crs: CRS, scene: Scene) -> bool:
+    return _bounds_in(rings, crs, scene) is not None
+
+
+def _bounds_in(rings: Rings, crs: CRS, scene: Scene) -> tuple[NDArray[np.float64], tuple[float, float, float, float]] | None:
+    """Return (points (n, 2), bounds) in a scene's pixels, None where the middle of the bounds lies outside it."""
+    points = _to_pixels(rings, crs, scene)
+    if points is None:
+        return None
+    x_min, y_min, x_max, y_max = quad_bounds([(float(point[0]), float(point[1])) for point in points])
+    x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
+    return (points, (x_min, y_min, x_max, y_max)) if 0 <= x < scene.width and 0 <= y < scene.height else None
 
 
 def _pixel_metres(scene: Scene) -> float:
@@ -211,7 +274,8 @@ def _pixel_metres(scene: Scene) -> float:
     return metres_per_pixel(scene.crs, scene.transform, scene.width, scene.height) or float("inf")
 
 
-def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -> NDArray[np.float64] | None:
+def _to_pixels(rings: Rings, crs: CRS, scene: Scene) -> NDArray[np.float64] | None:
+    """Return a polygon's points in a scene's pixels, None where its CRS cannot show them (a pole, the far side of the earth)."""
     assert scene.crs is not None
     assert scene.transform is not None
     points = [point for ring in rings for point in ring]
@@ -220,7 +284,7 @@ def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -
     if crs != target:
         try:
             xs, ys = rasterio.warp.transform(crs, target, xs, ys)
-        except (RasterioError, ValueError):
+        except (RasterioError, CPLE_BaseError, ValueError):
             return None
     if not np.isfinite(xs).all() or not np.isfinite(ys).all():
         return None
@@ -230,78 +294,3 @@ def _to_pixels(rings: list[list[tuple[float, float]]], crs: CRS, scene: Scene) -
         xs = [x - 360 * round((x - middle) / 360) for x in xs]
     inverse = invert_affine(scene.transform)
     return np.array([apply_affine(inverse, x, y) for x, y in zip(xs, ys, strict=True)])
-
-
-def _read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
-    content = entry.read(256 << 20).decode("utf-8-sig", "replace")
-    table = csv.DictReader(io.StringIO(content))
-    columns = {(name or "").strip().lower(): name for name in table.fieldnames or ()}
-    needed = {
-        "image_path": ("image_path", "image", "filename", "file_name"),
-        "class": (class_field or "label", "label", "class", "category", "name"),
-    }
-    found = {role: next((columns[name] for name in names if name in columns), None) for role, names in needed.items()}
-    if None in found.values() or not {"xmin", "ymin", "xmax", "ymax"} <= set(columns):
-        raise Refusal("unknown_layout", "columns", sorted(columns), "it must have image_path, xmin, ymin, xmax, ymax and label")
-    for index, row in _csv_rows(table, entry):
-        locator, key = f"line {index}", f"{entry.stem}:{index}"
-        try:
-            bounds = [_parsed(row.get(columns[name]), name) for name in ("xmin", "ymin", "xmax", "ymax")]
-            image, category = row.get(found["image_path"] or ""), row.get(found["class"] or "")
-            if not image or not category:
-                raise Refusal("missing_field", "image_path" if not image else "label", None, "the cell is empty")
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, shortened(row))
-            continue
-        yield _pixel_row(entry, key, locator, image, category, bounds)
-
-
-def _csv_rows(table: csv.DictReader[str], entry: Entry) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        yield from enumerate(table, 2)
-    except csv.Error as error:
-        raise Refusal("broken_csv", "file", entry.path, f"line {table.line_num}: {error}") from None
-
-
-def _read_voc(entry: Entry) -> Iterator[Item]:
-    try:
-        root = SafeTree.fromstring(entry.read(64 << 20), forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise Refusal("broken_xml", "file", entry.path, f"it is not plain XML ({error})") from None
-    if root.tag != "annotation":
-        return
-    image = (root.findtext("filename") or "").strip()
-    for index, item in enumerate(root.iter("object")):
-        locator, key = f"object {index}", f"{entry.stem}:{index}"
-        try:
-            bounds = [_parsed(item.findtext(f"bndbox/{name}"), name) for name in ("xmin", "ymin", "xmax", "ymax")]
-            category = (item.findtext("name") or "").strip()
-            if not image or not category:
-                raise Refusal("missing_field", "filename" if not image else "name", None, "the element is empty")
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, f"{entry.path} {locator}")
-            continue
-        yield _pixel_row(entry, key, locator, image, category, bounds)
-
-
-def _parsed(value: str | None, field: str) -> float:
-    try:
-        return number(float(value or ""), field)
-    except ValueError:
-        raise Refusal("not_a_number", field, value, "it must be a number") from None
-
-
-def _pixel_row(entry: Entry, key: str, locator: str, image: str, category: str, bounds: Sequence[float]) -> Row:
-    x_min, y_min, x_max, y_max = bounds
-    reference = str(PurePosixPath(image.replace("\\", "/")))
-    box = GivenBox((x_min, y_min, x_max, y_max), "exact", False)
-    return Row(
-        file=entry.path,
-        source_key=key,
-        locator=locator,
-        dataset=DATASET,
-        image=reference,
-        category=category,
-        boxes=(box,),
-        has_sentences=False,
-    )

@@ -10,6 +10,7 @@ from typing import Final
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
 from risbench.formats.rows import GivenMask, Item, Refused, Row
+from risbench.formats.text import decoded
 from risbench.formats.tree import MASK_FOLDERS, Entry, SourceTree
 
 DATASET: Final = "phrases"
@@ -31,10 +32,7 @@ def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     named = _FILE_NAME.match(entry.name)
     split = named[1] if named else None
     masks = {item.stem: item.path for item in tree.entries if PurePosixPath(item.path).parent.name.lower() in MASK_FOLDERS}
-    try:
-        content = entry.read(256 << 20).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Refusal("not_utf8", "file", entry.path, f"byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    content = decoded(entry.read(256 << 20), entry.path)
     for index, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue

@@ -11,13 +11,14 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from risbench.core.errors import Refusal, shortened
 from risbench.core.record import Record
-from risbench.formats.coco import CocoFile, annotation_row, coco_instances, load_coco, plain_id
+from risbench.formats.coco import CocoFile, IdTable, annotation_row, by_id, coco_instances, load_coco
 from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import Item, Refused, Row, text
+from risbench.formats.rows import Item, Refused, Row, guarded, key_text, text
 from risbench.formats.tree import Entry, SourceTree
 
 DATASET: Final = "REFER"
@@ -85,32 +86,32 @@ def read_refer(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     if not isinstance(refs, list):
         raise Refusal("unknown_layout", "refs", type(refs).__name__, "it must be a list")
     coco = load_coco(instances)
-    annotations = {plain_id(item.get("id")): item for item in coco.annotations if isinstance(item, dict)}
+    annotations = IdTable(coco.annotations, lambda annotation: annotation)
     for index, ref in enumerate(refs):
         yield from _read_ref(ref, index, entry, coco, annotations)
 
 
-def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: Mapping[Any, Any]) -> Iterator[Item]:
-    ref_id = ref.get("ref_id", index) if isinstance(ref, dict) else index
+def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: IdTable) -> Iterator[Item]:
+    ref_id = key_text(ref.get("ref_id", index)) if isinstance(ref, dict) else str(index)
     sentences = ref.get("sentences") if isinstance(ref, dict) else None
     if not isinstance(sentences, list) or not sentences:
         reason = Refusal("unknown_layout", "sentences", sentences, "a ref needs a list of sentences")
-        yield Refused(entry.path, str(ref_id), f"ref {ref_id}", reason, shortened(ref))
+        yield Refused(entry.path, ref_id, f"ref {ref_id}", reason, shortened(ref))
         return
     for place, sentence in enumerate(sentences):
-        key = f"{ref_id}.{sentence.get('sent_id', place) if isinstance(sentence, dict) else place}"
+        key = f"{ref_id}.{key_text(sentence.get('sent_id', place)) if isinstance(sentence, dict) else place}"
         locator = f"ref {ref_id}, sentence {place}"
-        try:
-            if not isinstance(sentence, dict):
-                raise Refusal("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
-            annotation = annotations.get(plain_id(ref.get("ann_id")))
-            if annotation is None or plain_id(ref.get("ann_id")) is None:
-                raise Refusal("unknown_annotation_id", "ann_id", ref.get("ann_id"), "no annotation of instances.json has this id")
-            row = annotation_row(coco, annotation, entry.path, key, locator)
-            words = text(sentence, "raw" if isinstance(sentence.get("raw"), str) else "sent")
-            yield _with_sentence(row, words, str(ref.get("split", "")), len(sentences), str(ref.get("ann_id")))
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, shortened(sentence))
+        make = partial(_sentence_row, ref, sentence, entry, coco, annotations, key, locator)
+        yield guarded(make, entry.path, key, locator, partial(shortened, sentence))
+
+
+def _sentence_row(ref: Any, sentence: Any, entry: Entry, coco: CocoFile, annotations: IdTable, key: str, locator: str) -> Row:
+    if not isinstance(sentence, dict):
+        raise Refusal("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
+    annotation = by_id(annotations, ref.get("ann_id"), "ann_id", "annotation")
+    row = annotation_row(coco, annotation, entry.path, key, locator)
+    words = text(sentence, "raw" if isinstance(sentence.get("raw"), str) else "sent")
+    return _with_sentence(row, words, key_text(ref.get("split", "")), len(ref["sentences"]), key_text(ref.get("ann_id")))
 
 
 def _with_sentence(row: Row, sentence: str, split: str, sentences: int, object_id: str) -> Row:

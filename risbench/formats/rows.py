@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, shortened, typed
 from risbench.core.record import Box, Precision, Quad, Record
+from risbench.core.unexpected import refusal_of
 
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|dev|test|eval)(?![a-z])")
 
@@ -39,6 +40,7 @@ class Row:
     attribute values by kind. An empty `dataset` or `category` is not stated by the source. Without `boxes`
     the box is the extent of `mask`. `stated_size` is the (width, height) in pixels of the image that its coordinates are of, where the
     source states one. `record` is set where the row is one of a release of ours, and then it is all that counts.
+    `unread` names a field that seems to hold a sentence and is not read.
     """
 
     file: str
@@ -60,6 +62,7 @@ class Row:
     split: str | None = None
     stated_size: tuple[int, int] | None = None
     record: Record | None = None
+    unread: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,72 @@ class SetAside:
 
 Item = Row | Refused | SetAside
 
+# Fields by which data sets call a sentence, and how many words a text has at least to be one; other fields need more.
+_SENTENCE_NAME = re.compile(
+    r"caption|sentence|descri|phrase|express|refer|query|question|utterance|instruction|prompt|comment|(?:^|_)(?:text|ref|sent|raw)(?:$|_)"
+)
+_NO_SENTENCE = re.compile(r"licen[cs]e|copyright|file|path|url|uri|date|time|source|address|author|creator|segmentation")
+_FEWEST_WORDS, _FEWEST_OTHER = 2, 5
+
+
+def unread_sentence(fields: Mapping[Any, Any], category: str = "") -> str | None:
+    """Return the name of the first field that seems to hold a sentence, None where none does; the class itself is none."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            inner = unread_sentence({key: item for key, item in value.items() if not isinstance(item, Mapping)}, category)
+            if inner is not None:
+                return f"{name}.{inner}"
+            continue
+        texts = value if isinstance(value, list) and len(value) < 100 else [value]
+        words = max((_words(item, category) for item in texts), default=0)
+        named = _SENTENCE_NAME.search(str(name).casefold()) is not None
+        if words >= (_FEWEST_WORDS if named else _FEWEST_OTHER) and _NO_SENTENCE.search(str(name).casefold()) is None:
+            return str(name)
+    return None
+
+
+def _words(value: Any, category: str) -> int:
+    """Return how many words a text has, or the longest text of an object; the class counts as none."""
+    if isinstance(value, Mapping):
+        return max((_words(item, category) for item in value.values() if isinstance(item, str)), default=0)
+    if not isinstance(value, str) or value.strip().casefold() == category.strip().casefold():
+        return 0
+    return len(re.findall(r"[^\W\d_]{2,}", value[:2000]))
+
+
+def guarded(make: Callable[[], Item], file: str, key: str, locator: str, raw: str | Callable[[], str]) -> Item:
+    """Return the item that `make` makes of one row, or why there is none; no exception of one row ends the others.
+
+    `raw` is what the row holds, or makes it where it is wanted.
+
+    Raises:
+        RisbenchError: the machine failed, which is no fact about the row.
+    """
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 (refusal_of lets pass what is not about this row, and nothing is lost: it is counted and logged)
+        return Refused(file, key, locator, refusal_of(error, file), raw if isinstance(raw, str) else raw())
+
+
+def guarded_file(items: Iterator[Item], file: str) -> Iterator[Item]:
+    """Yield a file's items; an exception between two rows is one refusal of the file, at the place that was reached.
+
+    Raises:
+        RisbenchError: the machine failed.
+    """
+    rows = 0
+    try:
+        for item in items:
+            rows += 1
+            yield item
+    except Exception as error:  # noqa: BLE001 (as in guarded)
+        yield Refused(file, file, "file" if rows == 0 else f"file, after {rows:,} rows", refusal_of(error, file), file)
+
+
+def key_text(value: object) -> str:
+    """Return a source's id or key as text, shortened where it is neither text nor a usual number."""
+    return value if isinstance(value, str) else shortened(value)
+
 
 def number(value: Any, name: str) -> float:
     """Return a finite number.
@@ -105,11 +174,11 @@ def number(value: Any, name: str) -> float:
         Refusal: a string, a truth value, NaN or an infinite number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Refusal("not_a_number", name, value, "it must be a number")
+        raise Refusal("not_a_number", name, typed(value), "it must be a number")
     try:
         as_float = float(value)
     except OverflowError:
-        raise Refusal("not_finite", name, str(value)[:40], "it must be a finite number") from None
+        raise Refusal("not_finite", name, shortened(value), "it must be a finite number") from None
     if not math.isfinite(as_float):
         raise Refusal("not_finite", name, value, "it must be a finite number")
     if abs(as_float) > 1e7:
@@ -124,7 +193,8 @@ def numbers(value: Any, count: int, name: str) -> list[float]:
         Refusal: not a list of that length, or a member is not a finite number.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != count:
-        raise Refusal("wrong_length", name, value, f"it must be a list of {count} numbers")
+        found = f"a list of {len(value)}" if isinstance(value, (list, tuple)) else typed(value)
+        raise Refusal("wrong_length", name, value, f"it must be a list of {count} numbers, not {found}")
     return [number(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
 
@@ -136,7 +206,9 @@ def text(row: Mapping[str, Any], name: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str):
-        raise Refusal("missing_field" if value is None else "not_a_string", name, value, "it must be a string")
+        raise Refusal(
+            "missing_field" if value is None else "not_a_string", name, None if value is None else typed(value), "it must be text"
+        )
     return value
 
 
@@ -158,5 +230,5 @@ def stated_split(path: str) -> str | None:
     """Return the split that a file's name, else the nearest of its folders, is of: train, val, test ... None where none says."""
     for part in reversed(path.casefold().split("/")):
         if (words := _SPLIT_WORD.findall(part)) != []:
-            return str(words[-1])
+            return "val" if words[-1] in ("valid", "validation") else str(words[-1])
     return None

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
-from risbench.formats.lenient_json import load_json, parse_json
-from risbench.formats.rows import GivenBox, Item, Refused, Row, SetAside, numbers, stated_split, text
+from risbench.formats.lenient_json import Json5Budget, load_json, parse_json
+from risbench.formats.rows import GivenBox, Item, Refused, Row, SetAside, guarded, key_text, numbers, stated_split, text
+from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
 
 DATASET: Final = "VRSBench"
@@ -27,6 +29,7 @@ _MAX_PROMPT_CHARACTERS: Final = 2000
 _TOKEN_GROUP = re.compile(r"\{\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*<\s*(-?\d{1,6})\s*>\s*\}")
 _BETWEEN_GROUPS = re.compile(r"(?:\s|,|;|and|<delim>)*", re.IGNORECASE)
 _TASK_TAG = re.compile(r"^\s*(?:<image>|<img>.*?</img>)?\s*\[(\w+)\]\s*", re.DOTALL)
+_LISTED_BOX = re.compile(r"[\[({]\s*\d{1,4}(?:\.\d{1,8})?(?:\s*,\s*\d{1,4}(?:\.\d{1,8})?){3}\s*[\])}]")
 _PARAGRAPH = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 _PROMPTS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
@@ -74,11 +77,12 @@ def read_vrsbench(entry: Entry) -> Iterator[Item]:
 
 
 def _read_lines(entry: Entry) -> Iterator[Item]:
-    for index, line in enumerate(entry.read().decode("utf-8", "surrogateescape").split("\n")):
+    budget = Json5Budget()
+    for index, line in enumerate(decoded(entry.read(), entry.path, "surrogateescape").split("\n")):
         if not line.strip():
             continue
         try:
-            row = parse_json(line, f"{entry.path}: line {index + 1}")
+            row = parse_json(line, f"{entry.path}: line {index + 1}", budget)
         except Refusal as reason:
             yield Refused(entry.path, str(index), f"line {index + 1}", reason, line)
             continue
@@ -94,19 +98,15 @@ def _read_listed(row: Any, index: int, entry: Entry) -> Iterator[Item]:
     elif "conversations" in row:
         yield from _read_conversation(row, index, entry)
     elif "boxes_0_100_xyxy" in row:
-        yield _guarded(_boxes_row, row, index, entry, f"{entry.stem}#{index}")
+        yield _row_of(_boxes_row, row, index, entry, f"{entry.stem}#{index}")
     else:
         key = row.get("question_id")
         # Rows without a key of their own are named by file and place, so that no other file's keys are mistaken for theirs.
-        yield _guarded(_eval_row, row, index, entry, f"{entry.stem}#{index}" if key is None else str(key))
+        yield _row_of(_eval_row, row, index, entry, f"{entry.stem}#{index}" if key is None else key_text(key))
 
 
-def _guarded(reader: Any, row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
-    try:
-        item: Item = reader(row, index, entry, key)
-    except Refusal as reason:
-        return Refused(entry.path, key, f"row {index}", reason, _raw(row))
-    return item
+def _row_of(reader: Callable[..., Item], row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
+    return guarded(partial(reader, row, index, entry, key), entry.path, key, f"row {index}", partial(_raw, row))
 
 
 def _raw(row: Any) -> str:
@@ -171,11 +171,11 @@ def _read_conversation(row: Mapping[str, Any], index: int, entry: Entry) -> Iter
     """Yield one item per question and answer; VRSBench has one pair a row, other LLaVA files have several."""
     turns, key = row["conversations"], f"{entry.stem}#{index}"
     if not isinstance(turns, list) or len(turns) <= 2:
-        yield _guarded(_train_row, row, index, entry, key)
+        yield _row_of(_train_row, row, index, entry, key)
         return
     for start in range(0, len(turns), 2):
         pair = {**row, "conversations": turns[start : start + 2]}
-        yield _guarded(_train_row, pair, index, entry, key if start == 0 else f"{key}.{start // 2}")
+        yield _row_of(_train_row, pair, index, entry, key if start == 0 else f"{key}.{start // 2}")
 
 
 def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
@@ -188,6 +188,7 @@ def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> It
         raise Refusal("sentence_too_long", "conversations[0].value", question, bound)
     tag = _TASK_TAG.match(question)
     if tag is None or tag[1].lower() != "refer":
+        _check_no_box(answer)
         return SetAside(entry.path, key, f"row {index}", "not_referring", f"task is [{tag[1]}]" if tag else "no task tag")
     sentence = sentence_of_prompt(question[tag.end() :])
     boxes = tuple(GivenBox(box, "token", True, quantum=TOKEN_QUANTUM) for box in parse_tokens(answer, "conversations[1].value"))
@@ -206,13 +207,29 @@ def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> It
     )
 
 
+def _check_no_box(answer: str) -> None:
+    """Check that the answer of a row without [refer] is no box: such a row would refer, in a form that is not read.
+
+    Raises:
+        Refusal: it holds four numbers in brackets, or a box in tokens.
+    """
+    found = _LISTED_BOX.search(answer[:20_000])
+    if found is None:
+        return
+    values = [float(value) for value in re.findall(r"\d+(?:\.\d+)?", found[0])]
+    scale = "shares of the sides" if max(values) <= 1.5 else "hundredths, thousandths or pixels"
+    wanted = "a row that refers begins with [refer], and its box is {<x1><y1><x2><y2>} in hundredths"
+    bound = f"the answer holds a box as a list of {scale}, which is not read; {wanted}"
+    raise Refusal("unknown_box_form", "conversations[1].value", found[0], bound)
+
+
 def _read_per_image(value: Mapping[str, Any], entry: Entry) -> Iterator[Item]:
     objects, image = value["objects"], value.get("image")
     if not isinstance(objects, list) or not isinstance(image, str):
         raise Refusal("unknown_layout", "image", image, "'objects' must be a list and 'image' a file name")
     stem = PurePosixPath(image).stem
     for index, row in enumerate(objects):
-        key = f"{entry.stem}#{row.get('obj_id', index) if isinstance(row, dict) else index}"
+        key = f"{entry.stem}#{key_text(row.get('obj_id', index)) if isinstance(row, dict) else index}"
         locator = f"object {index}"
         if entry.suffix == ".json" and stem != entry.stem and not entry.name.startswith("VRSBench"):
             reason = Refusal(
@@ -220,16 +237,14 @@ def _read_per_image(value: Mapping[str, Any], entry: Entry) -> Iterator[Item]:
             )
             yield Refused(entry.path, key, locator, reason, _raw(row))
             continue
-        try:
-            yield _object_row(row, image, key, locator, entry)
-        except Refusal as reason:
-            yield Refused(entry.path, key, locator, reason, _raw(row))
+        make = partial(_object_row, row, image, key, locator, entry)
+        yield guarded(make, entry.path, key, locator, partial(_raw, row))
 
 
 def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> Item:
     if not isinstance(row, dict):
         raise Refusal("unknown_layout", "objects", row, "an object must be a JSON object")
-    object_id = str(row["obj_id"]) if isinstance(row.get("obj_id"), (int, str)) else None
+    object_id = key_text(row["obj_id"]) if isinstance(row.get("obj_id"), (int, str)) else None
     if row.get("obj_corner") is not None:
         box = corner_box(row["obj_corner"], object_id)
     elif row.get("obj_coord") is not None:

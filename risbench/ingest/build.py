@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, printable
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, map_box, map_quad, mask_bounds, repair_box
 from risbench.core.imagery import Raster
 from risbench.core.mask_scores import conflict, scores_of_given
@@ -36,7 +36,7 @@ from risbench.core.record import (
 from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.storage import digest_of
 from risbench.formats.given_mask import given_pixels
-from risbench.formats.rows import GivenBox
+from risbench.formats.rows import GivenBox, Row
 from risbench.formats.tree import SourceTree
 from risbench.ingest.fit import View, render_mask
 from risbench.ingest.merge import Candidate
@@ -210,10 +210,16 @@ def build_record(
         problems=(placed.conflict,) if placed.conflict is not None else (),
     )
     if expression is None:
-        record = record.with_problem("ingest", "no_expression", "the source has no sentence for this object")
+        record = record.with_problem("ingest", "no_expression", _why_no_expression(row))
     elif len(targets) == 1 and (several := names_several(expression.text)) is not None:
         record = record.with_problem("ingest", "several_meant_one_box", f"the sentence means several objects ({several}) and has one box")
     return record
+
+
+def _why_no_expression(row: Row) -> str:
+    if row.unread is not None:
+        return f"a field {printable(row.unread, 60)} of the source seems to hold a sentence, and is not read"
+    return "the source has no sentence for this object"
 
 
 def _target(target: PlacedTarget, into: Affine, view: View) -> Target:

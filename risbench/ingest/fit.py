@@ -16,7 +16,6 @@ from risbench.core.geometry import IDENTITY, window_starts
 from risbench.core.imagery import Pixels
 from risbench.core.record import Affine, Box, Fit
 from risbench.core.storage import digest_of
-from risbench.ingest.scene import is_window_name
 
 FitOption = Literal["auto", "window", "pad", "keep"]
 SIDE_PX: Final = 512
@@ -39,15 +38,15 @@ class View:
     affine: Affine
 
 
-def choose_fit(option: FitOption, file_name: str, width: int, height: int, has_sentences: bool) -> Fit:
+def choose_fit(option: FitOption, is_window: bool, width: int, height: int, has_sentences: bool) -> Fit:
     """Return how an image is brought to 512 x 512.
 
-    `auto`: an image of that size, or one named as a window of a scene, is kept; boxes without sentences are
+    `auto`: an image of that size, or one that is a window of a scene (`SceneRule.is_window`), is kept; boxes without sentences are
     cut into windows; an image with sentences is scaled and padded, since "at the left" is true of the whole only.
     """
     if option != "auto":
         return option
-    if (width, height) == (SIDE_PX, SIDE_PX) or is_window_name(file_name):
+    if (width, height) == (SIDE_PX, SIDE_PX) or is_window:
         return "keep"
     return "pad" if has_sentences else "window"
 

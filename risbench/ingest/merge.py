@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from risbench.core.geometry import box_iou
-from risbench.core.record import Box, SourceRow
+from risbench.core.record import SourceRow
 from risbench.formats.rows import GivenBox, Row, SetAside
+from risbench.ingest.clusters import Cluster, ClusterIndex, clipped, kind_of
 from risbench.ingest.sentences import normalise
 
 _TIERS: Final = {"exact": 0, "corner": 1, "coord": 2, "token": 3}
@@ -28,23 +29,24 @@ def merge_rows(rows: Iterable[tuple[str, Row]]) -> tuple[list[tuple[str, Candida
 
     Rows are one triplet where image and sentence agree and their boxes agree as far as their rounding lets them.
     """
-    groups: dict[tuple[str, str, int], list[list[tuple[str, Row]]]] = {}
-    clusters: list[list[tuple[str, Row]]] = []
+    rows = list(rows)
+    coarsest = max((box.quantum or 0.0 for _, row in rows for box in row.boxes[:1]), default=0.0)
+    groups: dict[tuple[str, str, int], ClusterIndex] = {}
+    clusters: list[Cluster] = []
     for image, row in rows:
         key = (image, normalise(row.sentence or ""), len(row.boxes))
-        for cluster in groups.setdefault(key, []):
-            if all(_same_object(row, other) for _, other in cluster):
-                cluster.append((image, row))
-                break
-        else:
-            fresh = [(image, row)]
-            groups[key].append(fresh)
-            clusters.append(fresh)
+        group = groups.setdefault(key, ClusterIndex(coarsest))
+        cluster = next((one for one in group.candidates(row) if one.takes(row, same_object)), None)
+        if cluster is None:
+            cluster = Cluster(len(clusters))
+            clusters.append(cluster)
+            group.add(cluster, row)
+        cluster.add(image, row, kind_of(row, normalise(row.category)))
     candidates: list[tuple[str, Candidate]] = []
     aside: list[SetAside] = []
     for cluster in clusters:
-        image = cluster[0][0]
-        members = [row for _, row in cluster]
+        image = cluster.members[0][0]
+        members = [row for _, row in cluster.members]
         if len(members) == 1:
             candidates.append((image, Candidate(members[0])))
             continue
@@ -54,7 +56,8 @@ def merge_rows(rows: Iterable[tuple[str, Row]]) -> tuple[list[tuple[str, Candida
     return candidates, aside
 
 
-def _same_object(a: Row, b: Row) -> bool:
+def same_object(a: Row, b: Row) -> bool:
+    """Return whether two rows with one image, sentence and number of boxes are of one object."""
     if a.category and b.category and normalise(a.category) != normalise(b.category):
         return False
     if a.mask != b.mask and not (a.boxes and b.boxes):
@@ -69,14 +72,9 @@ def _boxes_agree(a: GivenBox, b: GivenBox) -> bool:
     if a.relative != b.relative:
         return False
     step = max(a.quantum or 0.0, b.quantum or 0.0)
-    if step and all(abs(x - y) <= 1.01 * step for x, y in zip(_clipped(a.box), _clipped(b.box), strict=True)):
+    if step and all(abs(x - y) <= 1.01 * step for x, y in zip(clipped(a.box), clipped(b.box), strict=True)):
         return True
     return a.box == b.box or box_iou(a.box, b.box) >= 0.9
-
-
-def _clipped(box: Box) -> tuple[float, ...]:
-    """Return a box of shares cut to the image: some forms are clipped and some are not."""
-    return tuple(min(1.0, max(0.0, value)) for value in box)
 
 
 def _merge(rows: list[Row]) -> tuple[Candidate, list[SetAside]]:

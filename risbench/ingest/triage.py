@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.record import Record
-from risbench.core.storage import sha256_of
 from risbench.core.taxonomy import CLASSES, find_class, to_class
+from risbench.core.unexpected import refusal_of
 from risbench.formats.phrases import IMAGE_FOLDERS
 from risbench.formats.rows import Item, Refused, Row, SetAside
 from risbench.formats.tree import SourceTree
 from risbench.ingest.merge import Candidate, merge_rows
+from risbench.ingest.refusals import Refusals, filter_line
 from risbench.ingest.sentences import check_text, clean_sentence, names_several, normalise, says_only_the_class
 from risbench.ingest.whole import check_whole
 
@@ -25,12 +26,23 @@ _IMAGE_FOLDERS = (*IMAGE_FOLDERS, "jpegimages", "images_train", "images_val")
 
 @dataclass
 class Triage:
-    """What became of the rows: candidates with their image's path, and the two lists of the rest as JSON-able rows."""
+    """What became of the rows: candidates with their image's path, and the two lists of the rest as JSON-able rows.
+
+    `notes` counts images that are spelt otherwise than the source's rows spell them; `unread` counts rows by file and by the
+    field of theirs that seems to hold a sentence and is not read.
+    """
 
     candidates: list[tuple[str, Candidate]] = field(default_factory=list)
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
     filtered: list[dict[str, Any]] = field(default_factory=list)
     seen: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    unread: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def quarantine(self) -> list[dict[str, Any]]:
+        """The lines of the refused rows."""
+        return self.refusals.lines
 
 
 @dataclass
@@ -56,24 +68,14 @@ def triage(
     for item in items:
         result.seen += 1
         if isinstance(item, Refused):
-            result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, item.reason, item.raw))
+            result.refusals.add(item.file, item.source_key, item.locator, item.reason, item.raw)
         elif isinstance(item, SetAside):
             result.filtered.append(filter_line(item))
         else:
             try:
-                if item.record is not None:
-                    result.candidates.append((_image_of_whole(item, item.record, tree, known), Candidate(item)))
-                    continue
-                row = _checked(item, class_map)
-                image = tree.find_image(row.image, folders=_IMAGE_FOLDERS)
-            except Refusal as reason:
-                result.quarantine.append(quarantine_line(item.file, item.source_key, item.locator, reason, shortened(item)))
-                continue
-            several = _several(row) if multi_target == "aside" else None
-            if several is not None:
-                result.filtered.append(filter_line(SetAside(row.file, row.source_key, row.locator, "multi_target", several)))
-            else:
-                rows.append((image.path, row))
+                _sort(item, tree, known, class_map, multi_target, rows, result)
+            except Exception as error:  # noqa: BLE001 (refusal_of lets pass what is not about this row; the row is counted and logged)
+                result.refusals.add(item.file, item.source_key, item.locator, refusal_of(error, item.file), shortened(item))
     candidates, merged = merge_rows(rows)
     result.filtered.extend(filter_line(aside) for aside in merged)
     for path, candidate in candidates:
@@ -81,6 +83,36 @@ def triage(
     if uninformative == "filter":
         _filter_uninformative(result)
     return result
+
+
+def _sort(
+    item: Row,
+    tree: SourceTree,
+    known: Known,
+    class_map: Mapping[str, str],
+    multi_target: MultiTarget,
+    rows: list[tuple[str, Row]],
+    result: Triage,
+) -> None:
+    """Add a row to the rows that may be merged, to the candidates where it is a whole record, or to what is set aside.
+
+    Raises:
+        Refusal: it cannot be used.
+    """
+    if item.record is not None:
+        result.candidates.append((_image_of_whole(item, item.record, tree, known), Candidate(item)))
+        return
+    row = _checked(item, class_map)
+    image, note = tree.find_image_and_note(row.image, row.file, _IMAGE_FOLDERS)
+    if note is not None:
+        result.notes[note] += 1
+    if row.unread is not None:
+        result.unread[(row.file, row.unread)] += 1
+    several = _several(row) if multi_target == "aside" else None
+    if several is not None:
+        result.filtered.append(filter_line(SetAside(row.file, row.source_key, row.locator, "multi_target", several)))
+    else:
+        rows.append((image.path, row))
 
 
 def _image_of_whole(row: Row, record: Record, tree: SourceTree, known: Known) -> str:
@@ -96,32 +128,7 @@ def _image_of_whole(row: Row, record: Record, tree: SourceTree, known: Known) ->
     if known.images.setdefault(place, record.image.sha256) != record.image.sha256:
         raise Refusal("image_place_taken", "image.path", record.image.path, "another image is to lie there; read the sources one by one")
     known.ids.add(record.id)
-    return tree.find_image(row.image, folders=_IMAGE_FOLDERS).path
-
-
-def quarantine_line(file: str, source_key: str, locator: str, reason: Refusal, raw: str) -> dict[str, Any]:
-    """Return the quarantine entry of a refused row: place, field, value, bound, and the raw row's sha256."""
-    return {
-        "file": printable(file, 300),
-        "source_key": printable(source_key, 300),
-        "record": locator,
-        "code": reason.code,
-        "field": reason.field,
-        "value": printable(reason.value),
-        "bound": printable(reason.bound, 400),
-        "raw_sha256": sha256_of(raw.encode("utf-8", "surrogatepass")),
-    }
-
-
-def filter_line(aside: SetAside) -> dict[str, Any]:
-    """Return the entry of a row that a rule set aside."""
-    return {
-        "file": aside.file,
-        "source_key": printable(aside.source_key, 300),
-        "record": aside.locator,
-        "code": aside.code,
-        "detail": printable(aside.detail, 300),
-    }
+    return tree.find_image(row.image, folders=_IMAGE_FOLDERS, beside=row.file).path
 
 
 def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
@@ -162,7 +169,7 @@ def _check_class(candidate: Candidate, class_map: Mapping[str, str], image: str,
     try:
         class_of(row, class_map)
     except Refusal as reason:
-        result.quarantine.append(quarantine_line(row.file, row.source_key, row.locator, reason, shortened(row)))
+        result.refusals.add(row.file, row.source_key, row.locator, reason, shortened(row))
     else:
         result.candidates.append((image, candidate))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from risbench.core.geometry import apply_affine, box_mask, invert_affine, map_box
 from risbench.core.metrics import mask_iou
 from risbench.ingest.fit import choose_fit, render, render_mask, shows, views
-from risbench.ingest.scene import scene_of
+from risbench.ingest.scene import is_window_name, scene_of
 
 
 def test_windows_are_the_producers_own(shared: Path) -> None:
@@ -64,7 +64,7 @@ def test_an_object_is_shown_where_its_centre_and_most_of_it_are() -> None:
      ("scene.png", (900, 700), True, "pad")],
 )  # fmt: skip
 def test_auto_keeps_what_a_sentence_says_about_position_true(name: str, size: tuple[int, int], has_sentences: bool, expected: str) -> None:
-    assert choose_fit("auto", name, *size, has_sentences) == expected
+    assert choose_fit("auto", is_window_name(name), *size, has_sentences) == expected
 
 
 @pytest.mark.parametrize(
