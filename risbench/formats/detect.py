@@ -108,7 +108,7 @@ def choose_format(tree: SourceTree, wanted: str | None, only: Entry | None) -> t
 
 def forms_of(entries: Iterable[Entry]) -> str:
     """Return one line of the forms that are not read which some files are in; empty where none is."""
-    return said_of_forms(entries, head_of)
+    return said_of_forms((entry for entry in entries if _kind_of(entry, has_tiff=False) is None), head_of)
 
 
 def _what_is_there(tree: SourceTree) -> str:

@@ -85,7 +85,12 @@ def ingest(
     _add_refused_entries(tree, sorted_rows)
     more = partial(_forms_left, tree, files)
     if not sorted_rows.candidates:
-        raise nothing_read(tree.root, sorted_rows.seen, sorted_rows.quarantine, sorted_rows.filtered, more(), None)
+        folder = Path(workspace) / INGEST
+        traces = sorted_rows.refusals.traces if not dry_run and not (folder / "run.json").exists() else {}
+        if traces:
+            write_errors_log(folder, sorted_rows.quarantine, traces)
+        log = folder / ERRORS_LOG if traces else None
+        raise nothing_read(tree.root, sorted_rows.seen, sorted_rows.quarantine, sorted_rows.filtered, more(), log)
     _check_whole_options(sorted_rows, fit, map_class)
     dataset = dataset_name(kind, [candidate.row for _, candidate in sorted_rows.candidates])
     slug = slug_of(name or dataset)
