@@ -168,7 +168,7 @@ def test_two_runs_at_once_do_not_mix(make_source: Callable[..., Path], tmp_path:
 
 
 def test_memory_stays_bounded_on_a_large_image(make_source: Callable[..., Path], tmp_path: Path) -> None:
-    source = make_source([eval_row("large.tif", 0)])
+    source = make_source([eval_row("large.tif", 0, "{<1><1><4><4>}")])
     with rasterio.open(
         source / "Images" / "large.tif",
         "w",
