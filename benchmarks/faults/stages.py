@@ -1,0 +1,203 @@
+"""The commands that meet faults, and the small world they run in: six images, a few of them georeferenced, three sentences each."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from faults.trials import fresh, run
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from risbench.core.imagery import encode_png
+
+SIDE: Final = 96
+SPLIT: Final = ("--split", ".34,.33,.33", "--include-unreviewed")
+_TRAIN: Final = ("train", "lavt", "--config", "tiny", *(f"--set=recipe.{text}" for text in ("steps=4", "looks=2", "batch=4", "warm_up=1")))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command, the stages that come before it, and what prepares its folder besides; `whole` looks for what bytes do not show."""
+
+    name: str
+    words: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    prepare: Callable[[Path], None] | None = None
+    whole: Callable[[Path], str] | None = None
+    slow: bool = False
+
+
+def picture(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Return an image of one seed (side, side, 3): fields of colour, so that no two are alike, and a bright square."""
+    draw = np.random.default_rng(seed)
+    image = np.kron(draw.uniform(20, 230, (8, 8, 3)), np.ones((side // 8, side // 8, 1))) + draw.normal(0, 8, (side, side, 3))
+    image[side // 4 : side // 2, side // 4 : side // 2] = 220
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def row(image: str, number: int, tokens: str = "{<24><24><49><49>}", **more: Any) -> dict[str, Any]:
+    """Return a row as VRSBench's evaluation file has it."""
+    return {"image_id": image, "question": f"The bright vehicle number {number}.", "ground_truth": tokens, "dataset": "RSBench",
+            "question_id": number, "type": "ref", "obj_cls": "vehicle", "obj_ids": [0], **more}  # fmt: skip
+
+
+def write_geotiff(path: Path, image: NDArray[np.uint8], **profile: Any) -> None:
+    """Write an image (h, w, 3) as a GeoTIFF in UTM, a metre a pixel, unless told otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    georeference = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 1, 1)} | profile
+    shape = {"width": image.shape[1], "height": image.shape[0], "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **georeference) as file:
+        file.write(image.transpose(2, 0, 1))
+
+
+def write_source(folder: Path, images: int = 6) -> None:
+    """Write the small source: `source` in a folder."""
+    rows = []
+    (folder / "source" / "Images").mkdir(parents=True)
+    for index in range(images):
+        georeferenced = index % 3 == 1
+        name = f"S{index:04d}_0000.{'tif' if georeferenced else 'png'}"
+        path = folder / "source" / "Images" / name
+        if georeferenced:
+            write_geotiff(path, picture(index), transform=from_origin(5e5 + 1000 * index, 5e6, 0.5, 0.5))
+        else:
+            path.write_bytes(encode_png(picture(index)))
+        rows += [row(name, 3 * index + place, f"{{<{18 + 3 * place}><24><{47 + 2 * place}><49>}}") for place in range(3)]
+    rows += [row("gone.png", 900), {"type": "vqa"}]
+    (folder / "source" / "VRSBench_EVAL_referring.json").write_text(json.dumps(rows))
+
+
+def _make_desk(folder: Path) -> None:
+    """Give the workspace a desk with work and a server's database, as `backup` finds them; no server runs."""
+    from risbench.core.workspace import Workspace, read_records
+    from risbench.review.desk import Annotator, Desk, write_private
+    from risbench.review.plan import Item
+
+    workspace = Workspace.open(folder / "w")
+    desk = Desk(workspace)
+    desk.secret()
+    desk.save_annotators([Annotator("ana", "ana@lab", project=1)])
+    desk.save_queue([Item(f"k{number}", record.id, "0" * 12, "ana", "task", 1, 0.5) for number, record in enumerate(read_records(workspace.latest()))])  # fmt: skip
+    write_private(desk.root / "token", "0" * 40)
+    desk.save_connection(url="http://127.0.0.1:9", public_url="http://127.0.0.1:9", database="sqlite", images="files")
+    (desk.root / "server").mkdir(mode=0o700)
+    with sqlite3.connect(desk.root / "server" / "label_studio.sqlite3") as database:
+        database.execute("create table answers (id integer, body text)")
+        database.executemany("insert into answers values (?, ?)", [(number, "x" * 300) for number in range(40)])
+    database.close()
+
+
+def _make_backup(folder: Path) -> None:
+    from risbench.review.backup import backup
+
+    _make_desk(folder)
+    backup(folder / "desk.zip", workspace=folder / "w")
+
+
+def _take_release(folder: Path) -> None:
+    shutil.copytree(folder / "w" / "4-export" / "release", folder / "release")
+    shutil.rmtree(folder / "w")
+
+
+
+def _layers_are_whole(folder: Path) -> str:
+    """Return what is wrong with a release's GeoPackages: a table that is not announced, an index that lacks."""
+    for path in sorted(folder.glob("w/4-export/*/geo/*.gpkg")):
+        with sqlite3.connect(path) as layer:
+            tables = [name for (name,) in layer.execute("select table_name from gpkg_contents")]
+            indexes = [name for (name,) in layer.execute("select name from sqlite_master where name like 'rtree_%'")]
+            rows = sum(layer.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables)
+        if not tables or not rows or not indexes:
+            return f"{path.name}: {len(tables)} tables, {rows} rows, {len(indexes)} tables of an index"
+    return ""
+
+
+def _desk_is_there(folder: Path) -> str:
+    """Return what is wrong where no whole desk is left."""
+    desks = [path for path in (folder / "w").glob("review*") if (path / "queue.jsonl").is_file() and (path / "secret").is_file()]
+    loose = [path.name for path in (folder / "w").glob(".tmp*")]
+    return "" if desks and not loose else f"desks {[path.name for path in desks]}, left over {loose}"
+
+
+_BOX: Final = ("refine-masks", "--engine", "box", "--workers", "1", "-w", "w")
+STAGES: Final = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", ("ingest", "source", "-w", "w")),
+        Stage("refine box", _BOX, ("ingest",)),
+        Stage("refine grabcut", ("refine-masks", "--engine", "grabcut", "--workers", "1", "-w", "w"), ("ingest",)),
+        Stage("export", ("export", *SPLIT, "--format", "risbench,coco,refer", "-w", "w"), ("ingest", "refine box")),
+        Stage("export all", ("export", *SPLIT, "--format", "all", "-w", "w"), ("ingest", "refine box"), whole=_layers_are_whole),
+        Stage(
+            "export --replace",
+            ("export", *SPLIT, "--format", "risbench,coco", "--seed", "5", "--replace", "-w", "w"),
+            ("ingest", "refine box", "export"),
+        ),
+        Stage("stats", ("stats", "-w", "w"), ("ingest", "refine box")),
+        Stage("report", ("report", "-w", "w"), ("ingest", "refine box")),
+        Stage("report of a release", ("report", "w/4-export/release", "-w", "w"), ("ingest", "refine box", "export")),
+        Stage("validate", ("validate", "-w", "w"), ("ingest", "refine box")),
+        Stage("verify", ("verify", "w/4-export/release"), ("ingest", "refine box", "export")),
+        Stage("ingest of a release", ("ingest", "release", "-w", "w2"), ("ingest", "refine box", "export all"), _take_release),
+        Stage("review backup", ("review", "backup", "new.zip", "-w", "w"), ("ingest", "refine box"), _make_desk),
+        Stage("review restore", ("review", "restore", "desk.zip", "-w", "w", "--replace"), ("ingest", "refine box"), _make_backup, _desk_is_there),  # fmt: skip
+        Stage("train", (*_TRAIN, "-w", "w"), ("ingest", "refine box", "export"), slow=True),
+        Stage("evaluate", ("evaluate", "w/5-benchmark/lavt-tiny-seed0", "-w", "w"), ("ingest", "refine box", "export", "train"), slow=True),
+    )
+}  # fmt: skip
+
+
+def import_all(slow: bool) -> None:
+    """Import what the commands would import, so that every fork starts at once; parts are made small, so that there are several."""
+    for name in ("export", "export.export", "export.report", "export.stats", "export.validate", "export.verify", "export.audit", "ingest",
+                 "refine", "review.backup", "printing", "printing_review"):  # fmt: skip
+        importlib.import_module(f"risbench.{name}")
+    for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.font_manager", "wordcloud", "pyogrio", "pyarrow.parquet", "PIL.Image"):
+        importlib.import_module(name)
+    sys.modules["matplotlib"].use("Agg")  # type: ignore[attr-defined]
+    sys.modules["risbench.ingest.ingest"].PART_RECORDS = 7  # type: ignore[attr-defined]
+    sys.modules["risbench.refine.refine"].PART_RECORDS = 7  # type: ignore[attr-defined]
+    if slow:
+        import torch
+
+        torch.set_num_threads(1)
+        for name in ("train", "evaluate"):
+            importlib.import_module(f"risbench.benchmark.{name}")
+        importlib.import_module("risbench.printing_benchmark")
+
+
+def prepared(stage: Stage, folder: Path) -> Path:
+    """Return a folder as the command finds it; what other stages need as well is made once."""
+    base = folder / stage.name.replace(" ", "-")
+    if base.exists():
+        return base
+    done = _after(stage.after, folder)
+    fresh(done, base)
+    if stage.prepare is not None:
+        stage.prepare(base)
+    return base
+
+
+def _after(names: tuple[str, ...], folder: Path) -> Path:
+    place = folder / f"after-{'-'.join(names).replace(' ', '-') or 'nothing'}"
+    if place.exists():
+        return place
+    if not names:
+        place.mkdir()
+        write_source(place)
+        return place
+    fresh(_after(names[:-1], folder), place)
+    outcome = run(STAGES[names[-1]].words, place, timeout_s=300)
+    if outcome.code:
+        raise RuntimeError(f"{names[-1]} ended with {outcome.code}: {outcome.stderr[-400:]}")
+    return place
