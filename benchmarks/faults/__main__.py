@@ -16,7 +16,7 @@ from pathlib import Path
 
 from faults import shim
 
-EXPERIMENTS = ("kills", "failed-calls", "power-cut")
+EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz")
 
 
 def main() -> None:
@@ -47,6 +47,7 @@ def _start_again() -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from faults.calls import failed_calls, kills
+    from faults.fuzz import fuzz
     from faults.power import power_loss
     from faults.stages import import_all
     from faults.table import Options, print_head, print_row
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
 
     began = time.monotonic()
     os.nice(10)
-    benches = {"kills": kills, "failed-calls": failed_calls, "power-cut": power_loss}
+    benches = {"kills": kills, "failed-calls": failed_calls, "power-cut": power_loss, "fuzz": fuzz}
     import_all(slow=True)
     print_head()
     tried = failures = 0
