@@ -16,7 +16,7 @@ from pathlib import Path
 
 from faults import shim
 
-EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz")
+EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz", "hostile")
 
 
 def main() -> None:
@@ -46,8 +46,10 @@ def _start_again() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from faults import bad_releases
     from faults.calls import failed_calls, kills
     from faults.fuzz import fuzz
+    from faults.hostile import hostile
     from faults.power import power_loss
     from faults.stages import import_all
     from faults.table import Options, print_head, print_row
@@ -55,12 +57,13 @@ def _run(options: argparse.Namespace) -> int:
 
     began = time.monotonic()
     os.nice(10)
-    benches = {"kills": kills, "failed-calls": failed_calls, "power-cut": power_loss, "fuzz": fuzz}
+    benches = {"kills": kills, "failed-calls": failed_calls, "power-cut": power_loss, "fuzz": fuzz, "hostile": hostile}
     import_all(slow=True)
     print_head()
     tried = failures = 0
     with scratch_folder() as scratch:
         only = tuple(word for word in options.only.split(",") if word)
+        bad_releases.use_scratch(scratch)
         told = Options(options.every, options.seconds, only, options.jobs, options.seed, options.planted, scratch)
         for name in options.experiments or EXPERIMENTS:
             for row in benches[name](told):

@@ -77,7 +77,7 @@ def write_source(folder: Path, images: int = 6) -> None:
     (folder / "source" / "VRSBench_EVAL_referring.json").write_text(json.dumps(rows))
 
 
-def _make_desk(folder: Path) -> None:
+def make_desk(folder: Path) -> None:
     """Give the workspace a desk with work and a server's database, as `backup` finds them; no server runs."""
     from risbench.core.workspace import Workspace, read_records
     from risbench.review.desk import Annotator, Desk, write_private
@@ -97,10 +97,10 @@ def _make_desk(folder: Path) -> None:
     database.close()
 
 
-def _make_backup(folder: Path) -> None:
+def make_backup(folder: Path) -> None:
     from risbench.review.backup import backup
 
-    _make_desk(folder)
+    make_desk(folder)
     backup(folder / "desk.zip", workspace=folder / "w")
 
 
@@ -149,8 +149,8 @@ STAGES: Final = {
         Stage("validate", ("validate", "-w", "w"), ("ingest", "refine box")),
         Stage("verify", ("verify", "w/4-export/release"), ("ingest", "refine box", "export")),
         Stage("ingest of a release", ("ingest", "release", "-w", "w2"), ("ingest", "refine box", "export all"), _take_release),
-        Stage("review backup", ("review", "backup", "new.zip", "-w", "w"), ("ingest", "refine box"), _make_desk),
-        Stage("review restore", ("review", "restore", "desk.zip", "-w", "w", "--replace"), ("ingest", "refine box"), _make_backup, _desk_is_there),  # fmt: skip
+        Stage("review backup", ("review", "backup", "new.zip", "-w", "w"), ("ingest", "refine box"), make_desk),
+        Stage("review restore", ("review", "restore", "desk.zip", "-w", "w", "--replace"), ("ingest", "refine box"), make_backup, _desk_is_there),  # fmt: skip
         Stage("train", (*_TRAIN, "-w", "w"), ("ingest", "refine box", "export"), slow=True),
         Stage("evaluate", ("evaluate", "w/5-benchmark/lavt-tiny-seed0", "-w", "w"), ("ingest", "refine box", "export", "train"), slow=True),
     )
