@@ -16,7 +16,7 @@ from pathlib import Path
 
 from faults import shim
 
-EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz", "hostile")
+EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz", "hostile", "signals", "streams", "two-at-once")
 
 
 def main() -> None:
@@ -48,8 +48,10 @@ def _start_again() -> None:
 def _run(options: argparse.Namespace) -> int:
     from faults import bad_releases
     from faults.calls import failed_calls, kills
+    from faults.ends import signals, streams, two_at_once
     from faults.fuzz import fuzz
     from faults.hostile import hostile
+    from faults.planted import catch_all
     from faults.power import power_loss
     from faults.stages import import_all
     from faults.table import Options, print_head, print_row
@@ -57,14 +59,25 @@ def _run(options: argparse.Namespace) -> int:
 
     began = time.monotonic()
     os.nice(10)
-    benches = {"kills": kills, "failed-calls": failed_calls, "power-cut": power_loss, "fuzz": fuzz, "hostile": hostile}
+    benches = {
+        "kills": kills,
+        "failed-calls": failed_calls,
+        "power-cut": power_loss,
+        "fuzz": fuzz,
+        "hostile": hostile,
+        "signals": signals,
+        "streams": streams,
+        "two-at-once": two_at_once,
+    }
     import_all(slow=True)
-    print_head()
     tried = failures = 0
     with scratch_folder() as scratch:
         only = tuple(word for word in options.only.split(",") if word)
         bad_releases.use_scratch(scratch)
-        told = Options(options.every, options.seconds, only, options.jobs, options.seed, options.planted, scratch)
+        told = Options(options.every, options.seconds, only, options.jobs, options.seed, scratch)
+        if options.planted:
+            return int(not catch_all(told))
+        print_head()
         for name in options.experiments or EXPERIMENTS:
             for row in benches[name](told):
                 print_row(row)

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from faults.hostile import Case
 from faults.stages import STAGES, prepared
-
 from risbench.core.storage import sha256_of
 
 _BASE: list[Path] = []
@@ -45,7 +45,9 @@ def _copy(stage: str, name: str, place: Path) -> Path:
 
 def _seal(release: Path) -> None:
     files = sorted(path for path in release.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    (release / "SHA256SUMS").write_text("".join(f"{sha256_of(path.read_bytes())}  {path.relative_to(release).as_posix()}\n" for path in files))
+    (release / "SHA256SUMS").write_text(
+        "".join(f"{sha256_of(path.read_bytes())}  {path.relative_to(release).as_posix()}\n" for path in files)
+    )
 
 
 def _release_claims(side: int) -> Callable[[Path], None]:
@@ -99,7 +101,13 @@ def _workspace_with(name: str, text: str) -> Callable[[Path], None]:
 
 _W: Final = ("-w", "w")
 _TRAIN: Final = ("train", "lavt", "release", "--config", "tiny", "--set", "recipe.steps=1", "-o", "o")
-_OF_RELEASE: Final = (("verify", "release"), ("report", "release"), ("ingest", "release", "-w", "w2"), _TRAIN, ("evaluate", "empty", "release", "-o", "e"))
+_OF_RELEASE: Final = (
+    ("verify", "release"),
+    ("report", "release"),
+    ("ingest", "release", "-w", "w2"),
+    _TRAIN,
+    ("evaluate", "empty", "release", "-o", "e"),
+)
 _OF_WORKSPACE: Final = (("validate", *_W), ("stats", *_W), ("report", *_W), ("export", "--split", "1,0,0", "--allow-empty", "--include-unreviewed", *_W),
                         ("review", "push", "--dry-run", *_W), ("refine-masks", "--engine", "grabcut", *_W))  # fmt: skip
 _CODES: Final = (0, 1, 2, 3, 4)

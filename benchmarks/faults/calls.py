@@ -51,6 +51,12 @@ class Calm:
     wanted: dict[str, str]
     counts: dict[str, int]
     unstable: frozenset[str]
+    described: str
+
+    def says(self, place: Path) -> str:
+        """Return how a folder differs in what bytes do not tell, or nothing."""
+        found = self.stage.describe(place) if self.stage.describe is not None else ""
+        return "" if found == self.described else found
 
 
 def calm_run(stage: Stage, scratch: Path) -> Calm:
@@ -66,9 +72,8 @@ def calm_run(stage: Stage, scratch: Path) -> Calm:
         if outcome.code:
             raise RuntimeError(f"{stage.name} ended with {outcome.code} without any fault: {outcome.stderr[-600:]}")
         runs.append(digests(place))
-    if stage.whole is not None and (said := stage.whole(place)):
-        raise RuntimeError(f"{stage.name} without any fault: {said}")
-    return Calm(stage, base, runs[0], outcome.counts, frozenset(difference(*runs)))
+    described = stage.describe(place) if stage.describe is not None else ""
+    return Calm(stage, base, runs[0], outcome.counts, frozenset(difference(*runs)) | stage.unstable, described)
 
 
 def kills(options: Options, plant: Callable[[], None] | None = None) -> Iterator[Row]:
@@ -85,9 +90,7 @@ def failed_calls(options: Options, plant: Callable[[], None] | None = None) -> I
     for name in FAILED:
         if options.wants(f"failed call: {name}"):
             calm = calm_run(STAGES[name], options.scratch)
-            every = [
-                Fault(call, nth, error, mode) for call, error, mode in _FAULTS for nth in range(1, calm.counts[call] + 1)
-            ]
+            every = [Fault(call, nth, error, mode) for call, error, mode in _FAULTS for nth in range(1, calm.counts[call] + 1)]
             # more points than an hour has: of each kind of call and error the same share, the first one always
             yield _row(f"failed call: {name}", calm, _thinned(every, options.every), options, plant)
 
@@ -109,7 +112,7 @@ def try_point(calm: Calm, fault: Fault, folder: Path, plant: Callable[[], None] 
     after_first = difference(calm.wanted, digests(place), calm.unstable)
     second = run(calm.stage.words, place, before=plant)
     after_second = difference(calm.wanted, digests(place), calm.unstable)
-    kind = _first_was_wrong(fault, first, after_first) or _second_was_wrong(calm.stage, second, after_second, place)
+    kind = _first_was_wrong(fault, first, after_first) or _second_was_wrong(calm, second, after_second, place)
     if not kind:
         return None
     said = (first if kind.startswith("first") else second).last_line().replace(str(place), "")
@@ -127,7 +130,7 @@ def _first_was_wrong(fault: Fault, first: Outcome, differs: list[str]) -> str:
         return "first run hangs"
     if "Traceback" in first.stderr:
         return "first run: traceback"
-    if first.code == 0 and differs:
+    if first.code == 0 and any(not is_private(name) for name in differs):
         return "first run: exit 0, another result"
     if first.code not in (0, 4):
         return f"first run: exit {first.code}"
@@ -135,20 +138,23 @@ def _first_was_wrong(fault: Fault, first: Outcome, differs: list[str]) -> str:
     return "first run: exit 4 without its line" if first.code == 4 and len(lines) != 1 else ""
 
 
-def _second_was_wrong(stage: Stage, second: Outcome, differs: list[str], place: Path) -> str:
+def _second_was_wrong(calm: Calm, second: Outcome, differs: list[str], place: Path) -> str:
     if second.hung:
         return "same command hangs"
     if "Traceback" in second.stderr:
         return "same command: traceback"
-    if stage.name == "review backup" and second.code == 3 and "exists already" in second.stderr:
-        return ""  # the first had written it whole, by its name; a backup replaces nothing
-    if second.code:
+    if second.code and not is_done_before(calm.stage, second):
         return f"same command: exit {second.code}"
     if differs:
-        left_over = all(name not in second.stdout and _is_ours_to_forget(name) for name in differs)
-        return "same command: something left over" if left_over else "same command: other bytes"
-    return "same command: " + said if stage.whole is not None and (said := stage.whole(place)) else ""
+        return "same command: something left over" if all(map(is_private, differs)) else "same command: other bytes"
+    return "same command: other content" if calm.says(place) else ""
 
 
-def _is_ours_to_forget(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+def is_private(name: str) -> bool:
+    """Return whether a file lies in a folder that a stage clears away, or is called so itself: nobody reads it once the stage has ended."""
+    return any(part.startswith((".", "tmp")) for part in name.split("/"))
+
+
+def is_done_before(stage: Stage, second: Outcome) -> bool:
+    """Return whether a command is refused because the first had come to its end: a backup replaces nothing."""
+    return stage.name == "review backup" and second.code == 3 and "exists already" in second.stderr

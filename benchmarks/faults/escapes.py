@@ -89,7 +89,11 @@ def _tar_with_links(place: Path) -> None:
     secret = _secret(place)
     (place / "source").mkdir()
     with tarfile.open(place / "source" / "x.tar", "w") as archive:
-        for name, kind, target in (("a.png", tarfile.SYMTYPE, f"{secret}.png"), ("b.png", tarfile.LNKTYPE, f"{secret}.png"), ("c.png", tarfile.FIFOTYPE, "")):
+        for name, kind, target in (
+            ("a.png", tarfile.SYMTYPE, f"{secret}.png"),
+            ("b.png", tarfile.LNKTYPE, f"{secret}.png"),
+            ("c.png", tarfile.FIFOTYPE, ""),
+        ):
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, target
             archive.addfile(entry)
@@ -188,8 +192,23 @@ def _backup_is_private(place: Path) -> str:
     return f"a backup with passwords has mode {mode:o}" if mode & 0o077 else ""
 
 
-_CODE: Final = "open({mark!r}, 'w').write('ran')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig):\n    model_type = 'evil'\n"
-_TRAIN: Final = ("train", "lavt", "-w", "w", "--config", "tiny", "--set", "recipe.steps=1", "--set", "recipe.batch=4", "--set", "recipe.per_image=1")
+_CODE: Final = (
+    "open({mark!r}, 'w').write('ran')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig):\n    model_type = 'evil'\n"
+)
+_TRAIN: Final = (
+    "train",
+    "lavt",
+    "-w",
+    "w",
+    "--config",
+    "tiny",
+    "--set",
+    "recipe.steps=1",
+    "--set",
+    "recipe.batch=4",
+    "--set",
+    "recipe.per_image=1",
+)
 
 
 def _hub_folder(place: Path) -> None:
@@ -200,7 +219,11 @@ def _hub_folder(place: Path) -> None:
     _run(place, "export", "--split", ".34,.33,.33", "--include-unreviewed", "-w", "w")
     folder = place / "hub"
     folder.mkdir()
-    told = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoTokenizer": ["evil.C", "evil.C"]}, "tokenizer_class": "C"}
+    told = {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoTokenizer": ["evil.C", "evil.C"]},
+        "tokenizer_class": "C",
+    }
     for name in ("config.json", "tokenizer_config.json"):
         (folder / name).write_text(json.dumps(told))
     (folder / "evil.py").write_text(_CODE.format(mark=str(place / "ran")))

@@ -65,7 +65,9 @@ class _Tally:
 
 def _one_reader(name: str, read: Reader, options: Options, plant: Callable[[], None] | None) -> Row:
     tally, until = _Tally(), time.monotonic() + options.seconds
-    workers = [_Worker(name, read, options.seed + job, options.jobs, until, options.scratch / f"fuzz-{job}", plant) for job in range(options.jobs)]
+    workers = [
+        _Worker(name, read, options.seed + job, options.jobs, until, options.scratch / f"fuzz-{job}", plant) for job in range(options.jobs)
+    ]
     while any([worker.goes_on(tally) for worker in workers]):  # noqa: C419 - each of them is asked
         time.sleep(0.02)
     note = f"{tally.values:,} read, the others refused"
@@ -75,9 +77,7 @@ def _one_reader(name: str, read: Reader, options: Options, plant: Callable[[], N
 class _Worker:
     """A process that reads one seed after the other, and another in its place where it dies or does not come back."""
 
-    def __init__(
-        self, name: str, read: Reader, seed: int, step: int, until: float, place: Path, plant: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, name: str, read: Reader, seed: int, step: int, until: float, place: Path, plant: Callable[[], None] | None) -> None:
         self._name, self._read, self._step, self._until, self._place, self._plant = name, read, step, until, place, plant
         self._now = mmap.mmap(-1, 16)  # the seed being read, and since when
         self._rest = b""
@@ -163,7 +163,11 @@ def try_seed(name: str, read: Reader, seed: int, place: Path) -> dict[str, Any]:
     except (RisbenchError, Refusal):
         kind = "refused"
     except Exception as error:  # noqa: BLE001 - exactly those are looked for
-        kind, where, said = type(error).__name__, _where(error), str(error).strip().splitlines()[-1:] and str(error).strip().splitlines()[-1][:200]
+        kind, where, said = (
+            type(error).__name__,
+            _where(error),
+            str(error).strip().splitlines()[-1:] and str(error).strip().splitlines()[-1][:200],
+        )
     seconds, grown = time.monotonic() - began, _peak_mib() - before
     if kind in ("value", "refused") and seconds > LONGEST_S:
         kind, where, said = f"over {LONGEST_S:.0f} s", name, f"{seconds:.0f} s"

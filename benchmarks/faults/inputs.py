@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
+from rasterio.transform import Affine, from_origin
+
 from faults.bad_releases import BAD_RELEASES, DEEP_RELEASES, NESTED_OWN, run_lengths
 from faults.hostile import Case
 from faults.mutate import VAST
 from faults.readers import COCO, encoded, geotiff, png
 from faults.stages import picture, row, write_geotiff
-from rasterio.transform import Affine, from_origin
 
 _INGEST: Final = ("ingest", "source", "-w", "w")
 Files = Mapping[str, bytes | str]
@@ -198,7 +199,9 @@ def _tar_header_of_digits() -> Files:
     entry = tarfile.TarInfo("p")
     body = b"9" * 200_000
     entry.type, entry.size = tarfile.XHDTYPE, len(body)
-    return _rows([row("a.png", 1)], **{"x.tar": entry.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0") + bytes(1024)})
+    return _rows(
+        [row("a.png", 1)], **{"x.tar": entry.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0") + bytes(1024)}
+    )
 
 
 _HARD_SENTENCES: Final = [row("a.png", n, question=text + str(n)) for n, text in enumerate(
@@ -266,7 +269,16 @@ def _hex_number(field: str) -> Files:
 
 
 def _fields_are(value: Any) -> Files:
-    refs = [{"ref_id": value, "ann_id": value, "image_id": value, "split": value, "sentences": [{"sent_id": value, "raw": value, "sent": value}]}, value]
+    refs = [
+        {
+            "ref_id": value,
+            "ann_id": value,
+            "image_id": value,
+            "split": value,
+            "sentences": [{"sent_id": value, "raw": value, "sent": value}],
+        },
+        value,
+    ]
     return _refs(pickle.dumps(refs, 4))
 
 

@@ -18,7 +18,16 @@ ODD_VALUES: Final[tuple[Any, ...]] = (
 _KEYS: Final = ("id", "image", "image_id", "objects", "bbox", "segmentation", "counts", "size", "obj_corner", "obj_coord", "value", "question",
                 "ground_truth", "obj_cls", "type", "sentences", "ann_id", "ref_id", "raw", "features", "geometry", "coordinates", "properties",
                 "crs", "name", "file_name", "width")  # fmt: skip
-_PIECES: Final = (*"{}[]<>,:;\"'\\/0123456789eE.-+ \t\n\r\x00\x0b\x1c\x85\u2028\u00a0\ufeff٣", "NaN", "Infinity", "1e999", "\ud83d", "<9><9>", ",,", "null")
+_PIECES: Final = (
+    *"{}[]<>,:;\"'\\/0123456789eE.-+ \t\n\r\x00\x0b\x1c\x85\u2028\u00a0\ufeff٣",
+    "NaN",
+    "Infinity",
+    "1e999",
+    "\ud83d",
+    "<9><9>",
+    ",,",
+    "null",
+)
 _WORDS: Final = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x10000, 1 << 24, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 # Longer than what Python turns into decimal digits: JSON5 and pickles hold such numbers, JSON's own parser refuses them.
 VAST: Final = "0x" + "F" * 4000

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
 from faults.mutate import Mutator
 from faults.readers import COCO, Reader, write_files
 from faults.stages import STAGES, prepared
-
 from risbench.core.errors import Refusal, RisbenchError
 from risbench.core.storage import digest_of, sha256_of
 from risbench.core.workspace import Workspace, read_records
@@ -45,7 +45,9 @@ class OwnFiles:
             "release: verify": self._release(lambda source, place: verify(source, quiet=True)),
             "release: read to train": self._release(_read_to_train),
             "release: report": self._release(_look_at),
-            "release: ingest": self._release(lambda source, place: _no_unforeseen(ingest(source, workspace=place / "w", quiet=True, dry_run=True), place)),
+            "release: ingest": self._release(
+                lambda source, place: _no_unforeseen(ingest(source, workspace=place / "w", quiet=True, dry_run=True), place)
+            ),
             "records in tables": self._table,
             "truth": self._truth,
             "split lists": _split_list,
@@ -63,7 +65,11 @@ class OwnFiles:
     @cache  # noqa: B019 - one object for the whole program
     def _made(self, stage: str, inside: str) -> dict[str, bytes]:
         root = prepared(STAGES[stage], self._scratch) / inside
-        return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".lock"}
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path.name != ".lock"
+        }
 
     def _release(self, read: Callable[[Path, Path], object]) -> Reader:
         def reader(draw: Mutator, place: Path) -> None:
@@ -151,7 +157,9 @@ class OwnFiles:
         base = self._copy("review backup", "w", place)
         desk = base / "review"
         _add_answers(desk)
-        path = draw.draw.choice([item for item in sorted(desk.rglob("*")) if item.is_file() and "server" not in item.parts and item.name != "token"])
+        path = draw.draw.choice(
+            [item for item in sorted(desk.rglob("*")) if item.is_file() and "server" not in item.parts and item.name != "token"]
+        )
         path.write_bytes(_damaged_text(draw, path))
         status(workspace=base)
         opened = Desk(Workspace.open(base))
@@ -194,7 +202,11 @@ class OwnFiles:
             path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
             read_state(run, about["plan"])
         else:
-            data = draw.json(json.loads(path.read_bytes())) if path.suffix == ".json" and draw.chance(0.7) else draw.data(path.read_bytes()[:4000]) + path.read_bytes()[4000:]
+            data = (
+                draw.json(json.loads(path.read_bytes()))
+                if path.suffix == ".json" and draw.chance(0.7)
+                else draw.data(path.read_bytes()[:4000]) + path.read_bytes()[4000:]
+            )
             path.write_bytes(data)
             about["tokenizer_sha256" if path.name == "tokenizer.json" else "sha256"] = sha256_of(data)
             about["digest"] = digest_of({key: item for key, item in about.items() if key != "digest"})
@@ -323,6 +335,7 @@ def _annotation(draw: Mutator, place: Path) -> None:
 @cache
 def _adapter_bytes() -> bytes:
     import torch
+
     from risbench.sam.adapter_file import save_adapter
 
     out = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "faults-adapter.safetensors"
@@ -353,8 +366,8 @@ def _add_answers(desk: Path) -> None:
               "sentence": "", "better": "", "size": [4, 4], "counts": "0`0", "changed": False, "lead_time_s": 3.0}  # fmt: skip
     (desk / "answers" / "1.jsonl").write_text(json.dumps(answer) + "\n")
     (desk / "answers" / "1.cursor.json").write_text(json.dumps({"1": ["2026-01-01", 1]}))
-    (desk / "quarantine.jsonl").write_text(json.dumps({"annotator": "ana", "project": 1, "task": 2, "annotation": 2, "code": "mask_empty", "reason": "x"}) + "\n")
+    (desk / "quarantine.jsonl").write_text(
+        json.dumps({"annotator": "ana", "project": 1, "task": 2, "annotation": 2, "code": "mask_empty", "reason": "x"}) + "\n"
+    )
     (desk / "journal.jsonl").write_text(json.dumps({"event": "sent", "keys": ["k0"]}) + "\n")
     (desk / "triage.jsonl").write_text(json.dumps({"record": "r", "mask": "0" * 12, "verdict": "pass", "by": "ana"}) + "\n")
-
-

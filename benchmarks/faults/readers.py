@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from faults.mutate import Mutator
-from faults.stages import picture, row, write_geotiff
 from PIL import Image
 
+from faults.mutate import Mutator
+from faults.stages import picture, row, write_geotiff
 from risbench.core.imagery import encode_png, perceptual_hash, read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.formats.brush import decode_brush, encode_brush
@@ -105,7 +105,11 @@ def ingested(place: Path, files: Mapping[str, bytes | str], **options: Any) -> N
     counts = result["counts"]
     assert counts["in"] == counts["out"] + counts["quarantined"] + counts["filtered"], counts
     for path in (workspace / "1-ingest").glob("*.jsonl"):
-        odd = [character for character in path.read_bytes().decode() if (ord(character) < 32 and character != "\n") or character in "\x7f\u202e\u2028"]
+        odd = [
+            character
+            for character in path.read_bytes().decode()
+            if (ord(character) < 32 and character != "\n") or character in "\x7f\u202e\u2028"
+        ]
         assert not odd, f"control characters {odd[:3]!r} in {path.name}"
     log = workspace / "1-ingest" / "errors.log"
     if log.exists():
@@ -117,7 +121,9 @@ class UnforeseenError(Exception):
 
 
 def _vrsbench(draw: Mutator, place: Path) -> None:
-    name, value = draw.draw.choice((("VRSBench_x.json", [row("a.png", 1), row("a.png", 2)]), ("VRSBench_x.json", [_TRAIN]), ("Annotations/a.json", _OBJECTS)))
+    name, value = draw.draw.choice(
+        (("VRSBench_x.json", [row("a.png", 1), row("a.png", 2)]), ("VRSBench_x.json", [_TRAIN]), ("Annotations/a.json", _OBJECTS))
+    )
     options = {"uninformative": draw.draw.choice(("filter", "keep")), "multi_target": draw.draw.choice(("aside", "keep"))}
     ingested(place, {name: draw.json(value), "Images/a.png": png()}, **options)
 
@@ -149,13 +155,21 @@ def _dota(draw: Mutator, place: Path) -> None:
 def _phrases(draw: Mutator, place: Path) -> None:
     mask = draw.data(png(0, "L")) if draw.chance(0.4) else png(0, "L")
     listed = draw.lines("a.png the big ship on the left\nb.png a white vehicle\n")
-    ingested(place, {"output_phrase_train.txt": listed, "images/a.png": png(), "images/b.png": png(1), "masks/a.png": mask, "masks/b.png": png(0, "1")})
+    ingested(
+        place,
+        {"output_phrase_train.txt": listed, "images/a.png": png(), "images/b.png": png(1), "masks/a.png": mask, "masks/b.png": png(0, "1")},
+    )
 
 
 def _geo(which: str, text: str | Any) -> Reader:
     def read(draw: Mutator, place: Path) -> None:
         damaged = draw.lines(text) if isinstance(text, str) else draw.json(text)
-        ingested(place, {"a.tif": geotiff(), which: damaged}, format=draw.draw.choice((None, "geotiff")), class_field=draw.draw.choice((None, None, "label")))
+        ingested(
+            place,
+            {"a.tif": geotiff(), which: damaged},
+            format=draw.draw.choice((None, "geotiff")),
+            class_field=draw.draw.choice((None, None, "label")),
+        )
 
     return read
 
@@ -197,7 +211,12 @@ def _tar(draw: Mutator, place: Path) -> None:
     out = io.BytesIO()
     form = draw.draw.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
-        for name, data in (("a.png", png()), ("VRSBench_x.json", json.dumps([row("a.png", 1)]).encode()), ("y" * 90 + ".txt", b"x"), ("é.txt", b"x")):
+        for name, data in (
+            ("a.png", png()),
+            ("VRSBench_x.json", json.dumps([row("a.png", 1)]).encode()),
+            ("y" * 90 + ".txt", b"x"),
+            ("é.txt", b"x"),
+        ):
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
@@ -224,7 +243,11 @@ def _coco_rle(draw: Mutator, place: Path) -> None:
     mask = _drawn_mask(draw)
     size, counts = encode_rle(mask)
     assert (decode_rle(size, counts) == mask).all()
-    size = size if draw.chance(0.7) else (draw.draw.choice((0, -1, 10**6, 23_170, 10**9, 2**40)), draw.draw.choice((0, 1, 10**6, 23_170, 2**40)))
+    size = (
+        size
+        if draw.chance(0.7)
+        else (draw.draw.choice((0, -1, 10**6, 23_170, 10**9, 2**40)), draw.draw.choice((0, 1, 10**6, 23_170, 2**40)))
+    )
     decode_rle(size, draw.text(counts) if draw.chance(0.7) else draw.data(counts.encode()).decode("latin-1"))
 
 

@@ -44,7 +44,7 @@ def is_loaded() -> bool:
 
 def start_again_with(library: Path) -> None:
     """Start this very command anew with the library; it does nothing until it is armed."""
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")}
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"), "1")
     os.execve(sys.executable, sys.orig_argv, {**os.environ, **one_thread, "LD_PRELOAD": str(library)})
 
 

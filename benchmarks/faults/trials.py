@@ -188,9 +188,7 @@ def each(points: Sequence[Any], work: Callable[[Any, Path], Failure | None], scr
     return [failure for _, failure in sorted(found, key=lambda pair: pair[0])]
 
 
-def _work_through(
-    indices: range, points: Sequence[Any], work: Callable[[Any, Path], Failure | None], folder: Path, pipe: int
-) -> None:
+def _work_through(indices: range, points: Sequence[Any], work: Callable[[Any, Path], Failure | None], folder: Path, pipe: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for index in indices:
