@@ -1,14 +1,17 @@
 """Everything that a disk, a kill, damaged files and hostile ones can do to risbench, in one table.
 
-    cd benchmarks; python -m faults [kills|failed-calls|...] [--every N] [--seconds S] [--only WORDS] [--jobs N] [--planted]
+    cd benchmarks; python -m faults [EXPERIMENT ...] [--every N | --points N] [--seconds S] [--only WORDS] [--jobs N] [--planted]
 
-Without a name all experiments run. `--every 20` tries every 20th point. `--planted` puts a known bug into each experiment, which must then fail.
+Without a name all experiments run. `--planted` puts a known bug into each of them, which must then fail. It needs Linux, glibc and a C compiler.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import importlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -16,7 +19,17 @@ from pathlib import Path
 
 from faults import shim
 
-EXPERIMENTS = ("kills", "failed-calls", "power-cut", "fuzz", "hostile", "signals", "streams", "two-at-once")
+EXPERIMENTS = {
+    "kills": "faults.calls:kills",
+    "failed-calls": "faults.calls:failed_calls",
+    "power-cut": "faults.power:power_loss",
+    "fuzz": "faults.fuzz:fuzz",
+    "hostile": "faults.hostile:hostile",
+    "signals": "faults.ends:signals",
+    "streams": "faults.ends:streams",
+    "two-at-once": "faults.ends:two_at_once",
+    "review": "faults.review:pulls",
+}
 
 
 def main() -> None:
@@ -24,66 +37,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--every", type=int, default=1, help="try every n-th point (default: each)")
-    parser.add_argument("--seconds", type=float, default=120, help="how long each reader is given damaged files")
-    parser.add_argument("--only", default="", help="experiments whose name holds one of these words, with commas")
+    parser.add_argument("--points", type=int, default=0, help="try so many points of each experiment, evenly spread, whatever --every says")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each reader is given damaged files")
+    parser.add_argument("--only", default="", help="rows of the table whose name holds one of these, with commas; NAME$: that row alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many points are tried at once")
     parser.add_argument("--seed", type=int, default=0, help="the first seed of damaged files")
     parser.add_argument("--planted", action="store_true", help="with a known bug in each experiment")
+    parser.add_argument("--json", action="store_true", help="a JSON object for each row, with every failure")
     options = parser.parse_args()
     if unknown := set(options.experiments) - set(EXPERIMENTS):
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
     if not shim.is_loaded():
         _start_again()
+    atexit.register(shutil.rmtree, Path(os.environ["LD_PRELOAD"]).parent, ignore_errors=True)
     sys.exit(_run(options))
 
 
 def _start_again() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="faults-library-"))
     try:
-        shim.start_again_with(shim.build(Path(tempfile.mkdtemp(prefix="faults-library-"))))
+        shim.start_again_with(shim.build(folder))
     except shim.NoCompiler as reason:
+        shutil.rmtree(folder)
         print(f"skipped: {reason}", file=sys.stderr)
         sys.exit(0)
 
 
 def _run(options: argparse.Namespace) -> int:
     from faults import bad_releases
-    from faults.calls import failed_calls, kills
-    from faults.ends import signals, streams, two_at_once
-    from faults.fuzz import fuzz
-    from faults.hostile import hostile
     from faults.planted import catch_all
-    from faults.power import power_loss
     from faults.stages import import_all
-    from faults.table import Options, print_head, print_row
+    from faults.table import Options, Table
     from faults.trials import scratch_folder
 
     began = time.monotonic()
     os.nice(10)
-    benches = {
-        "kills": kills,
-        "failed-calls": failed_calls,
-        "power-cut": power_loss,
-        "fuzz": fuzz,
-        "hostile": hostile,
-        "signals": signals,
-        "streams": streams,
-        "two-at-once": two_at_once,
-    }
-    import_all(slow=True)
-    tried = failures = 0
+    import_all()
+    table = Table(options.json)
     with scratch_folder() as scratch:
-        only = tuple(word for word in options.only.split(",") if word)
         bad_releases.use_scratch(scratch)
-        told = Options(options.every, options.seconds, only, options.jobs, options.seed, scratch)
+        only = tuple(word for word in options.only.split(",") if word)
+        told = Options(options.every, options.points, options.seconds, only, options.jobs, options.seed, scratch)
         if options.planted:
-            return int(not catch_all(told))
-        print_head()
+            return int(not catch_all(told, table))
+        table.head()
         for name in options.experiments or EXPERIMENTS:
-            for row in benches[name](told):
-                print_row(row)
-                tried, failures = tried + row.tried, failures + len(row.failures)
-    print(f"{tried:,} points, {failures} failures, {time.monotonic() - began:.0f} s")
-    return int(failures > 0)
+            module, _, bench = EXPERIMENTS[name].partition(":")
+            for row in getattr(importlib.import_module(module), bench)(told):
+                table.add(row)
+    table.end(time.monotonic() - began)
+    return int(table.failures > 0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from faults.shim import FROM_THEN_ON, KILL, ONCE, SHORT, Fault
-from faults.stages import STAGES, Stage, prepared
+from faults.stages import STAGES, Stage, import_torch, prepared
 from faults.table import Options, Row
 from faults.trials import Failure, Outcome, difference, digests, each, fresh, run
 
@@ -65,6 +65,8 @@ def calm_run(stage: Stage, scratch: Path) -> Calm:
     Raises:
         RuntimeError: it does not end well even so.
     """
+    if stage.slow:
+        import_torch()
     base, place = prepared(stage, scratch), scratch / "calm"
     runs = []
     for _ in range(2):
@@ -81,7 +83,7 @@ def kills(options: Options, plant: Callable[[], None] | None = None) -> Iterator
     for name in KILLED:
         if options.wants(f"killed: {name}"):
             calm = calm_run(STAGES[name], options.scratch)
-            faults = [Fault("change", nth, mode=KILL) for nth in range(1, calm.counts["change"] + 1, options.every)]
+            faults = [Fault("change", nth, mode=KILL) for nth in range(1, calm.counts["change"] + 1)]
             yield _row(f"killed: {name}", calm, faults, options, plant)
 
 
@@ -91,15 +93,11 @@ def failed_calls(options: Options, plant: Callable[[], None] | None = None) -> I
         if options.wants(f"failed call: {name}"):
             calm = calm_run(STAGES[name], options.scratch)
             every = [Fault(call, nth, error, mode) for call, error, mode in _FAULTS for nth in range(1, calm.counts[call] + 1)]
-            # more points than an hour has: of each kind of call and error the same share, the first one always
-            yield _row(f"failed call: {name}", calm, _thinned(every, options.every), options, plant)
-
-
-def _thinned(faults: list[Fault], every: int) -> list[Fault]:
-    return [fault for number, fault in enumerate(faults) if fault.nth == 1 or number % every == 0]
+            yield _row(f"failed call: {name}", calm, every, options, plant)
 
 
 def _row(name: str, calm: Calm, faults: list[Fault], options: Options, plant: Callable[[], None] | None) -> Row:
+    faults = options.some_of(faults)
     found = each(faults, lambda fault, folder: try_point(calm, fault, folder, plant), options.scratch, options.jobs)
     note = f"not compared: {', '.join(sorted(calm.unstable))}" if calm.unstable else ""
     return Row(name, len(faults), found, note)

@@ -44,18 +44,14 @@ def signals(options: Options, plant: str = "") -> Iterator[Row]:
     for name in _STAGES:
         if options.wants(f"signals: {name}"):
             calm, took = _measured(name, options)
-            points = [
-                _Interruption(calm, number, to_group, share * took)
-                for number in _SIGNALS
-                for to_group in (False, True)
-                for share in _MOMENTS
-            ]
+            moments = [(number, to_group, share * took) for number in _SIGNALS for to_group in (False, True) for share in _MOMENTS]
+            points = options.some_of([_Interruption(calm, *moment) for moment in moments])
 
             def interrupt(point: _Interruption, folder: Path) -> Failure | None:
                 return _interrupt(point, folder, plant)
 
             # one at a time: the moments are of a run that has the machine to itself
-            yield Row(f"signals: {name}", len(points[:: options.every]), each(points[:: options.every], interrupt, options.scratch, 1))
+            yield Row(f"signals: {name}", len(points), each(points, interrupt, options.scratch, 1))
 
 
 def _measured(name: str, options: Options) -> tuple[Calm, float]:
@@ -153,7 +149,7 @@ def streams(options: Options, plant: str = "") -> Iterator[Row]:
     """Yield a row: every command with its standard streams closed, full and broken does its work all the same, and says no wrong code."""
     if not options.wants("streams"):
         return
-    points = [point for words, base, whole in _streamed(options) for point in _streams_of(words, base, whole, options)][:: options.every]
+    points = options.some_of([point for told in _streamed(options) for point in _streams_of(*told, options)])
     yield Row(
         "closed, full and broken streams",
         len(points),
@@ -220,7 +216,7 @@ def two_at_once(options: Options, plant: str = "") -> Iterator[Row]:
     """Yield a row: two commands at once in one workspace are one after the other, or one of them is told to wait."""
     if not options.wants("two at once"):
         return
-    points = [point for pair in _PAIRS for point in _pairs(*pair, options)][:: options.every]
+    points = options.some_of([point for pair in _PAIRS for point in _pairs(*pair, options)])
     yield Row("two at once", len(points), each(points, _with(plant), options.scratch, 1))
 
 

@@ -78,7 +78,7 @@ def hostile(options: Options, plant: str = "") -> Iterator[Row]:
         ("escapes", ESCAPES), ("links and names", LINKS), ("bombs", BOMBS), ("nesting", NESTED), ("slow to read", SLOW), ("odd files", ODD),
     )  # fmt: skip
     for kind, cases in kinds:
-        chosen = [case for case in cases if options.wants(f"hostile: {kind}: {case.name}")][:: options.every]
+        chosen = options.some_of([case for case in cases if options.wants(f"hostile: {kind}: {case.name}")])
         if chosen:
             work = _with(plant)
             yield Row(f"hostile: {kind}", len(chosen), each(chosen, work, options.scratch / "hostile", options.jobs))

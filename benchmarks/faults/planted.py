@@ -14,7 +14,7 @@ from faults.ends import signals, streams, two_at_once
 from faults.fuzz import fuzz
 from faults.hostile import hostile
 from faults.power import power_loss
-from faults.table import Options, Row
+from faults.table import Options, Row, Table
 from risbench.core import storage
 
 
@@ -93,33 +93,32 @@ _NO_LOCK: Final = (
 _DOES_NOTHING: Final = "raise SystemExit(0)"
 
 Bench = Callable[[Options], Iterator[Row]]
-# What is planted, into which experiment, at every how many of its points.
+# What is planted, into which row, at how many of its points.
 PLANTED: Final[tuple[tuple[str, str, int, Bench], ...]] = (
-    ("files are written in place", "killed: ingest", 3, lambda options: kills(options, _written_in_place)),
-    ("a part's progress is taken for the part", "killed: refine box", 1, lambda options: kills(options, _half_a_part_is_enough)),
-    ("failed writes are swallowed", "failed call: refine box", 7, lambda options: failed_calls(options, _failed_writes_are_swallowed)),
-    ("failed reads are taken for damage", "failed call: refine box", 5, lambda options: failed_calls(options, _failed_reads_are_facts)),
-    ("nothing is synced", "power cut: ingest", 5, lambda options: power_loss(options, _nothing_is_synced)),
-    ("ids are taken for numbers", "damaged: COCO", 1, lambda options: fuzz(replace(options, seconds=10), _ids_are_taken_for_numbers)),
+    ("files are written in place", "killed: ingest$", 30, lambda options: kills(options, _written_in_place)),
+    ("a part's progress is taken for the part", "killed: refine box$", 40, lambda options: kills(options, _half_a_part_is_enough)),
+    ("failed writes are swallowed", "failed call: refine box$", 80, lambda options: failed_calls(options, _failed_writes_are_swallowed)),
+    ("failed reads are taken for damage", "failed call: refine box$", 80, lambda options: failed_calls(options, _failed_reads_are_facts)),
+    ("nothing is synced", "power cut: ingest$", 60, lambda options: power_loss(options, _nothing_is_synced)),
+    ("ids are taken for numbers", "damaged: COCO$", 1, lambda options: fuzz(replace(options, seconds=10), _ids_are_taken_for_numbers)),
     ("a file outside is opened", "hostile: escapes: image ../outside", 1, lambda options: hostile(options, _OPENS_OUTSIDE)),
     ("the network is called", "hostile: escapes: zip slip", 1, lambda options: hostile(options, _CALLS)),
     ("2 GiB are taken", "hostile: escapes: zip slip", 1, lambda options: hostile(options, _TAKES_MEMORY)),
     ("14 s are taken", "hostile: escapes: zip slip", 1, lambda options: hostile(options, _TAKES_TIME)),
-    ("SIGTERM is not listened to", "signals: ingest", 3, lambda options: signals(options, _FORGETS_SIGNALS)),
-    ("a command does nothing and says 0", "streams", 11, lambda options: streams(options, _DOES_NOTHING)),
-    ("no lock is taken", "two at once", 2, lambda options: two_at_once(options, _NO_LOCK)),
+    ("SIGTERM is not listened to", "signals: ingest", 12, lambda options: signals(options, _FORGETS_SIGNALS)),
+    ("a command does nothing and says 0", "streams", 12, lambda options: streams(options, _DOES_NOTHING)),
+    ("no lock is taken", "two at once", 6, lambda options: two_at_once(options, _NO_LOCK)),
 )  # fmt: skip
 
 
-def catch_all(options: Options) -> bool:
+def catch_all(options: Options, table: Table) -> bool:
     """Plant one bug after the other, print what came of it, and return whether each was caught."""
-    print("| planted | into | points tried | caught at |\n| --- | --- | ---: | ---: |", flush=True)
+    table.head("| planted | into | points tried | caught at |\n| --- | --- | ---: | ---: |")
     caught = True
-    for what, only, every, bench in PLANTED:
-        if options.only and not any(word in only for word in options.only):
+    for what, only, points, bench in PLANTED:
+        if not options.wants(only):
             continue
-        rows = list(bench(replace(options, only=(only,), every=every)))
-        found = sum(len(row.failures) for row in rows)
-        caught = caught and found > 0
-        print(f"| {what} | {only} | {sum(row.tried for row in rows)} | {found or 'MISSED'} |", flush=True)
+        row = next(bench(replace(options, only=(only,), every=1, points=options.points or points)))
+        caught = caught and len(row.failures) > 0
+        table.add_planted(what, row)
     return caught

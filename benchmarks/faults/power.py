@@ -144,7 +144,7 @@ def power_loss(options: Options, plant: Callable[[], None] | None = None) -> Ite
             continue
         calm = calm_run(STAGES[name], options.scratch)
         events, snapshots = _logged(calm, options.scratch / "logged", plant)
-        points = [(length, state) for length in range(0, len(events) + 1, options.every) for state in STATES]
+        points = options.some_of([(length, state) for length in range(len(events) + 1) for state in STATES])
 
         def try_one(
             point: tuple[int, str], folder: Path, calm: Calm = calm, events: list[Event] = events, kept: Path = snapshots

@@ -45,7 +45,8 @@ def is_loaded() -> bool:
 def start_again_with(library: Path) -> None:
     """Start this very command anew with the library; it does nothing until it is armed."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"), "1")
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, **one_thread, "LD_PRELOAD": str(library)})
+    # one order of sets: it decides which of two writes is the n-th
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, **one_thread, "PYTHONHASHSEED": "0", "LD_PRELOAD": str(library)})
 
 
 @dataclass(frozen=True)

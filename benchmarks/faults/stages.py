@@ -180,23 +180,26 @@ STAGES: Final = {
 }
 
 
-def import_all(slow: bool) -> None:
+def import_all() -> None:
     """Import what the commands would import, so that every fork starts at once; parts are made small, so that there are several."""
     for name in ("export", "export.export", "export.report", "export.stats", "export.validate", "export.verify", "export.audit", "ingest",
                  "refine", "review.backup", "printing", "printing_review"):  # fmt: skip
         importlib.import_module(f"risbench.{name}")
     for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.font_manager", "wordcloud", "pyogrio", "pyarrow.parquet", "PIL.Image"):
         importlib.import_module(name)
-    sys.modules["matplotlib"].use("Agg")  # type: ignore[attr-defined]
-    sys.modules["risbench.ingest.ingest"].PART_RECORDS = 7  # type: ignore[attr-defined]
-    sys.modules["risbench.refine.refine"].PART_RECORDS = 7  # type: ignore[attr-defined]
-    if slow:
-        import torch
+    modules: Any = sys.modules
+    modules["matplotlib"].use("Agg")
+    modules["risbench.ingest.ingest"].PART_RECORDS = 7
+    modules["risbench.refine.refine"].PART_RECORDS = 7
 
-        torch.set_num_threads(1)
-        for name in ("train", "evaluate"):
-            importlib.import_module(f"risbench.benchmark.{name}")
-        importlib.import_module("risbench.printing_benchmark")
+
+def import_torch() -> None:
+    """Import what training needs, too: seconds, and memory that every fork shares."""
+    import torch
+
+    torch.set_num_threads(1)
+    for name in ("benchmark.train", "benchmark.evaluate", "printing_benchmark"):
+        importlib.import_module(f"risbench.{name}")
 
 
 def prepared(stage: Stage, folder: Path) -> Path:
