@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +73,19 @@ def calm_run(stage: Stage, scratch: Path) -> Calm:
     runs = []
     for _ in range(2):
         outcome = run(stage.words, fresh(base, place), timeout_s=300)
+        _import_too(outcome)
         if outcome.code:
             raise RuntimeError(f"{stage.name} ended with {outcome.code} without any fault: {outcome.stderr[-600:]}")
         runs.append(digests(place))
     described = stage.describe(place) if stage.describe is not None else ""
     return Calm(stage, base, runs[0], outcome.counts, frozenset(difference(*runs)) | stage.unstable, described)
+
+
+def _import_too(outcome: Outcome) -> None:
+    """Import what a fork has imported, so that the next one need not."""
+    for name in outcome.imported:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 def kills(options: Options, plant: Callable[[], None] | None = None) -> Iterator[Row]:

@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
+from typer.main import get_command
 
 from faults.trials import fresh, run
 from risbench.core.imagery import encode_png
@@ -183,11 +184,13 @@ STAGES: Final = {
 def import_all() -> None:
     """Import what the commands would import, so that every fork starts at once; parts are made small, so that there are several."""
     for name in ("export", "export.export", "export.report", "export.stats", "export.validate", "export.verify", "export.audit", "ingest",
-                 "refine", "review.backup", "printing", "printing_review"):  # fmt: skip
+                 "refine", "review.backup", "cli", "printing", "printing_review"):  # fmt: skip
         importlib.import_module(f"risbench.{name}")
     for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.font_manager", "wordcloud", "pyogrio", "pyarrow.parquet", "PIL.Image"):
         importlib.import_module(name)
     modules: Any = sys.modules
+    # the command line is put together once: that takes longer than what most of these runs do
+    modules["risbench.cli"].app = get_command(modules["risbench.cli"].app)
     modules["matplotlib"].use("Agg")
     modules["risbench.ingest.ingest"].PART_RECORDS = 7
     modules["risbench.refine.refine"].PART_RECORDS = 7

@@ -35,6 +35,7 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
     fired: int = 0
     where: str = ""
+    imported: tuple[str, ...] = ()
     hung: bool = False
     seconds: float = 0.0
 
@@ -95,9 +96,10 @@ def _be_the_command(
             os.dup2(descriptor, standard)
         if before is not None:
             before()
-        disk = Disk()
+        disk, modules = Disk(), set(sys.modules)
         code = _call_main(words, lambda: disk.arm(watched, fault))
         told = {"code": code, "counts": disk.counts(), "fired": disk.fired(), "where": disk.where().replace(str(place), "")}
+        told["imported"] = sorted(set(sys.modules) - modules)
         os.write(pipe, json.dumps(told).encode())
     finally:
         os._exit(99)
