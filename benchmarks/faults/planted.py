@@ -97,7 +97,7 @@ Bench = Callable[[Options], Iterator[Row]]
 PLANTED: Final[tuple[tuple[str, str, int, Bench], ...]] = (
     ("files are written in place", "killed: ingest$", 30, lambda options: kills(options, _written_in_place)),
     ("a part's progress is taken for the part", "killed: refine box$", 40, lambda options: kills(options, _half_a_part_is_enough)),
-    ("failed writes are swallowed", "failed call: refine box$", 80, lambda options: failed_calls(options, _failed_writes_are_swallowed)),
+    ("failed writes are swallowed", "failed call: ingest$", 80, lambda options: failed_calls(options, _failed_writes_are_swallowed)),
     ("failed reads are taken for damage", "failed call: refine box$", 80, lambda options: failed_calls(options, _failed_reads_are_facts)),
     ("nothing is synced", "power cut: ingest$", 60, lambda options: power_loss(options, _nothing_is_synced)),
     ("ids are taken for numbers", "damaged: COCO$", 1, lambda options: fuzz(replace(options, seconds=10), _ids_are_taken_for_numbers)),
@@ -116,7 +116,7 @@ def catch_all(options: Options, table: Table) -> bool:
     table.head("| planted | into | points tried | caught at |\n| --- | --- | ---: | ---: |")
     caught = True
     for what, only, points, bench in PLANTED:
-        if not options.wants(only):
+        if not options.wants(only.rstrip("$")):
             continue
         row = next(bench(replace(options, only=(only,), every=1, points=options.points or points)))
         caught = caught and len(row.failures) > 0
