@@ -15,6 +15,7 @@ from risbench.cli_base import show as show_result
 from risbench.cli_benchmark import benchmark, evaluate, train
 from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
 from risbench.cli_review import review_app
+from risbench.core.streams import safe_streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -333,13 +334,21 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Entry point: SIGTERM ends a run as Ctrl-C does, between two durable writes, with exit 130."""
+    """Entry point: SIGTERM ends a run as Ctrl-C does, between two durable writes, with exit 130.
+
+    A reader of what is printed who has seen enough (`| head`) changes nothing; output that cannot be written is one line and exit 4.
+    """
+    output = safe_streams()
     signal.signal(signal.SIGTERM, _terminated)
     # PyTorch's threads wait by spinning; beside any other program that made masks seven times slower. So short a spin costs nothing alone.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as ended:
+        sys.stdout.flush()
+        if output.failure is not None and ended.code in (None, 0, 1):
+            said = output.failure.strerror or str(output.failure)
+            sys.stderr.write(f"risbench: standard output cannot be written: {said}; the command's work is done\n")
+            sys.exit(4)
+        raise

@@ -42,8 +42,6 @@ class SafeGroup(TyperGroup):
         except Refusal as reason:
             typer.echo(f"risbench: {printable(str(reason), 2000)}", err=True)
             raise typer.Exit(3) from None
-        except BrokenPipeError:
-            raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
