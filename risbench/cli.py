@@ -6,19 +6,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from risbench.cli_base import DEFAULT_SPLIT, JsonOption, QuietOption, SafeGroup, SplitCommand, WorkspaceOption
+from risbench.cli_base import DEFAULT_SPLIT, JsonOption, QuietOption, SafeGroup, SplitCommand, WorkspaceOption, interrupts
 from risbench.cli_base import show as show_result
 from risbench.cli_benchmark import benchmark, evaluate, train
 from risbench.cli_models import train_adapter, train_builtin, truth_app, weights_app
 from risbench.cli_review import review_app
 from risbench.core.streams import safe_streams
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 app = typer.Typer(
     cls=SafeGroup,
@@ -329,17 +326,15 @@ def _version(ctx: typer.Context, version: Annotated[bool, typer.Option("--versio
         typer.echo(ctx.get_help())
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does, between two durable writes, with exit 130.
 
     A reader of what is printed who has seen enough (`| head`) changes nothing; output that cannot be written is one line and exit 4.
     """
     output = safe_streams()
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and `&` of a script leave it
+            signal.signal(number, interrupts.handle)
     # PyTorch's threads wait by spinning; beside any other program that made masks seven times slower. So short a spin costs nothing alone.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -47,8 +48,31 @@ class SafeGroup(TyperGroup):
             typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
             raise typer.Exit(4) from None
         except KeyboardInterrupt:
-            typer.echo("risbench: interrupted; the same command goes on from here", err=True)
-            raise typer.Exit(130) from None
+            raise _interrupted() from None
+        except Exception:
+            # code of a library that was interrupted may turn that into an error of its own
+            if interrupts.came:
+                raise _interrupted() from None
+            raise
+
+
+class Interrupts:
+    """Whether Ctrl-C or SIGTERM came; `handle` is what a process does on either."""
+
+    came = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note it, and end the command as Ctrl-C does."""
+        self.came = True
+        raise KeyboardInterrupt
+
+
+interrupts = Interrupts()
+
+
+def _interrupted() -> typer.Exit:
+    typer.echo("risbench: interrupted; the same command goes on from here", err=True)
+    return typer.Exit(130)
 
 
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace folder.")]

@@ -23,7 +23,7 @@ from risbench.benchmark.scoring import Scored, check_protocol
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
-from risbench.core.processes import end_with, patient_threads
+from risbench.core.processes import end_with, ended_at_once, patient_threads, without_interrupts
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS
 from risbench.core.storage import digest_of, explain_read_error, open_lock, sha256_of, sha256_of_file, to_json, write_durably
@@ -287,10 +287,12 @@ def _scored(
         with (
             Progress(f"{label}, by processes", workers, quiet=quiet) as bar,
             patient_threads(),
-            ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),)) as pool,
+            ended_at_once(ProcessPoolExecutor(workers, mp_context=start, initializer=end_with, initargs=(os.getpid(),))) as pool,
         ):
             found: list[Scored] = []
-            for part in pool.map(_share, [asked] * workers, range(workers), [workers] * workers):
+            with without_interrupts():
+                parts = pool.map(_share, [asked] * workers, range(workers), [workers] * workers)
+            for part in parts:
                 found += part
                 bar.advance(1)
             found.sort(key=lambda one: one.id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from risbench.benchmark.train import train
 from risbench.core.errors import EnvironmentLacks, OptionError, RisbenchError
-from risbench.core.processes import end_with
+from risbench.core.processes import end_with, without_interrupts
 from risbench.core.progress import Progress
 
 
@@ -44,7 +43,8 @@ def train_all(jobs: Sequence[Mapping[str, Any]], *, workers: int, quiet: bool) -
                     place, job = waiting.pop(0)
                     ours, theirs = start.Pipe(duplex=False)
                     process = start.Process(target=_trained_apart, args=(dict(job), threads, theirs, os.getpid()), daemon=True)
-                    process.start()
+                    with without_interrupts():
+                        process.start()
                     theirs.close()
                     running[ours] = place, process
                 for ready in wait(list(running)):
@@ -76,7 +76,6 @@ def _answer(ready: Any, process: Any, out: str) -> dict[str, Any]:
 
 def _trained_apart(job: Mapping[str, Any], threads: int, answer: Connection, parent: int) -> None:
     """Train in this process, and end with the one that began it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that began it is interrupted, too, and ends this one
     end_with(parent)
     torch.set_num_threads(threads)
     try:

@@ -8,7 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Final
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final, TypeVar
+
+from risbench.core.errors import RisbenchError
+
+T = TypeVar("T")
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -45,3 +50,43 @@ def patient_threads() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Have processes that are begun in here never get Ctrl-C: a terminal sends it to all of them, and the one that began them ends them.
+
+    A process inherits what is blocked from its first instruction on, so that none prints a traceback while it still imports.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def relayed(batches: Iterator[T]) -> Iterator[T]:
+    """Yield what loaders' processes made; an error meant for users comes out of them as it was, without their traceback.
+
+    Raises:
+        RisbenchError: a loader raised one.
+    """
+    try:
+        yield from batches
+    except RisbenchError as error:
+        # PyTorch puts a whole traceback into the message of an error that it brings over
+        raise type(error)(str(error).rstrip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
+
+
+@contextlib.contextmanager
+def ended_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """Wait for a pool's workers where all went well; else kill them, which leaves undone only what their caller had not got yet."""
+    try:
+        yield pool
+    except BaseException:
+        workers = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.kill()
+        raise
+    pool.shutdown()

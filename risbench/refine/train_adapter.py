@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.metrics import boundary_iou, mask_iou
+from risbench.core.processes import relayed, without_interrupts
 from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
 from risbench.refine.builtin_data import Batch
@@ -235,7 +236,9 @@ def train(
     began = time.monotonic()
     with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
         bar.skip(start)
-        for step, batch in enumerate(data, start):
+        with without_interrupts():
+            batches_of_steps = iter(data)
+        for step, batch in enumerate(relayed(batches_of_steps), start):
             losses = run.step(step, batch)
             last = step + 1 == recipe.steps
             if board is not None and (step % _LOG_EVERY == 0 or last):

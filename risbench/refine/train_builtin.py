@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError, printable
+from risbench.core.processes import relayed, without_interrupts
 from risbench.core.progress import Progress
 from risbench.core.storage import explain_os_error, locked, sha256_of_file, write_durably
 from risbench.refine.builtin_data import Batch, CropExamples
@@ -124,7 +125,9 @@ def _train(out: Path, run: _Run, workers: int, quiet: bool, keep_every: int) -> 
     log = _Log(out / "log.jsonl", start)
     with Progress("train", recipe.steps, quiet=quiet) as bar:
         bar.skip(start)
-        for step, batch in enumerate(data, start):
+        with without_interrupts():
+            batches_of_steps = iter(data)
+        for step, batch in enumerate(relayed(batches_of_steps), start):
             parts = run.step(step, batch)
             last = step + 1 == recipe.steps
             if step % _LOG_EVERY == 0 or last:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from risbench.core.errors import EnvironmentLacks, Refusal
 from risbench.core.imagery import Pixels, read_raster
+from risbench.core.processes import ended_at_once, without_interrupts
 from risbench.core.reading import open_to_read
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file
@@ -169,14 +170,16 @@ def refine_parts(work: Work, parts: Sequence[tuple[int, list[Record]]], workers:
 
 def _pooled(work: Work, pending: dict[int, list[Record]], workers: int) -> Iterator[tuple[int, list[Record]]]:
     start: Callable[..., None] = _start
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start, initargs=(work, os.getpid())) as pool:
+    begun = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start, initargs=(work, os.getpid()))
+    with ended_at_once(begun) as pool:
         queue = sorted(pending)
         running: dict[Future[list[str]], int] = {}
         while queue or running:
             # Two parts a worker are in flight: enough to keep it busy, few enough to keep memory flat.
             while queue and len(running) < 2 * workers:
                 index = queue.pop(0)
-                running[pool.submit(_run, [record.to_line() for record in pending[index]])] = index
+                with without_interrupts():
+                    running[pool.submit(_run, [record.to_line() for record in pending[index]])] = index
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 index = running.pop(future)
