@@ -24,6 +24,15 @@ NETWORKS: Final = ("builtin", "sam", "pasam", "hf")
 HIGH_IS_BAD: Final = ("uncertainty", "prompted_again")
 
 
+# Of the masks or logits that an image's prompts are answered with at once: thousands of objects must not fill the memory.
+LOGITS_BYTES: Final = 1 << 30
+
+
+def at_once(pixels: int) -> int:
+    """Return how many prompts of an image of so many pixels are answered at once: each takes three logits a pixel, two of moved boxes."""
+    return max(1, LOGITS_BYTES // (3 * 4 * pixels))
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What an engine is given for one object, in pixels of the image."""

@@ -15,17 +15,18 @@ from risbench.core.masks import encode_rle
 from risbench.core.record import TRIAGED, Mask, Record, Review
 from risbench.core.risk import scores_better
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation
+from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation, at_once
 
 
 def refine_image(
     engine: Engine, engine_name: str, pixels: Pixels, records: Sequence[Record], rules: CleanRules, round_number: int
 ) -> list[Record]:
-    """Return the records of one image with masks; the image is loaded once and all boxes are one batch."""
+    """Return the records of one image with masks; the image is loaded once, and its boxes are asked in batches that memory has room for."""
     height, width = int(pixels.shape[0]), int(pixels.shape[1])
     prompts = [Prompt(target.box, target.oriented_box, record.category.name) for record in records for target in record.targets]
     engine.load(pixels)
-    answers = iter(engine.segment(prompts))
+    size = at_once(height * width)
+    answers = (answer for start in range(0, len(prompts), size) for answer in engine.segment(prompts[start : start + size]))
     refined = []
     for record in records:
         segmentations = [next(answers) for _ in record.targets]

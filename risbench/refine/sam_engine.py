@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
-from risbench.refine.engines import Prompt, Segmentation, jittered
+from risbench.refine.engines import LOGITS_BYTES, Prompt, Segmentation, at_once, jittered
 from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact_predictor import CompactPredictor
@@ -25,8 +25,6 @@ from risbench.sam.predictor import BoxPredictor, Predictor, SamPrompt
 from risbench.sam.vit import fused
 from risbench.sam.weights import load_sam
 
-# Logits of a whole image are kept for every prompt and its two copies.
-LOGITS_BYTES: Final = 1 << 30
 CONTRADICTED: Final = 0.6
 _ADVICE: Final = "take a smaller model or fewer --workers, free the device, or run without --gpu"
 T = TypeVar("T")
@@ -64,7 +62,7 @@ class SamEngine:
         Raises:
             EnvironmentLacks: the device has not memory enough.
         """
-        return in_pieces(self._segment, prompts, max(1, LOGITS_BYTES // (3 * 4 * self._pixels)))
+        return in_pieces(self._segment, prompts, at_once(self._pixels))
 
     def _segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
         asked = [SamPrompt(prompt.box, prompt.quad) for prompt in prompts]
@@ -125,8 +123,8 @@ class PasamEngine:
                     times[index] += 1
             if stuck:
                 break
-        at_once = max(1, LOGITS_BYTES // (4 * max(1, answers[0].values.size))) if answers else 1
-        plain = in_pieces(self._plain_masks, used, at_once)
+        together = max(1, LOGITS_BYTES // (4 * max(1, answers[0].values.size))) if answers else 1
+        plain = in_pieces(self._plain_masks, used, together)
         for answer, mask, count in zip(answers, plain, times, strict=True):
             answer.scores["plain_agreement"] = mask_iou(answer.values > 0, mask)
             answer.scores["prompted_again"] = float(count)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from risbench.core.geometry import box_mask, quad_bounds, quad_from_flat
 from risbench.core.masks import decode_rle
 from risbench.core.metrics import mask_iou
 from risbench.core.taxonomy import to_class
+from risbench.core.workspace import Workspace, read_records
 from risbench.export.audit import audit
 from risbench.ingest import ingest
-from risbench.refine import refine_masks
+from risbench.refine import engines, refine_masks
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import BoxEngine, Prompt
+from risbench.refine.engines import BoxEngine, Prompt, Segmentation
 from risbench.refine.grabcut import GrabCutEngine
-from risbench.refine.masks import checked_mask
+from risbench.refine.masks import checked_mask, refine_image
 from risbench.scenes.source import write_source
 from tests.conftest import cli, eval_row, picture, records, tree_bytes
 
@@ -213,3 +214,20 @@ def test_bad_options_name_themselves(small: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         refine_masks(workspace=small, engine="sam", checkpoint=tmp_path / "gone.pth")
     assert cli("refine-masks", "-w", tmp_path / "nowhere").returncode == 3
+
+
+def test_thousands_of_objects_of_an_image_are_asked_in_batches_with_the_same_masks(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = list(read_records(Workspace.open(small).stage("1-ingest")))[:6]
+    pixels = np.zeros((members[0].image.height, members[0].image.width, 3), np.uint8)
+    asked: list[int] = []
+
+    class Counting(BoxEngine):
+        def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
+            asked.append(len(prompts))
+            return super().segment(prompts)
+
+    whole = refine_image(Counting(oriented=False), "box", pixels, members, CleanRules(), 1)
+    monkeypatch.setattr(engines, "LOGITS_BYTES", 2 * 12 * pixels.shape[0] * pixels.shape[1])
+    cut = refine_image(Counting(oriented=False), "box", pixels, members, CleanRules(), 1)
+    assert asked == [6, 2, 2, 2]
+    assert cut == whole
