@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -28,8 +29,18 @@ class SplitCommand(TyperCommand):
         return super().parse_args(ctx, filled)
 
 
+def at_home(word: str) -> str:
+    """Return a word of a command line with a leading `~` as the home folder, which no shell does in quotes or behind `--option=`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + os.path.expanduser(value) if value == "~" or value.startswith("~/") else word
+
+
 class SafeGroup(TyperGroup):
     """The command group: a user's error is one line on standard error and its exit code, never a traceback."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, `~` taken for the home folder in what it is given."""
+        return super().resolve_command(ctx, [at_home(word) for word in args])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and translate errors that are the user's to mend."""

@@ -46,14 +46,19 @@ def train(
 ) -> None:
     """Train a model of referring segmentation on a release; the same command goes on after an interruption."""
     from risbench.core.packages import need_packages
-    from risbench.printing_benchmark import print_train
 
     need_packages("train")
+    from risbench.benchmark.settings import load_settings, need_release
+
+    learnt = release or workspace / "4-export" / "release"
+    load_settings(config, model, set_ or ())  # what is refused here need not wait for PyTorch
+    need_release(learnt)
     from risbench.benchmark.train import train as run
+    from risbench.printing_benchmark import print_train
 
     made = run(
         model,
-        release or workspace / "4-export" / "release",
+        learnt,
         out=out or workspace / "5-benchmark" / f"{model}-{Path(config).stem}-seed{seed}",
         config=config,
         changes=set_ or (),
@@ -92,15 +97,19 @@ def evaluate(
 ) -> None:
     """Score a trained model or a baseline on a split: figures with intervals, slices, kinds of failure, a sheet of cases."""
     from risbench.core.packages import need_packages
-    from risbench.printing_benchmark import print_evaluate
 
     need_packages("train")
+    from risbench.benchmark.settings import need_release
+
+    asked = release or workspace / "4-export" / "release"
+    need_release(asked)
     from risbench.benchmark.evaluate import BASELINES
     from risbench.benchmark.evaluate import evaluate as run
+    from risbench.printing_benchmark import print_evaluate
 
     result = run(
         subject,
-        release or workspace / "4-export" / "release",
+        asked,
         split=split,
         protocol=protocol,
         out=out or (workspace / "5-benchmark" / subject if subject in BASELINES else None),
@@ -164,11 +173,16 @@ def benchmark(
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
     from risbench.core.packages import need_packages
-    from risbench.printing_benchmark import print_benchmark, print_compare
 
     need_packages("train")
+    from risbench.benchmark.settings import load_settings, need_release
+
+    load_settings(config, changes=set_ or ())
+    for one in compare or (release or workspace / "4-export" / "release",):
+        need_release(one)
     from risbench.benchmark.benchmark import benchmark as run
     from risbench.benchmark.compare import compare as run_compare
+    from risbench.printing_benchmark import print_benchmark, print_compare
 
     folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
     if compare is None and test_on is not None:

@@ -119,3 +119,12 @@ def test_sigterm_ends_a_run_at_once_and_it_goes_on_later(make_source: Callable[.
     assert "goes on from here" in error
     assert "Traceback" not in error
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_a_tilde_is_the_home_folder_and_never_a_folder_of_that_name(tmp_path: Path) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir(), here.mkdir()
+    for words in (["-w", "~"], ["--workspace=~/data"], ["-w", "~/data"]):
+        done = cli("validate", *words, cwd=here, env={"HOME": str(home)})
+        assert str(home) in done.stderr, done.stderr
+    assert list(here.iterdir()) == []

@@ -86,6 +86,7 @@ def benchmark(
     trained = [subject for subject in chosen if subject.is_trained]
     reference = _reference(against, chosen)
     _check(chosen, plan)
+    plan.out.mkdir(parents=True, exist_ok=True)
     settings = (
         load_settings(config, trained[0].model, [*changes, *trained[0].changes]) if trained else load_settings(config, changes=changes)
     )
@@ -161,7 +162,6 @@ def _plan(
     if any(rate <= 0 for rate in rates):
         raise OptionError("--rates: every learning rate must be above 0")
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     where = Path(weights) if weights is not None else None
     kept = Path(cache) if cache is not None else folder.parent / "cache"  # where `train` and `evaluate` beside it look, too
     begin = Path(begin_with) if begin_with is not None else None

@@ -20,6 +20,7 @@ from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.predict import Predictor, Trained, scored
 from risbench.benchmark.results import checksum_of, is_result
 from risbench.benchmark.scoring import Scored, check_protocol
+from risbench.benchmark.settings import need_release
 from risbench.benchmark.sheet import write_sheet
 from risbench.benchmark.slices import by_slices, failures, summary, traits_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
@@ -107,6 +108,7 @@ def evaluate(
         raise OptionError(f"{name}: name a folder for its results with -o")
     if name not in BASELINES:
         read_about(Path(name))  # before a folder of a mistyped name is made
+    need_release(release)
     folder.mkdir(parents=True, exist_ok=True)
     asked = Asked(
         subject=name,

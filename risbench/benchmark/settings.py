@@ -231,6 +231,16 @@ def _caris(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def need_release(release: Path | str) -> None:
+    """Check that a release is there; here, where it takes no heavy import.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not Path(release).exists():
+        raise InputError(f"{release}: there is no such release; `risbench export --split` makes one")
+
+
 def bundled() -> list[str]:
     """Return the names of the configurations that come with risbench."""
     return sorted(file.name.removesuffix(".toml") for file in resources.files("risbench.benchmark").joinpath("configs").iterdir())

@@ -22,7 +22,7 @@ from risbench.benchmark.losses import mask_loss
 from risbench.benchmark.models import build
 from risbench.benchmark.predict import Trained, scored
 from risbench.benchmark.run import Run, about_of, named_weights, need_numbers, state_of, summary_of, what_fits
-from risbench.benchmark.settings import Recipe, Settings, load_settings
+from risbench.benchmark.settings import Recipe, Settings, load_settings, need_release
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
@@ -70,10 +70,12 @@ def train(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"-o {folder}: is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    need_options(release, precision, seed)
+    device = _device(gpu=gpu)
     rank, count = ranks()
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
-        device = joined(_device(gpu=gpu))
+        device = joined(device)
         begun = begun_with(Path(begin_with), model, settings) if begin_with is not None else None
         data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
         run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only, begun=begun)
@@ -94,6 +96,21 @@ def train(
         return {**made, "release": str(release)}
 
 
+def need_options(release: Path | str | None, precision: str, seed: int) -> None:
+    """Check what can be before a folder is made.
+
+    Raises:
+        OptionError: there is no such precision or seed.
+        InputError: there is no such release.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise OptionError(f"--precision {precision}: must be auto, fp32 or bf16")
+    if seed < 0:
+        raise OptionError(f"--seed {seed}: must be 0 or more")
+    if release is not None:
+        need_release(release)
+
+
 def prepare(
     model: str,
     settings: Settings,
@@ -112,10 +129,7 @@ def prepare(
         OptionError: there are more ranks than samples a batch, or no such precision.
     """
     recipe, (rank, count) = settings.recipe, ranks()
-    if precision not in ("auto", "fp32", "bf16"):
-        raise OptionError(f"--precision {precision}: must be auto, fp32 or bf16")
-    if seed < 0:
-        raise OptionError(f"--seed {seed}: must be 0 or more")
+    need_options(None, precision, seed)
     if recipe.batch % count:
         raise OptionError(f"recipe.batch = {recipe.batch}: must be divisible by the {count} processes that train together")
     training, validation = (cache.needed(part, "the release", only) for part in ("train", "val"))

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from risbench.benchmark.data.arrays import ArrayFile, open_array
 from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
+from risbench.benchmark.settings import need_release
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, explain_os_error, explain_read_error, sha256_of, to_json, write_durably
@@ -143,8 +144,7 @@ def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = Fa
         EnvironmentLacks: the disk is full, or a file cannot be read or written; none of that becomes a fact about the release.
     """
     source = Path(release)
-    if not source.exists():
-        raise InputError(f"{source}: there is no such release; `risbench export --split` makes one")
+    need_release(source)
     stated = fingerprint(source)
     place = folder / digest_of([_FORM, _REVISION, side, stated])[:16]
     cache = _read(place)
