@@ -17,7 +17,7 @@ from risbench.core.geometry import invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
-from risbench.core.storage import digest_of, explain_read_error, is_system_failure
+from risbench.core.storage import digest_of
 from risbench.core.taxonomy import find_class
 from risbench.formats.detect import Format, choose_format, read_source
 from risbench.formats.given_mask import given_pixels
@@ -149,16 +149,8 @@ def image_of(tree: SourceTree, path: str) -> NDArray[np.uint8]:
     entry = tree.by_path.get(path)
     if entry is None:
         raise Refusal("image_missing", "image", path, "it is not in the release; `risbench verify` lists what else is missing")
-    try:
-        with entry.open() as file:
-            return read_raster(file, path).pixels
-    except Refusal as reason:
-        cause = reason.__cause__
-        if isinstance(cause, OSError) and is_system_failure(cause):
-            raise explain_read_error(cause, path) from cause
-        raise
-    except OSError as error:
-        raise explain_read_error(error, path) from error
+    with entry.open() as file:
+        return read_raster(file, path).pixels
 
 
 def _sample(row: Row, tree: SourceTree) -> Sample:
