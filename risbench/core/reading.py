@@ -11,18 +11,19 @@ from typing import Any, Final
 
 from risbench.core.errors import EnvironmentLacks, RisbenchError, printable
 
-# The name leads to no plain file: a fact about what is there, not a failure of the machine.
-_NAME_FAULTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+# The name leads to no plain file, or a damaged archive to a place before the file's beginning (EINVAL): facts about what is there.
+_FACTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 
 
 def is_system_failure(error: BaseException) -> bool:
     """Return whether the machine failed (EIO, ESTALE, EMFILE, EACCES, ENOMEM ...), which says nothing about the data.
 
-    False for a decoder's own OSError, which has no errno, and for a name that leads to no plain file (ENOENT, ELOOP ...).
+    False for a decoder's own OSError, which has no errno, for a name that leads to no plain file (ENOENT, ELOOP ...) and for a place in a
+    file that there cannot be (EINVAL).
     """
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, OSError) and error.errno is not None and error.errno not in _NAME_FAULTS
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _FACTS
 
 
 def explain_read_error(error: BaseException, path: Path | str) -> RisbenchError:

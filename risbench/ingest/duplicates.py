@@ -31,7 +31,7 @@ def write_corners(path: Path, corners: Mapping[str, Corners]) -> None:
 def _read_corners(paths: Sequence[Path]) -> dict[str, Corners]:
     corners: dict[str, Corners] = {}
     for path in paths:
-        with np.load(path, allow_pickle=False) as found:
+        with open_to_read(path) as file, np.load(file, allow_pickle=False) as found:  # zipfile takes an OSError for "no zip"
             parted = np.split(found["corners"], np.cumsum(found["counts"])[:-1])
             corners.update(zip(map(str, found["names"]), parted, strict=True) if len(found["names"]) else ())
     return corners

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import lzma
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from risbench.core.errors import InputError, RisbenchError, TryAgainLater, printable
+from risbench.core.reading import open_to_read
 from risbench.core.storage import create_new, explain_os_error, locked, sync_folder
 from risbench.core.workspace import Workspace
 from risbench.review.check import check_desk
@@ -155,7 +157,8 @@ def _no_backup(source: Path, error: Exception) -> InputError:
 def _unpack(source: Path, folder: Path) -> int:
     """Unpack a checked backup into a new private folder; return how many files it held."""
     try:
-        with zipfile.ZipFile(source) as archive:
+        # zipfile takes a read that fails for "no zip"; ours says that it failed
+        with open_to_read(source) as file, zipfile.ZipFile(file) as archive:
             manifest = json.loads(archive.read(_MANIFEST))
             if manifest.get("format") != _FORMAT:
                 raise InputError(f"{source}: a backup of format {manifest.get('format')}; this risbench reads {_FORMAT}")
@@ -176,7 +179,7 @@ def _unpack(source: Path, folder: Path) -> int:
     except FileNotFoundError:
         raise InputError(f"{source}: there is no such file") from None
     except OSError as error:
-        if error.errno is None:
+        if error.errno in (None, errno.EINVAL):  # a place before the file's beginning
             raise _no_backup(source, error) from None
         raise explain_os_error(error, source if error.filename in (None, str(source)) else folder) from error
     except (

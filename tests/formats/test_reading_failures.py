@@ -139,7 +139,13 @@ def of_the_future(data: bytearray) -> None:
     data[data.index(b"PK\x01\x02") + 6] = 208
 
 
-@pytest.mark.parametrize("damage", [lzma_damaged, not_utf8_inside, not_utf8, of_the_future])
+def begins_before_the_file(data: bytearray) -> None:
+    end = data.rfind(b"PK\x05\x06")
+    where = int.from_bytes(data[end + 16 : end + 20], "little")
+    data[end + 16 : end + 20] = (where + 100_000).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("damage", [lzma_damaged, not_utf8_inside, not_utf8, of_the_future, begins_before_the_file])
 def test_every_kind_of_damage_to_a_zip_is_a_refusal_by_name(tmp_path: Path, damage: Any) -> None:
     (tmp_path / "kept.png").write_bytes(IMAGE)
     path = tmp_path / "a.zip"
@@ -186,3 +192,25 @@ def test_gdal_is_given_no_name_that_means_something_else_to_it(tmp_path: Path, m
     monkeypatch.setattr(rasterio, "open", lambda path, *rest, **more: (opened.append(path), really(path, *rest, **more))[1])
     scene = read_scene(Entry(f"{name.lstrip('/')}/a.tif", 1, Path(name.lstrip("/")) / "a.tif"))
     assert (scene.width, scene.crs, opened) == (40, "EPSG:32616", [])
+
+
+def test_a_backup_or_kept_corners_that_cannot_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from risbench.core.overlap import CORNER
+    from risbench.ingest.duplicates import _read_corners, write_corners
+    from risbench.review.backup import _unpack
+
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("backup.json", '{"format": 1, "files": {}}')
+    write_corners(tmp_path / "c.npz", {"a.png": np.zeros(3, CORNER)})
+    fault, ended = Fault(monkeypatch), 0
+    for read in (lambda: _unpack(tmp_path / "b.zip", tmp_path / "desk"), lambda: _read_corners([tmp_path / "c.npz"])):
+        for number in fault.each():
+            if (tmp_path / "desk").exists():
+                (tmp_path / "desk").rmdir()
+            try:
+                read()
+            except EnvironmentLacks:
+                ended += 1
+            else:
+                assert fault.count < number, "a failed read went unnoticed"
+    assert ended >= 2
