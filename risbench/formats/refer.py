@@ -6,8 +6,6 @@ and numbers, and nothing else. What we write is pickle protocol 2 of the same, w
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,46 +16,13 @@ from risbench.core.errors import Refusal, shortened
 from risbench.core.record import Record
 from risbench.formats.coco import CocoFile, IdTable, annotation_row, by_id, coco_instances, load_coco
 from risbench.formats.lenient_json import load_json
+from risbench.formats.plain_pickle import load_plain_pickle
 from risbench.formats.rows import Item, Refused, Row, guarded, key_text, text
 from risbench.formats.tree import Entry, SourceTree
 
 DATASET: Final = "REFER"
 MAX_REFS_BYTES: Final = 256 << 20
 _REFS_NAME = re.compile(r"^refs(\(.+\))?\.(p|pkl|pickle|json)$")
-
-
-class _NoClasses(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise Refusal("pickle_runs_code", "pickle", f"{module_name}.{global_name}", "refs may hold lists, dicts, strings and numbers only")
-
-    def persistent_load(self, pid: Any, /) -> Any:
-        raise Refusal("pickle_runs_code", "pickle", pid, "refs may hold lists, dicts, strings and numbers only")
-
-
-def load_plain_pickle(data: bytes, where: str) -> Any:
-    """Return the plain value in a pickle, running none of it.
-
-    Raises:
-        Refusal: it names a class or function, or is damaged.
-    """
-    try:
-        return _NoClasses(io.BytesIO(data), encoding="latin1").load()
-    except Refusal:
-        raise
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-        UnicodeDecodeError,
-    ) as error:
-        raise Refusal("broken_pickle", "file", where, f"it is not a whole pickle ({type(error).__name__})") from None
 
 
 def is_refs_file(entry: Entry) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from risbench.core.errors import Refusal
-from risbench.formats.refer import load_plain_pickle
+from risbench.formats.plain_pickle import load_plain_pickle
 
 
 class Evil:
