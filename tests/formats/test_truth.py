@@ -1,4 +1,4 @@
-"""True masks at another size than the workspace's images: scaled where the ratio is the same, else refused with both sizes."""
+"""Truth files: which of their annotations a record's box means."""
 
 from __future__ import annotations
 
@@ -6,53 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from risbench.core.errors import InputError
-from risbench.core.imagery import encode_png
-from risbench.export.audit import audit
-from risbench.ingest import ingest
-from risbench.refine import refine_masks
-from tests.conftest import picture
+from risbench.core.truth import NO_OVERLAP, TWO_OVERLAP
+from risbench.formats.truth import Truth
+from tests.record import a_record
 
 
-def instances(width: int, height: int, *, scale: float, runs: bool = False) -> dict[str, Any]:
-    """Return COCO whose objects are those of a 96 x 96 px picture times `scale`."""
-    annotations = []
-    for key, (x, y, side) in enumerate(((10, 10, 30), (50, 50, 36)), 1):
-        x, y, side = (value * scale for value in (x, y, side))
-        polygon = [[x, y, x + side, y, x + side, y + side, x, y + side]]
-        annotations.append({"id": key, "image_id": 1, "category_id": 1, "bbox": [x, y, side, side], "segmentation": polygon,
-                            "expression": f"the ship number {key}"})  # fmt: skip
-    return {"images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
-            "categories": [{"id": 1, "name": "ship"}], "annotations": annotations}  # fmt: skip
+def truth_of(tmp_path: Path, *annotations: dict[str, Any]) -> Truth:
+    path = tmp_path / "truth.json"
+    rows = [{"id": number, "image_id": 1, "category_id": 1, **row} for number, row in enumerate(annotations, 1)]
+    images = [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}]
+    path.write_text(
+        json.dumps({"images": images, "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "ship"}], "annotations": rows})
+    )
+    return Truth(path)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "a.png").write_bytes(encode_png(picture(0)))
-    value = instances(96, 96, scale=1)
-    for annotation in value["annotations"]:
-        del annotation["segmentation"]
-    (tmp_path / "s" / "instances.json").write_text(json.dumps(value))
-    ingest(tmp_path / "s", workspace=tmp_path / "w", quiet=True)
-    refine_masks(workspace=tmp_path / "w", engine="box", quiet=True)
-    return tmp_path / "w"
-
-
-@pytest.mark.parametrize(("width", "height", "scale", "said"), [(96, 96, 1, ""), (192, 192, 2, "scaled: 1 images"), (48, 48, 0.5, "scaled"),
-                                                                (96, 97, 1, "stated_size_differs")])  # fmt: skip
-def test_a_truth_of_another_size_is_scaled_and_said(workspace: Path, width: int, height: int, scale: float, said: str) -> None:
-    (workspace / "t.json").write_text(json.dumps(instances(width, height, scale=scale)))
-    result = audit(truth=workspace / "t.json", workspace=workspace, quiet=True)
-    assert result["n"] == 2
-    assert result["mean_iou"] > 0.9
-    assert "".join(result["sizes"]).startswith(said)
-    assert bool(said) == bool(result["sizes"])
-
-
-def test_a_truth_of_another_ratio_names_both_sizes(workspace: Path) -> None:
-    (workspace / "t.json").write_text(json.dumps(instances(192, 160, scale=2)))
-    with pytest.raises(InputError, match=r"wrong_size 2; wrong_size: 1 images of another ratio.*192 x 160 px.*96 x 96 px"):
-        audit(truth=workspace / "t.json", workspace=workspace, quiet=True)
+def test_only_objects_of_the_class_count_and_no_crowd(tmp_path: Path) -> None:
+    here = [4, 3, 6, 4]
+    assert truth_of(tmp_path, {"bbox": here}).matches(a_record())[0].key == 1
+    assert truth_of(tmp_path, {"bbox": here, "category_id": 2}, {"bbox": here}).matches(a_record())[0].key == 2
+    assert truth_of(tmp_path, {"bbox": here, "iscrowd": 1}).matches(a_record())[0].reason == NO_OVERLAP
+    assert truth_of(tmp_path, {"bbox": "wide"}).matches(a_record())[0].reason == NO_OVERLAP
+    assert truth_of(tmp_path, {"bbox": here}, {"bbox": here}).matches(a_record())[0].reason == TWO_OVERLAP
