@@ -57,6 +57,11 @@ def ingest(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read what links lead to outside the source, such as linked image folders.")
     ] = False,
+    box_scale: Annotated[
+        str | None,
+        typer.Option(help="What the boxes' numbers are: pixels, shares, hundredths or thousandths; else judged by file."),
+    ] = None,
+    box_order: Annotated[str | None, typer.Option(help="How COCO's bbox is written: xywh, or xyxy for two corners.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
     quiet: QuietOption = False,
@@ -81,6 +86,8 @@ def ingest(
         limit=limit,
         scene=scene,
         follow_links=follow_links,
+        box_scale=box_scale,  # type: ignore[arg-type]
+        box_order=box_order,  # type: ignore[arg-type]
         dry_run=dry_run,
         replace=replace,
         quiet=quiet,

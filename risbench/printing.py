@@ -44,6 +44,8 @@ def _reconciliation(result: Mapping[str, Any]) -> None:
 def print_ingest(result: dict[str, Any]) -> None:
     """Print what was guessed and what became of every row."""
     say(result["said"])
+    for line in result["boxes"]:
+        say(line)
     if result["scene"] is not None:
         say(result["scene"]["said"])
     for unread in result["unread_sentences"]:

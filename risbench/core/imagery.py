@@ -93,6 +93,27 @@ def suffix_fits(name: str, kind: str) -> bool:
     return name.lower().endswith(_SUFFIXES[kind])
 
 
+def image_size(file: BinaryIO, name: str) -> tuple[int, int] | None:
+    """Return (width, height) of an image by its header, turned as its EXIF orientation says; None where it is no image that is read.
+
+    Raises:
+        EnvironmentLacks: the system fails to read it.
+    """
+    try:
+        kind = image_kind(file.read(32))
+        file.seek(0)
+        if kind is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=[kind])
+        return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+    except Exception as error:
+        if isinstance(error, OSError | MemoryError) and is_system_failure(error):
+            raise explain_read_error(error, name) from error
+        return None
+
+
 def read_raster(
     file: BinaryIO, name: str, *, bands: Sequence[int] | None = None, max_pixels: int = MAX_PIXELS, upright: bool = True
 ) -> Raster:

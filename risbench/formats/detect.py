@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, get_args
 
 from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.imagery import image_size
 from risbench.formats.coco import looks_like_coco, read_coco
 from risbench.formats.dota import looks_like_dota, read_dota
 from risbench.formats.geotiff import TIFF_SUFFIXES, looks_like_geojson, read_geotiff_source
@@ -13,7 +14,8 @@ from risbench.formats.phrases import is_phrase_file, read_phrases
 from risbench.formats.pixel_boxes import looks_like_boxes, looks_like_voc
 from risbench.formats.refer import is_refs_file, read_refer, refs_files
 from risbench.formats.released import ReleasedRows, sample_files, table_files
-from risbench.formats.rows import Item, guarded_file
+from risbench.formats.rows import Item, Row, guarded_file
+from risbench.formats.scale import BoxScales
 from risbench.formats.text import decoded
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.formats.unread_forms import said_of_forms
@@ -21,6 +23,8 @@ from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
 
 Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "parquet", "webdataset"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+# Formats whose boxes are numbers of the image; the others have none, or those of whole records.
+_SCALED: Final = ("vrsbench", "dota", "coco", "refer")
 _HEAD_BYTES: Final = 1 << 16
 # Before one another: a release of ours holds whole records beside everything else, a REFER or phrase folder COCO files too, and a
 # VRSBench folder may hold a COCO truth.
@@ -128,10 +132,25 @@ def _listing(found: dict[Format, list[Entry]]) -> str:
     return ", ".join(f"{len(files)} {kind}" + (f" ({files[0].path})" if files else "") for kind, files in found.items())
 
 
-def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field: str | None) -> Iterator[Item]:
-    """Yield every row of the source's annotation files; a file that cannot be read is one refusal."""
+def size_of_image(tree: SourceTree, row: Row) -> tuple[int, int] | None:
+    """Return the (width, height) of the image that a row names, by its header; None where it cannot be read."""
+    try:
+        with tree.find_image(row.image, beside=row.file).open() as file:
+            return image_size(file, row.image)
+    except Refusal:
+        return None
+
+
+def read_source(
+    tree: SourceTree, kind: Format, files: list[Entry], class_field: str | None, scales: BoxScales | None = None
+) -> Iterator[Item]:
+    """Yield every row of the source's annotation files; a file that cannot be read is one refusal.
+
+    `scales` judges in which scale a file's boxes are written, and keeps what it found.
+    """
+    scales = scales or BoxScales()
     if kind == "geotiff":
-        yield from read_geotiff_source(tree, files, class_field)
+        yield from read_geotiff_source(tree, files, class_field, scales)
         return
     released = ReleasedRows(tree)
     readers: dict[str, Callable[[Entry], Iterator[Item]]] = {
@@ -146,4 +165,5 @@ def read_source(tree: SourceTree, kind: Format, files: list[Entry], class_field:
     if kind == "refer":
         files = [entry for entry in files if entry in refs_files(tree)]
     for entry in files:
-        yield from guarded_file(readers[kind](entry), entry.path)
+        items = guarded_file(readers[kind](entry), entry.path)
+        yield from scales.judged(entry.path, items, corners=kind in ("coco", "refer")) if kind in _SCALED else items

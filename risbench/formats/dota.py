@@ -12,21 +12,31 @@ from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
 from risbench.formats.rows import GivenBox, Item, Row, guarded, number, stated_split
 from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
+from risbench.formats.yolo import yolo_form
 
 DATASET: Final = "DOTA"
 LICENCE: Final = "DOTA images: academic use only"
+_HEAD: Final = 1 << 16
 _LINE = re.compile(r"[ \t]*(?:-?[\d.]{1,30}(?:e[+-]?\d{1,5})?[ \t]{1,9}){8}\S{1,80}(?:[ \t]{1,9}\d{1,9})?[ \t]{0,9}\r?$", re.IGNORECASE)
 
 
 def looks_like_dota(head: str) -> bool:
     """Return whether the first characters of a text file are those of a labelTxt file."""
+    if yolo_form(head) is not None:
+        return False
     return head.startswith("imagesource:") or any(_LINE.match(line) for line in head.split("\n", 20)[:20] if len(line) < 500)
 
 
 def read_dota(entry: Entry) -> Iterator[Item]:
-    """Yield one row per object of a labelTxt file; its image has the file's stem."""
+    """Yield one row per object of a labelTxt file; its image has the file's stem.
+
+    Raises:
+        Refusal: the file as a whole is in one of YOLO's forms, whose numbers stand in another order.
+    """
     metres_per_pixel: float | None = None
     content = decoded(entry.read(64 << 20), entry.path, "replace")
+    if (form := yolo_form(content[:_HEAD])) is not None:
+        raise Refusal("not_dota", "file", entry.path, f"{form}; YOLO's labels are not read: convert them to COCO")
     for index, line in enumerate(content.splitlines(), 1):
         if not line.strip() or line.startswith("imagesource:"):
             continue

@@ -24,6 +24,7 @@ from risbench.core.record import Affine, Quad
 from risbench.formats.lenient_json import load_json
 from risbench.formats.pixel_boxes import read_csv, read_voc
 from risbench.formats.rows import GivenBox, Item, Row, guarded, guarded_file, key_text, number, unread_sentence
+from risbench.formats.scale import BoxScales
 from risbench.formats.tree import Entry, SourceTree
 
 DATASET: Final = "geotiff"
@@ -68,10 +69,10 @@ def looks_like_geojson(head: str) -> bool:
     return '"FeatureCollection"' in head or ('"features"' in head and '"geometry"' in head)
 
 
-def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: str | None) -> Iterator[Item]:
+def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: str | None, scales: BoxScales) -> Iterator[Item]:
     """Yield one row per box of the GeoJSON, CSV and VOC files, for the TIFFs of the tree.
 
-    `class_field` names the GeoJSON property or CSV column that holds the class.
+    `class_field` names the GeoJSON property or CSV column that holds the class, `scales` judges the boxes of CSV and VOC.
     """
     scenes: list[Scene] = []
     if any(entry.suffix in (".geojson", ".json") for entry in files):
@@ -80,9 +81,9 @@ def read_geotiff_source(tree: SourceTree, files: Sequence[Entry], class_field: s
                 yield from guarded_file(_open_scene(entry, scenes), entry.path)
     for entry in files:
         if entry.suffix == ".csv":
-            yield from guarded_file(read_csv(entry, class_field), entry.path)
+            yield from scales.judged(entry.path, guarded_file(read_csv(entry, class_field), entry.path))
         elif entry.suffix == ".xml":
-            yield from guarded_file(read_voc(entry), entry.path)
+            yield from scales.judged(entry.path, guarded_file(read_voc(entry), entry.path))
         else:
             yield from guarded_file(_read_geojson(entry, scenes, class_field), entry.path)
 

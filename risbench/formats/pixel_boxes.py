@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from xml.etree.ElementTree import Element, ParseError
@@ -14,7 +15,7 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
 from risbench.core.errors import Refusal, shortened
-from risbench.formats.rows import GivenBox, Item, Refused, Row, guarded, number, unread_sentence
+from risbench.formats.rows import GivenBox, Item, Refused, Row, guarded, number, stated_size, unread_sentence
 from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
 
@@ -128,7 +129,19 @@ def _csv_row(
     if not file or not category:
         raise Refusal("missing_field", image if not file else label, None, "the cell is empty")
     others = {name: value for name, value in row.items() if name not in (image, label, None)}
-    return _pixel_row(entry, key, locator, file, category, bounds, unread_sentence(others, category))
+    made = _pixel_row(entry, key, locator, file, category, bounds, unread_sentence(others, category))
+    return replace(made, stated_size=_image_size(row, columns, bounds))
+
+
+def _image_size(row: Mapping[Any, Any], columns: Mapping[str, str], bounds: Sequence[float]) -> tuple[int, int] | None:
+    """Return the image's size where the table states it; `width` and `height` may also be those of the box, which then does not fit in."""
+    if {"image_width", "image_height"} <= set(columns):
+        return stated_size(row.get(columns["image_width"]), row.get(columns["image_height"]))
+    size = stated_size(row.get(columns.get("width")), row.get(columns.get("height")))
+    if size is None or bounds[2] > size[0] + 2 or bounds[3] > size[1] + 2:
+        return None
+    of_box = (bounds[2] - bounds[0], bounds[3] - bounds[1])
+    return None if max(abs(one - other) for one, other in zip(size, of_box, strict=True)) <= 1 and min(bounds[:2]) > 2 else size
 
 
 def read_voc(entry: Entry) -> Iterator[Item]:
@@ -147,13 +160,14 @@ def read_voc(entry: Entry) -> Iterator[Item]:
             raise Refusal("unknown_layout", "file", root.tag, reason)
         return
     image = (root.findtext("filename") or "").strip()
+    size = stated_size(root.findtext("size/width"), root.findtext("size/height"))
     # DIOR-R and others name the image by the annotation file alone.
     for index, item in enumerate(root.iter("object")):
         locator, key = f"object {index}", f"{entry.stem}:{index}"
-        yield guarded(partial(_voc_row, item, image, entry, key, locator), entry.path, key, locator, f"{entry.path} {locator}")
+        yield guarded(partial(_voc_row, item, image, entry, key, locator, size), entry.path, key, locator, f"{entry.path} {locator}")
 
 
-def _voc_row(item: Element, image: str, entry: Entry, key: str, locator: str) -> Row:
+def _voc_row(item: Element, image: str, entry: Entry, key: str, locator: str, size: tuple[int, int] | None) -> Row:
     if item.find("bndbox") is None:
         form = next((text for name, text in _OTHER_BOXES.items() if item.find(name) is not None), None)
         held = form or f"no box, but {', '.join(sorted({str(child.tag) for child in item})[:8]) or 'nothing'}"
@@ -163,7 +177,7 @@ def _voc_row(item: Element, image: str, entry: Entry, key: str, locator: str) ->
     if not image or not category:
         raise Refusal("missing_field", "filename" if not image else "name", None, "the element is empty")
     texts = {str(child.tag): child.text for child in item if child.tag not in ("name", "pose", "bndbox")}
-    return _pixel_row(entry, key, locator, image, category, bounds, unread_sentence(texts, category))
+    return replace(_pixel_row(entry, key, locator, image, category, bounds, unread_sentence(texts, category)), stated_size=size)
 
 
 def _parsed(value: str | None, field: str, separator: str) -> float:

@@ -9,6 +9,7 @@ from typing import Final
 from risbench.core.errors import printable
 from risbench.formats.entry import Entry
 from risbench.formats.pixel_boxes import separator_of
+from risbench.formats.yolo import yolo_form
 
 _TO_COCO: Final = "convert it to COCO instances, with the sentence in a field `expression` of each annotation"
 _TO_GEOJSON: Final = "save it as GeoJSON (ogr2ogr -f GeoJSON labels.geojson FILE)"
@@ -52,7 +53,6 @@ _JSON: Final = (
     (r'"annotations"\s*:\s*\[', "COCO-like, but without `bbox`, `segmentation` or `file_name`", "add them"),
     (r'"(?:image|img|file_?name|image_id|image_path)"\s*:', "JSON rows of a form that is not known", _TO_COCO),
 )
-_YOLO = re.compile(r"^(?:\d{1,4}(?: +-?\d*\.?\d+){4,} *\r?\n){1,}", re.MULTILINE)
 _NAMED: Final = 4
 
 
@@ -65,7 +65,8 @@ def form_of(entry: Entry, head: str) -> tuple[str, str] | None:
         shown = printable(", ".join(columns), 120)
         return f"CSV with the columns {shown}", "name them image_path, xmin, ymin, xmax, ymax, label"
     if entry.suffix == ".txt":
-        return ("YOLO's labels", "convert them to COCO") if _YOLO.match(head + "\n") else None
+        form = yolo_form(head)
+        return (form, "convert them to COCO") if form is not None else None
     forms = _XML if entry.suffix == ".xml" else _JSON if entry.suffix in (".json", ".jsonl", ".ndjson") else ()
     return next(((form, todo) for pattern, form, todo in forms if re.search(pattern, head)), None)
 

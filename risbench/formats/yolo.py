@@ -19,6 +19,7 @@ Contour = NDArray[np.int32]
 # Of a mask in very many pieces the largest are kept, and of a very long ring some corners are looked at to find where to join it.
 _MOST_PARTS: Final = 256
 _CORNERS: Final = 1000
+_YOLO_LINES: Final = 200
 
 
 def label_line(category: str, mask: NDArray[np.bool_]) -> str:
@@ -65,3 +66,32 @@ def dataset_yaml(splits: Sequence[str]) -> str:
     lines += [f"{split}: images/{split}" for split in splits]
     lines += ["names:", *(f"  {index}: {name}" for index, name in enumerate(CLASSES))]
     return "\n".join(lines) + "\n"
+
+
+def yolo_form(head: str) -> str | None:
+    """Return which of YOLO's label forms the first lines of a text file are in, None where they are in none.
+
+    All lines are numbers, the first one a class number; of a line with eight further ones the order tells it from DOTA's, which has the
+    class behind.
+    """
+    lines = [line.split() for line in head.splitlines()[:_YOLO_LINES] if line.strip()]
+    if not lines or not all(len(line) >= 5 and line[0].isdigit() and len(line[0]) <= 4 for line in lines):
+        return None
+    try:
+        values = np.array([float(word) for line in lines for word in line[1:]])
+    except ValueError:
+        return None
+    counts = {len(line) - 1 for line in lines}
+    shares = bool(np.mean((values >= -0.5) & (values <= 1.5)) >= 0.95)
+    if counts == {8}:
+        if shares:
+            return "class number first and 8 shares: this is YOLO-OBB, not DOTA labelTxt (8 pixels first, class after)"
+        behind = [line[8] for line in lines]
+        if not all(word.isdigit() and len(word) <= 2 for word in behind):
+            return "class number first and 8 pixels: this is neither YOLO-OBB (shares) nor DOTA labelTxt (class after the 8 pixels)"
+        return None
+    if not shares:
+        return None
+    if counts <= {4, 5}:
+        return "class number first, then centre, width and height as shares: these are YOLO's boxes"
+    return "class number first, then a polygon in shares: these are YOLO's segments"

@@ -16,14 +16,15 @@ from risbench.core.storage import PartResult, StageRun, digest_of, to_json, vers
 from risbench.core.unexpected import ERRORS_LOG
 from risbench.core.workspace import INGEST, SETTINGS_FILE, Settings, Workspace
 from risbench.formats.archives import is_zip
-from risbench.formats.detect import choose_format, forms_of, read_source
+from risbench.formats.detect import choose_format, forms_of, read_source, size_of_image
 from risbench.formats.rows import Item
+from risbench.formats.scale import BoxOrder, BoxScales, Scale
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
 from risbench.ingest.duplicates import write_corners, write_duplicates
 from risbench.ingest.fit import FitOption, image_stems
 from risbench.ingest.merge import Candidate
 from risbench.ingest.part import Job, Part, make_part
-from risbench.ingest.plan import check_options, dataset_name, inputs_of, read_class_map, slug_of
+from risbench.ingest.plan import check_options, check_scale, dataset_name, inputs_of, read_class_map, slug_of
 from risbench.ingest.refusals import NothingRead, count_codes, nothing_read, rows_of, write_errors_log
 from risbench.ingest.scene import SceneRule
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, triage
@@ -49,6 +50,8 @@ def ingest(
     limit: int | None = None,
     scene: str = "auto",
     follow_links: bool = False,
+    box_scale: Scale | None = None,
+    box_order: BoxOrder | None = None,
     dry_run: bool = False,
     replace: bool = False,
     quiet: bool = False,
@@ -57,6 +60,7 @@ def ingest(
 
     The same call goes on where an interrupted one stopped; after a finished one it changes nothing. `limit` takes
     the first rows only. `scene` says what a scene is (`SceneRule`), `follow_links` reads what links lead to outside the source.
+    `box_scale` and `box_order` say how a source writes its boxes, which is judged by file otherwise (`formats/scale`).
     `dry_run` does all the work and writes nothing. `quarantined_by_code` counts under `reader_error` what a fault of ours
     kept from being read; the tracebacks are in 1-ingest/errors.log.
 
@@ -67,6 +71,7 @@ def ingest(
         TryAgainLater: another run holds the workspace.
     """
     check_options(fit, multi_target, uninformative, limit)
+    check_scale(box_scale, box_order)
     class_map = read_class_map(map_class)
     scenes = SceneRule(scene)
     tree = SourceTree.open(source, images, follow_links=follow_links)
@@ -74,7 +79,8 @@ def ingest(
     if Path(source).resolve() == Path(workspace).resolve():
         raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
     kind, files, said = choose_format(tree, format, only)
-    items: Iterable[Item] = read_source(tree, kind, files, class_field)
+    scales = BoxScales(box_scale, box_order, partial(size_of_image, tree))
+    items: Iterable[Item] = read_source(tree, kind, files, class_field, scales)
     sorted_rows = triage(
         items if limit is None else islice(items, limit),
         tree,
@@ -105,6 +111,8 @@ def ingest(
         "limit": limit,
         "scene": scene,
         "follow_links": follow_links,
+        "box_scale": box_scale,
+        "box_order": box_order,
     }
     plan = {
         "command": "ingest",
@@ -126,7 +134,7 @@ def ingest(
         scenes=scenes,
         write=not dry_run,
     )
-    told = {"said": said, **_assumed(job, sorted_rows)}
+    told = {"said": said, "boxes": scales.said(), **_assumed(job, sorted_rows)}
     if dry_run:
         return {**told, **_dry_run(job, sorted_rows, more, quiet)}
     fresh = not (Path(workspace) / SETTINGS_FILE).exists()

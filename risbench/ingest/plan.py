@@ -11,6 +11,7 @@ from risbench.core.errors import OptionError, Refusal
 from risbench.core.storage import digest_of
 from risbench.core.taxonomy import CLASSES, to_class
 from risbench.formats.rows import Row
+from risbench.formats.scale import BOX_ORDERS, SCALES
 from risbench.formats.tree import Entry, SourceTree
 from risbench.ingest.fit import FitOption
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative
@@ -78,6 +79,17 @@ def read_class_map(pairs: Sequence[str]) -> dict[str, str]:
             raise OptionError(f"--map-class {pair}: write NAME=CLASS with CLASS one of {', '.join(CLASSES)}")
         mapped[source_name] = target
     return mapped
+
+
+def check_scale(box_scale: str | None, box_order: str | None) -> None:
+    """Check what the user says of the boxes' numbers.
+
+    Raises:
+        OptionError: it is none of the words.
+    """
+    for option, value, allowed in (("--box-scale", box_scale, SCALES), ("--box-order", box_order, BOX_ORDERS)):
+        if value is not None and value not in allowed:
+            raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")
 
 
 def check_options(fit: str, multi_target: str, uninformative: str, limit: int | None) -> None:

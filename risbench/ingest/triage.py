@@ -131,6 +131,20 @@ def _image_of_whole(row: Row, record: Record, tree: SourceTree, known: Known) ->
     return tree.find_image(row.image, folders=_IMAGE_FOLDERS, beside=row.file).path
 
 
+def _how_to_map(category: str) -> str:
+    """Return what to do about a class that is none of the 26; a number is most often of another column."""
+    try:
+        whole = float(category).is_integer()
+    except (ValueError, OverflowError):
+        return f"map it with --map-class '{printable(category, 40)}=CLASS'"
+    if not whole:
+        return "it is a number where a class name belongs: the columns or fields stand in another order than this format has them"
+    return (
+        "it is a number where a class name belongs: see whether the columns or fields stand in this format's order; only a source that "
+        "numbers its classes is read with --map-class NUMBER=CLASS"
+    )
+
+
 def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
     """Return (one of the 26 classes, the source's own name); rows without a class take it from the sentence.
 
@@ -144,7 +158,7 @@ def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
                 "unmapped_class",
                 "category",
                 row.category,
-                f"it is none of the {len(CLASSES)} classes; map it with --map-class '{printable(row.category, 40)}=CLASS'",
+                f"it is none of the {len(CLASSES)} classes; {_how_to_map(row.category)}",
             )
         return mapped, row.category
     found = find_class(row.sentence or "")
