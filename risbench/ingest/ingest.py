@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -271,11 +272,12 @@ def _nothing_made(job: Job, run: StageRun, parts: int, rows: Triage, more: Calla
 
 def _dry_run(job: Job, rows: Triage, more: Callable[[], str], quiet: bool) -> dict[str, Any]:
     done = Part([], [*rows.quarantine], [*rows.filtered], dict(rows.notes), traces=dict(rows.refusals.traces))
-    out = 0
+    out, problems = 0, Counter[str]()
     with Progress("ingest (dry run)", len(rows.candidates), quiet=quiet) as progress:
         for part in _parts(rows.candidates):
             made = make_part(job, part)
             out += len(made.records)
+            problems.update(problem.code for record in made.records for problem in record.problems)
             made.records.clear()
             made.corners.clear()
             done.add(made)
@@ -289,6 +291,7 @@ def _dry_run(job: Job, rows: Triage, more: Callable[[], str], quiet: bool) -> di
         "counts": {"in": total, "out": out, "quarantined": rows_of(done.quarantine), "filtered": rows_of(done.filtered)},
         "quarantined_by_code": count_codes(done.quarantine),
         "filtered_by_code": count_codes(done.filtered),
+        "problems_by_code": dict(sorted(problems.items())),
         "notes": dict(sorted(done.notes.items())),
         "tracebacks": [done.traces[name] for name in sorted(done.traces)],
     }

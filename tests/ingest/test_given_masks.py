@@ -71,7 +71,9 @@ def refer_source(folder: Path, kind: str = "rle") -> Path:
 @pytest.mark.parametrize("kind", ["rle", "polygon"])
 def test_a_mask_away_from_its_box_is_held_back_named_and_shown_first(tmp_path: Path, kind: str) -> None:
     workspace = tmp_path / "w"
-    result = ingest(refer_source(tmp_path / "s", kind), workspace=workspace, quiet=True)
+    source = refer_source(tmp_path / "s", kind)
+    assert ingest(source, workspace=workspace, dry_run=True, quiet=True)["problems_by_code"] == {"mask_box_conflict": 2}
+    result = ingest(source, workspace=workspace, quiet=True)
     assert result["problems_by_code"] == {"mask_box_conflict": 2}
     first, second, third = records(workspace / "1-ingest")
     assert second["problems"] == []
