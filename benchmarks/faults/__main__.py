@@ -28,6 +28,7 @@ EXPERIMENTS = {
     "signals": "faults.ends:signals",
     "streams": "faults.ends:streams",
     "two-at-once": "faults.ends:two_at_once",
+    "review": "faults.review:pulls",
 }
 
 

@@ -61,15 +61,15 @@ class Calm:
         return "" if found == self.described else found
 
 
-def calm_run(stage: Stage, scratch: Path) -> Calm:
-    """Run a stage twice without a fault.
+def calm_run(stage: Stage, scratch: Path, base: Path | None = None) -> Calm:
+    """Run a stage twice without a fault, from where it usually begins, or from `base`.
 
     Raises:
         RuntimeError: it does not end well even so.
     """
     if stage.slow:
         import_torch()
-    base, place = prepared(stage, scratch), scratch / "calm"
+    base, place = base or prepared(stage, scratch), scratch / "calm"
     runs = []
     for _ in range(2):
         outcome = run(stage.words, fresh(base, place), timeout_s=300)
@@ -93,8 +93,8 @@ def kills(options: Options, plant: Callable[[], None] | None = None) -> Iterator
     for name in KILLED:
         if options.wants(f"killed: {name}"):
             calm = calm_run(STAGES[name], options.scratch)
-            faults = [Fault("change", nth, mode=KILL) for nth in range(1, calm.counts["change"] + 1)]
-            yield _row(f"killed: {name}", calm, faults, options, plant)
+            faults = every_kill(calm)
+            yield row_of(f"killed: {name}", calm, faults, options, plant)
 
 
 def failed_calls(options: Options, plant: Callable[[], None] | None = None) -> Iterator[Row]:
@@ -102,11 +102,21 @@ def failed_calls(options: Options, plant: Callable[[], None] | None = None) -> I
     for name in FAILED:
         if options.wants(f"failed call: {name}"):
             calm = calm_run(STAGES[name], options.scratch)
-            every = [Fault(call, nth, error, mode) for call, error, mode in _FAULTS for nth in range(1, calm.counts[call] + 1)]
-            yield _row(f"failed call: {name}", calm, every, options, plant)
+            yield row_of(f"failed call: {name}", calm, every_failure(calm), options, plant)
 
 
-def _row(name: str, calm: Calm, faults: list[Fault], options: Options, plant: Callable[[], None] | None) -> Row:
+def every_kill(calm: Calm) -> list[Fault]:
+    """Return a kill before each of a stage's changes."""
+    return [Fault("change", nth, mode=KILL) for nth in range(1, calm.counts["change"] + 1)]
+
+
+def every_failure(calm: Calm) -> list[Fault]:
+    """Return a failure of each of a stage's calls, for each thing that the call may say."""
+    return [Fault(call, nth, error, mode) for call, error, mode in _FAULTS for nth in range(1, calm.counts[call] + 1)]
+
+
+def row_of(name: str, calm: Calm, faults: list[Fault], options: Options, plant: Callable[[], None] | None = None) -> Row:
+    """Try a stage with one fault after the other and return the row of the table."""
     faults = options.some_of(faults)
     found = each(faults, lambda fault, folder: try_point(calm, fault, folder, plant), options.scratch, options.jobs)
     note = f"not compared: {', '.join(sorted(calm.unstable))}" if calm.unstable else ""
