@@ -249,6 +249,6 @@ LINKS: Final = (
     Case("linked images", _linked_files, check=_said("no record, and done")),
     Case("lock is a link", _lock_is_a_link, codes=(0, 1, 3, 4, 75), check=lambda place: "" if (place / "diary").read_text().startswith("ten years") else "a file that .lock links to is emptied"),
     Case("name of a backup is taken", _backup_name_is_taken, ("review", "backup", "b.zip", "-w", "w"), (0, 3, 4), check=_backup_is_private),
-    Case("hub folder with code: backbone", _hub_folder, (*_TRAIN, "--set", "backbone.weights=hub"), (2, 3, 4), typed="y\ny\n", check=_no_code_ran, environment=_OFFLINE),
-    Case("hub folder with code: text", _hub_folder, (*_TRAIN, "--set", "text.weights=hub"), (2, 3, 4), typed="y\ny\n", check=_no_code_ran, environment=_OFFLINE),
+    Case("hub folder with code: backbone", _hub_folder, (*_TRAIN, "--set", "backbone.weights=hub"), (2, 3, 4), typed="y\ny\n", check=_no_code_ran, environment=_OFFLINE, longest_s=30),
+    Case("hub folder with code: text", _hub_folder, (*_TRAIN, "--set", "text.weights=hub"), (2, 3, 4), typed="y\ny\n", check=_no_code_ran, environment=_OFFLINE, longest_s=30),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,17 +19,20 @@ from faults.trials import Failure, each
 
 LONGEST_S: Final = 10.0
 MOST_MIB: Final = 1536
-_GIVEN_UP_S: Final = 90.0
+# Processor seconds; beside other programs a command may wait much longer.
+_GIVEN_UP_S: Final = 60
+_NEVER_BACK_S: Final = 900
 _ADDRESS_SPACE_GIB: Final = 10
 # A small process between: Linux counts to a command's peak what its starter held.
 _LAUNCHER: Final = """
 import json, os, resource, subprocess, sys
-seconds, gib, report, *words = sys.argv[1:]
+seconds, patience, gib, report, *words = sys.argv[1:]
 limit = int(gib) << 30
+resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 environment = {**os.environ, "DISK_REPORT": report}
 try:
-    done = subprocess.run(words, timeout=float(seconds), capture_output=True, env=environment, stdin=sys.stdin)
+    done = subprocess.run(words, timeout=float(patience), capture_output=True, env=environment, stdin=sys.stdin)
     code, errors = done.returncode, done.stderr
 except subprocess.TimeoutExpired as late:
     code, errors = None, late.stderr or b""
@@ -108,7 +112,18 @@ def _run(case: Case, place: Path, plant: str) -> Ending:
     report = place / "calls"
     start = ["-m", "risbench"] if not plant else ["-c", f"{plant}\nfrom risbench.cli import main\nmain()"]
     words = [sys.executable, *start, *(word.replace("{place}", str(place)) for word in case.words)]
-    launched = [sys.executable, "-S", "-E", "-c", _LAUNCHER, str(_GIVEN_UP_S), str(_ADDRESS_SPACE_GIB), str(report), *words]
+    launched = [
+        sys.executable,
+        "-S",
+        "-E",
+        "-c",
+        _LAUNCHER,
+        str(_GIVEN_UP_S),
+        str(_NEVER_BACK_S),
+        str(_ADDRESS_SPACE_GIB),
+        str(report),
+        *words,
+    ]
     environment = {**os.environ, "DISK_FAULT": f"{place / 'outside'}|open|0|0|0", **case.environment}
     (place / case.inside).mkdir(parents=True, exist_ok=True)
     done = subprocess.run(launched, cwd=place / case.inside, capture_output=True, text=True, env=environment, input=case.typed, check=False)
@@ -124,8 +139,8 @@ def _run(case: Case, place: Path, plant: str) -> Ending:
 def _wrong(case: Case, ending: Ending) -> str:
     if ending.outside or ending.connections:
         return "a file outside is opened" if ending.outside else "a connection is made"
-    if ending.code is None:
-        return f"over {_GIVEN_UP_S:.0f} s"
+    if ending.code in (None, -signal.SIGXCPU, -signal.SIGKILL):
+        return f"over {_GIVEN_UP_S} s" if ending.code is not None else f"does not come back in {_NEVER_BACK_S} s"
     if ending.code < 0:
         return f"ended by signal {-ending.code}"
     if "Traceback" in ending.stderr:
