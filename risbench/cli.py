@@ -57,6 +57,9 @@ def ingest(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read what links lead to outside the source, such as linked image folders.")
     ] = False,
+    exif: Annotated[
+        str, typer.Option(help="Pictures with an EXIF orientation: upright, as annotation tools show them, or as stored.")
+    ] = "upright",
     box_scale: Annotated[
         str | None,
         typer.Option(help="What the boxes' numbers are: pixels, shares, hundredths or thousandths; else judged by file."),
@@ -86,6 +89,7 @@ def ingest(
         limit=limit,
         scene=scene,
         follow_links=follow_links,
+        exif=exif,  # type: ignore[arg-type]
         box_scale=box_scale,  # type: ignore[arg-type]
         box_order=box_order,  # type: ignore[arg-type]
         dry_run=dry_run,

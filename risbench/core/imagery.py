@@ -93,8 +93,8 @@ def suffix_fits(name: str, kind: str) -> bool:
     return name.lower().endswith(_SUFFIXES[kind])
 
 
-def image_size(file: BinaryIO, name: str) -> tuple[int, int] | None:
-    """Return (width, height) of an image by its header, turned as its EXIF orientation says; None where it is no image that is read.
+def image_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int, int] | None:
+    """Return (width, height) of an image by its header, turned as `read_raster` turns it; None where it is none that is read.
 
     Raises:
         EnvironmentLacks: the system fails to read it.
@@ -107,7 +107,7 @@ def image_size(file: BinaryIO, name: str) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=[kind])
-        return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+        return (image.height, image.width) if upright and _orientation(image) >= 5 else (image.width, image.height)
     except Exception as error:
         if isinstance(error, OSError | MemoryError) and is_system_failure(error):
             raise explain_read_error(error, name) from error

@@ -132,11 +132,11 @@ def _listing(found: dict[Format, list[Entry]]) -> str:
     return ", ".join(f"{len(files)} {kind}" + (f" ({files[0].path})" if files else "") for kind, files in found.items())
 
 
-def size_of_image(tree: SourceTree, row: Row) -> tuple[int, int] | None:
-    """Return the (width, height) of the image that a row names, by its header; None where it cannot be read."""
+def size_of_image(tree: SourceTree, row: Row, *, upright: bool = True) -> tuple[int, int] | None:
+    """Return the (width, height) of the image that a row names, by its header, turned with `upright`; None where it cannot be read."""
     try:
         with tree.find_image(row.image, beside=row.file).open() as file:
-            return image_size(file, row.image)
+            return image_size(file, row.image, upright=upright)
     except Refusal:
         return None
 

@@ -25,7 +25,7 @@ from risbench.ingest.duplicates import write_corners, write_duplicates
 from risbench.ingest.fit import FitOption, image_stems
 from risbench.ingest.merge import Candidate
 from risbench.ingest.part import Job, Part, make_part
-from risbench.ingest.plan import check_options, check_scale, dataset_name, inputs_of, read_class_map, slug_of
+from risbench.ingest.plan import Exif, check_options, check_scale, dataset_name, inputs_of, read_class_map, slug_of
 from risbench.ingest.refusals import NothingRead, count_codes, nothing_read, rows_of, write_errors_log
 from risbench.ingest.scene import SceneRule
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, triage
@@ -51,6 +51,7 @@ def ingest(
     limit: int | None = None,
     scene: str = "auto",
     follow_links: bool = False,
+    exif: Exif = "upright",
     box_scale: Scale | None = None,
     box_order: BoxOrder | None = None,
     dry_run: bool = False,
@@ -61,6 +62,7 @@ def ingest(
 
     The same call goes on where an interrupted one stopped; after a finished one it changes nothing. `limit` takes
     the first rows only. `scene` says what a scene is (`SceneRule`), `follow_links` reads what links lead to outside the source.
+    `exif`: pictures are turned "upright" as their EXIF orientation says, or read as "stored".
     `box_scale` and `box_order` say how a source writes its boxes, which is judged by file otherwise (`formats/scale`).
     `dry_run` does all the work and writes nothing. `quarantined_by_code` counts under `reader_error` what a fault of ours
     kept from being read; the tracebacks are in 1-ingest/errors.log.
@@ -71,7 +73,7 @@ def ingest(
         EnvironmentLacks: the disk is full, or a file cannot be read by a failure of the machine.
         TryAgainLater: another run holds the workspace.
     """
-    check_options(fit, multi_target, uninformative, limit)
+    check_options(fit, multi_target, uninformative, exif, limit)
     check_scale(box_scale, box_order)
     class_map = read_class_map(map_class)
     scenes = SceneRule(scene)
@@ -80,7 +82,7 @@ def ingest(
     if Path(source).resolve() == Path(workspace).resolve():
         raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
     kind, files, said = choose_format(tree, format, only)
-    scales = BoxScales(box_scale, box_order, partial(size_of_image, tree))
+    scales = BoxScales(box_scale, box_order, partial(size_of_image, tree, upright=exif == "upright"))
     items: Iterable[Item] = read_source(tree, kind, files, class_field, scales)
     sorted_rows = triage(
         items if limit is None else islice(items, limit),
@@ -112,6 +114,7 @@ def ingest(
         "limit": limit,
         "scene": scene,
         "follow_links": follow_links,
+        "exif": exif,
         "box_scale": box_scale,
         "box_order": box_order,
     }
@@ -133,6 +136,7 @@ def ingest(
         class_map=class_map,
         stems=image_stems(image for image, _ in sorted_rows.candidates),
         scenes=scenes,
+        upright=exif == "upright",
         write=not dry_run,
     )
     told = {"said": said, "boxes": scales.said(), **_assumed(job, sorted_rows)}

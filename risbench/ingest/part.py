@@ -66,6 +66,7 @@ class Job:
     class_map: Mapping[str, str]
     stems: Mapping[str, str]
     scenes: SceneRule
+    upright: bool
     write: bool
 
 
@@ -95,7 +96,7 @@ def _ingest_image(job: Job, entry: Entry, candidates: Sequence[Candidate], resul
         Refusal: the image cannot be read.
     """
     with entry.open() as file:
-        raster = read_raster(file, entry.path, bands=job.bands)
+        raster = read_raster(file, entry.path, bands=job.bands, upright=job.upright)
         file.seek(0)
         data = file.read() if raster.plain else b""
     for code in raster.notes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from risbench.core.errors import OptionError, Refusal
 from risbench.core.storage import digest_of
@@ -16,6 +16,7 @@ from risbench.formats.tree import Entry, SourceTree
 from risbench.ingest.fit import FitOption
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative
 
+Exif = Literal["upright", "stored"]
 _TEXT_SUFFIXES: Final = (".json", ".jsonl", ".txt", ".csv", ".xml", ".geojson", ".p", ".pkl", ".pickle")
 
 
@@ -92,7 +93,7 @@ def check_scale(box_scale: str | None, box_order: str | None) -> None:
             raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")
 
 
-def check_options(fit: str, multi_target: str, uninformative: str, limit: int | None) -> None:
+def check_options(fit: str, multi_target: str, uninformative: str, exif: str, limit: int | None) -> None:
     """Check the options that are one of a few words.
 
     Raises:
@@ -102,6 +103,7 @@ def check_options(fit: str, multi_target: str, uninformative: str, limit: int | 
         ("--fit", fit, get_args(FitOption)),
         ("--multi-target", multi_target, get_args(MultiTarget)),
         ("--uninformative", uninformative, get_args(Uninformative)),
+        ("--exif", exif, get_args(Exif)),
     ):
         if value not in allowed:
             raise OptionError(f"{option} {value}: must be one of {', '.join(allowed)}")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import read_raster
 from risbench.ingest import ingest
 from tests.conftest import records
@@ -66,3 +68,22 @@ def test_a_turned_photograph_is_kept_upright_with_its_box_on_the_object_and_says
     assert (raster.turned_by, raster.plain) == (1, True)
     assert raster.pixels[BOX[1] + 4 : BOX[3] - 4, BOX[0] + 4 : BOX[2] - 4].min() > 200
     assert raster.pixels[:90].max() < 120
+
+
+def test_boxes_of_the_stored_picture_are_refused_with_the_option_that_reads_them(tmp_path: Path) -> None:
+    ingested(tmp_path, None)
+    source = tmp_path / "s"
+    value = json.loads((source / "instances.json").read_text())
+    value["images"][0] |= {"width": 160, "height": 96}
+    value["annotations"][0]["bbox"] = [30, 20, 30, 40]
+    (source / "instances.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"160 x 96 px.*96 x 160 px.*--exif stored"):
+        ingest(source, workspace=tmp_path / "w2", fit="keep", quiet=True)
+    ingest(source, workspace=tmp_path / "w2", fit="keep", exif="stored", quiet=True)
+    (record,) = records(tmp_path / "w2" / "1-ingest")
+    assert record["targets"][0]["box"] == [30, 20, 60, 60]
+
+
+def test_exif_has_two_values(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--exif sideways: must be one of upright, stored"):
+        ingested(tmp_path, None, exif="sideways")
