@@ -34,7 +34,7 @@ def print_annotators(result: dict[str, Any]) -> None:
 
 def print_plan(result: dict[str, Any]) -> None:
     """Print what goes out, to whom, and how long it will take."""
-    said = f"{result['planned']:,} tasks planned, {result['new']:,} of them new ({result['hours']} hours of work)"
+    said = f"{_many(result['planned'], 'task')} planned, {result['new']:,} of them new ({result['hours']} hours of work)"
     say(f"{said}, {result['withdrawn']:,} withdrawn")
     table("tasks by annotator", ["annotator", "tasks"], [[name, count] for name, count in result["by_annotator"].items()])
     for warning in result["warnings"]:
@@ -45,7 +45,7 @@ def print_plan(result: dict[str, Any]) -> None:
 def print_push(result: dict[str, Any]) -> None:
     """Print what came of a plan that was printed before."""
     said = f"sent {result['sent']:,}, removed {result['removed']:,}, found twice and removed {result['found_twice']:,}"
-    say(f"{said}; {result['planned']:,} tasks are out")
+    say(f"{said}; out now: {_many(result['planned'], 'task')}")
     for warning in result["warnings"]:  # what was pulled meanwhile may have brought more than the plan said
         say(warning)
 
@@ -53,12 +53,13 @@ def print_push(result: dict[str, Any]) -> None:
 def print_pull(result: dict[str, Any]) -> None:
     """Print what came back."""
     counts = ", ".join(f"{result[name]:,} {name}" for name in ("new", "changed", "deleted", "unchanged"))
-    say(f"{result['answers']:,} answers: {counts}")
+    say(f"{_many(result['answers'], 'answer')}: {counts}")
     table("answers by annotator", ["annotator", "answers"], [[name, count] for name, count in result["by_annotator"].items()])
     if result["quarantined"]:
-        say(f"{result['quarantined']:,} annotations cannot be read; see {result['quarantine']} (risbench review reask asks for them again)")
+        told = f"see {result['quarantine']} (risbench review reask asks again)"
+        say(f"{_many(result['quarantined'], 'annotation')} that cannot be used; {told}")
     if result["not_ours"]:
-        say(f"{result['not_ours']:,} annotations are of tasks that no plan knows; they were left alone")
+        say(f"left alone: {_many(result['not_ours'], 'annotation')} of tasks that no plan knows")
     for warning in result["warnings"]:
         say(warning)
 
@@ -72,7 +73,7 @@ _LEFT: Final = {
 def print_reask(result: dict[str, Any]) -> None:
     """Print what is asked again, and of whom."""
     said = ", ".join(f"{code} {count:,}" for code, count in result["reasons"].items())
-    say(f"{result['reasked']:,} answers asked again" + (f" ({said}); they are kept in {result['kept']}" if said else ""))
+    say(f"{_many(result['reasked'], 'answer')} asked again" + (f" ({said}); they are kept in {result['kept']}" if said else ""))
     for name, count in result["by_annotator"].items():
         say(f"{count:,} of {name}: the page hands them out again")
     for code, count in result["left"].items():
@@ -88,9 +89,10 @@ def print_consensus(result: dict[str, Any]) -> None:
     for why, count in result["to_adjudicate"].items():
         say(f"{count:,} for an expert: {why}")
     if result["waiting"]:
-        say(f"{result['waiting']:,} wait for further opinions; `risbench review push` asks for those that nobody is asked for yet")
+        told = "`risbench review push` asks for those that nobody is asked for yet"
+        say(f"waiting for further opinions: {_many(result['waiting'], 'record')}; {told}")
     if result["answers_to_unknown_records"]:
-        say(f"{result['answers_to_unknown_records']:,} answered records are not in the workspace any more; their answers are kept")
+        say(f"answered, and not in the workspace any more: {_many(result['answers_to_unknown_records'], 'record')}; the answers are kept")
     say(result["state"])
 
 
@@ -101,30 +103,30 @@ def print_adjudicate(result: dict[str, Any]) -> None:
     for why, count in result["skipped"].items():
         if count:
             say(f"{count:,} left out: {why}")
-    say(f"{result['tasks']:,} tasks for {result['expert']}: sent {result['sent']:,}, removed {result['removed']:,}")
+    say(f"{_many(result['tasks'], 'task')} for {result['expert']}: sent {result['sent']:,}, removed {result['removed']:,}")
 
 
 def print_status(result: dict[str, Any]) -> None:
     """Print progress, agreement and score cards."""
-    say(f"{result['answered']:,} of {result['planned']:,} tasks answered, on {result['records']:,} records")
+    say(f"{result['answered']:,} of {_many(result['planned'], 'task')} answered, on {_many(result['records'], 'record')}")
     say(f"last pulled {_ago(result['pulled'])}" if result["pulled"] else "never pulled: run `risbench review pull`")
     say(f"{result['hours_spent']} hours spent, {result['hours_left']} to go")
     for name in ("verdicts", "sentences", "to_adjudicate"):
         if result[name]:
             say(f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {count:,}" for key, count in result[name].items()))
     if result["quarantined"]:
-        say(f"{result['quarantined']:,} answers on the server cannot be used (review/quarantine.jsonl); risbench review reask")
+        say(f"{_many(result['quarantined'], 'answer')} on the server that cannot be used (review/quarantine.jsonl); risbench review reask")
     found = result["agreement"]
     if found["records"]:
         said = ", ".join(f"{key.replace('_', ' ')} {found[key]}" for key in ("iou", "boundary_iou", "pixel_alpha", "verdict_alpha"))
-        say(f"agreement on {found['records']:,} records that several answered: {said}")
+        say(f"agreement on {_many(found['records'], 'record')} that several answered: {said}")
         for names, value in found["verdict_kappa"].items():
             if value is not None:  # of a pair that answered too little in common, or always the same
                 say(f"  kappa of {names}: {value}")
     for name, seen in result["triage"].items():
         say(f"triage by {name}: {seen['passed']:,} passed, {seen['doubted']:,} to the editor, {seen['seconds_each']} s each")
     if result["gold_lost"]:
-        say(f"{result['gold_lost']:,} gold answers are not scored: the round that held the known answer is gone")
+        say(f"not scored: {_many(result['gold_lost'], 'gold answer')}, of which the round that held the known one is gone")
     cards = result["annotators"]
     pace = {"answered": "answered", "of": "planned", "a day": "answers_a_day", "seconds each": "seconds_each", "hours left": "hours_left"}
     table("pace", ["annotator", *pace], [[name, *_cells(card, pace.values())] for name, card in cards.items()])
@@ -156,7 +158,12 @@ def _ago(moment: str) -> str:
     then = datetime.fromisoformat(moment)
     minutes = max(0, int((datetime.now(UTC) - then).total_seconds() // 60))
     count, unit = (minutes, "minute") if minutes < 120 else (minutes // 60, "hour") if minutes < 2880 else (minutes // 1440, "day")
-    return f"{count:,} {unit}{'' if count == 1 else 's'} ago ({then:%Y-%m-%d %H:%M} UTC)"
+    return f"{_many(count, unit)} ago ({then:%Y-%m-%d %H:%M} UTC)"
+
+
+def _many(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural but for one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _cells(card: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
@@ -165,14 +172,15 @@ def _cells(card: Mapping[str, Any], names: Iterable[str]) -> list[Any]:
 
 def print_backup(result: dict[str, Any]) -> None:
     """Print where the backup lies."""
-    say(f"{result['files']:,} files, {result['bytes'] / 1e6:.1f} MB: {result['file']} (it holds passwords and the token: keep it private)")
+    size = f"{_many(result['files'], 'file')}, {result['bytes'] / 1e6:.1f} MB"
+    say(f"{size}: {result['file']} (it holds passwords and the token: keep it private)")
     for warning in result["warnings"]:
         say(f"warning: {warning}")
 
 
 def print_restore(result: dict[str, Any]) -> None:
     """Print what was put back."""
-    say(f"{result['files']:,} files put back into {result['desk']}")
+    say(f"{_many(result['files'], 'file')} put back into {result['desk']}")
     if result["moved_aside"]:
         say(f"the desk that was there is now {result['moved_aside']}")
 
@@ -186,8 +194,7 @@ def print_assist(result: dict[str, Any]) -> None:
 
 def print_triage(result: dict[str, Any]) -> None:
     """Print where the page is and how much there is."""
-    sheets = f"{result['sheets']:,} sheet" + ("s" if result["sheets"] != 1 else "")
-    say(f"{result['masks']:,} masks on {sheets}: {result['url']}")
+    say(f"{_many(result['masks'], 'mask')} on {_many(result['sheets'], 'sheet')}: {result['url']}")
     say("Ctrl-C ends it; what was answered is kept")
 
 
@@ -195,13 +202,15 @@ def print_audit_sample(result: dict[str, Any]) -> None:
     """Print how far the sample is, and what it says."""
     for warning in result["warnings"]:
         say(f"warning: {warning}")
-    say(f"{result['drawn']:,} of {result['sample']:,} drawn, a sample of {result['population']:,}; {result['sent']:,} tasks sent now")
+    say(
+        f"{result['drawn']:,} of {result['sample']:,} drawn, a sample of {result['population']:,}; {_many(result['sent'], 'task')} sent now"
+    )
     for name, count in result["waiting"].items():
         say(f"  {name}: {count:,} to draw")
     if result["left_out_as_seen"]:
-        say(f"{result['left_out_as_seen']:,} records were seen by all of these people and can come before none of them")
+        say(f"left out: {_many(result['left_out_as_seen'], 'record')} that all of these people have seen")
     if result["unusable"]:
-        say(f"{result['unusable']:,} answers cannot be used: nothing is drawn, or no choice is made")
+        say(f"{_many(result['unusable'], 'answer')} that cannot be used")
     found = result["result"]
     if found is None:
         return

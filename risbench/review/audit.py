@@ -29,7 +29,7 @@ from risbench.core.workspace import Workspace, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, Audited, AuditSample, summary_of
 from risbench.formats.split_list import read_split_list
 from risbench.review.answers import read_answers, read_audit
-from risbench.review.client import NotThere
+from risbench.review.client import NotThere, Unknown
 from risbench.review.desk import Annotator, Desk, pseudonym
 from risbench.review.page import AUDIT, FIELDS, is_ours, project_title, task_of
 from risbench.review.plan import Item, make_key
@@ -274,7 +274,10 @@ class _Drawings:
         """Add one auditor's drawings; return of each that cannot be used why not."""
         tasks = {task.id: task for task in self.studio.keys(project) if task.annotations and task.key in mine}
         unusable = []
-        for number, answers in self.studio.annotations(project, tasks.values()).items():
+        found, doubts = self.studio.annotations(project, tasks.values())
+        if doubts:
+            raise Unknown(f"{next(iter(doubts.values()))}; nothing was given up, run the same command again")
+        for number, answers in found.items():
             record = self.records.get(mine[tasks[number].key].record)
             whole, damaged = sorted_by_time(answers)
             unusable += [f"{person.name}: task {number}: {printable(one)}: is no answer" for one in damaged]

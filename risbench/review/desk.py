@@ -61,12 +61,12 @@ class Annotator:
     audit_project: Number | None = None
     paused: bool = False
     recheck: bool = False
-    expert: bool = False
+    expert: bool | None = None  # older lists do not say
 
     @property
     def is_expert(self) -> bool:
-        """Return whether they get no tasks because they decide on those of others; older lists tell it by their projects."""
-        return self.expert or (self.paused and self.expert_project is not None and self.project is None)
+        """Return whether they get no tasks because they decide on those of others; in older lists their projects tell it."""
+        return self.expert if self.expert is not None else self.paused and self.expert_project is not None and self.project is None
 
     @property
     def gets_no_work(self) -> str:

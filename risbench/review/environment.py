@@ -70,7 +70,7 @@ def _as_it_is(folder: Path) -> tuple[Path, list[str]]:
     if wrong:
         raise EnvironmentLacks(f"{folder}: {', '.join(wrong)}; risbench does not change an environment that it was given: {own}")
     some = ", ".join(f"{name} {has or 'missing'} (tested: {wanted})" for name, (has, wanted) in list(differ.items())[:3])
-    return python, [f"{folder}: {len(differ)} packages differ from the tested versions: {some}"] if differ else []
+    return python, [f"{folder}: other versions than the tested ones ({len(differ)}): {some}"] if differ else []
 
 
 def tested_versions() -> dict[str, str]:

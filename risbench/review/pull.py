@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +49,7 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     counts: Counter[str] = Counter(dict.fromkeys(("new", "changed", "deleted", "unchanged", "quarantined", "not_ours"), 0))
     gone: list[str] = []
     read: list[int] = []
+    doubts: list[str] = []
     projects = [(person, number, title) for person in started for number, title in projects_of(desk, person)]
     authors = Authors.of(studio, started) if projects else Authors({}, {})
     with Progress("review pull", len(projects), quiet=quiet) as progress:
@@ -58,18 +59,21 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
                 if is_ours(found, title):
                     read.append(number)
                     reader = Reader(desk, person, authors, items, shown)
-                    _pull_project(reader, desk, studio, number, counts)
+                    doubts += _pull_project(reader, desk, studio, number, counts)
                 else:
                     other = printable(found["title"])
                     gone.append(f"{person.name}: project {number} on the server is {other}, not theirs; their pulled answers are kept")
             except NotThere:
                 gone.append(f"{person.name}: project {number} is gone from the server; their pulled answers are kept")
             progress.advance(1)
+    if doubts:
+        more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
+        raise Unknown(f"{doubts[0]}{more}; the others are pulled and nothing was given up: run the same command again")
     desk.note_pulled()
     answers = read_answers(desk)
     if counts["deleted"]:
-        lost = f"{counts['deleted']} answers are gone from the server, or cannot be read any more"
-        gone.append(f"{lost}; what they said is kept in {desk.root / 'deleted.jsonl'}")
+        lost = f"gone from the server, or not readable any more: {counts['deleted']} answer{'' if counts['deleted'] == 1 else 's'}"
+        gone.append(f"{lost}; what was in them is kept in {desk.root / 'deleted.jsonl'}")
     return {
         **counts,
         "projects": read,
@@ -80,7 +84,8 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     }
 
 
-def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> None:
+def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> list[str]:
+    """Pull one project; return of every answer that the server counts and does not give what is odd: it is left as it was."""
     path, cursor_path = desk.root / "answers" / f"{project}.jsonl", desk.root / "answers" / f"{project}.cursor.json"
     known = {answer.task: answer for answer in answers_in(path)}
     cursor = read_cursor(cursor_path) if path.exists() else {}
@@ -88,7 +93,8 @@ def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, coun
     if known.keys() - tasks.keys():  # a task is gone: the second list must say so, too
         tasks = {task.id: task for task in studio.keys(project)}
     changed = [task for task in tasks.values() if cursor.get(str(task.id), ("", 0)) != (task.updated, task.annotations)]
-    fetched = studio.annotations(project, [task for task in changed if task.annotations])
+    fetched, doubts = studio.annotations(project, [task for task in changed if task.annotations])
+    changed = [task for task in changed if task.id not in doubts]
     fresh = {number: answer for number, answer in known.items() if number in tasks}
     deleted = [answer for number, answer in known.items() if number not in tasks]
     for task in changed:
@@ -99,8 +105,14 @@ def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, coun
             counts["changed" if before else "new"] += 1
         elif before is not None:
             deleted.append(before)
-    _confirm_gone(studio, deleted, fetched)
-    looked_at = {task.id for task in changed}
+    hidden = [answer for answer in deleted if _is_hidden(studio, answer, fetched.get(answer.task, ()))]
+    for answer in hidden:
+        deleted.remove(answer)
+        fresh[answer.task] = answer
+        doubts[answer.task] = (
+            f"{studio.url}: annotation {answer.annotation} of {answer.annotator} is there, and the server's lists leave it out"
+        )
+    looked_at = {task.id for task in changed if task.id not in doubts}
     counts["unchanged"] += len(fresh.keys() - looked_at)
     for answer in deleted:
         desk.note("deleted.jsonl", {"project": project, **asdict(answer)})
@@ -111,22 +123,16 @@ def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, coun
     counts["not_ours"] += reader.not_ours
     # the number of answers that came, not that the server counts: where they differ the task is asked for again
     came = {number: len(annotations) for number, annotations in fetched.items()}
-    write_durably(cursor_path, to_json({str(task.id): [task.updated, came.get(task.id, task.annotations)] for task in tasks.values()}))
+    seen = {str(task.id): (task.updated, came.get(task.id, task.annotations)) for task in tasks.values() if task.id not in doubts}
+    kept = {number: cursor[number] for task in doubts if (number := str(task)) in cursor}
+    write_durably(cursor_path, to_json(seen | kept))
+    return list(doubts.values())
 
 
-def _confirm_gone(studio: Studio, answers: Iterable[Answer], fetched: Mapping[int, Sequence[Any]]) -> None:
-    """Look for each answer that no list has any more, one by one, before it is given up.
-
-    Raises:
-        Unknown: one is there.
-    """
-    for answer in answers:
-        seen = any(isinstance(one, dict) and one.get("id") == answer.annotation for one in fetched.get(answer.task, ()))
-        if not seen and studio.has_annotation(answer.annotation):
-            raise Unknown(
-                f"{studio.url}: annotation {answer.annotation} of {answer.annotator} is on the server, and its lists leave it out; "
-                "nothing was given up, run the same command again"
-            )
+def _is_hidden(studio: Studio, answer: Answer, fetched: Sequence[Any]) -> bool:
+    """Return whether an answer that no list has any more is there all the same: each is looked for by itself before it is given up."""
+    came = any(isinstance(one, dict) and one.get("id") == answer.annotation for one in fetched)  # it came, and cannot be read any more
+    return not came and studio.has_annotation(answer.annotation)
 
 
 def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_a_given_environment_of_the_tested_versions_is_used_as_it_is(given: Path
     (given / "versions.json").write_text(json.dumps({**environment.tested_versions(), "django": "5.1"}))
     python, [warning] = server_python(given)
     assert python == given / "bin" / "python"
-    assert "1 packages differ from the tested versions: django 5.1 (tested: 5." in warning
+    assert "other versions than the tested ones (1): django 5.1 (tested: 5." in warning
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,10 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
     refused(
         r"/export|/tasks/\d+/annotations",
         [],
-        f"task {done[0][0]}: 1 answers were counted, and it is not in the server's export; nothing was given up",
+        r"answers by the server's list: 1, and its export has fewer \(and 3 more\); the others are pulled and nothing was given up",
     )
-    assert not list((desk.root / "answers").glob("*.jsonl"))
+    assert not read_answers(desk)
+    assert desk.pulled() is None
     times: list[str] = []
 
     def once(path: str, answer: Any) -> Any:
@@ -82,7 +83,7 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
     assert len(times) == 2
     # pulled before: neither a short list nor an empty one takes an answer away
     refused(r"/api/tasks\?", {"tasks": [], "total": 36}, "the server lists 0 tasks and says that there are 36")
-    refused(r"/api/tasks\?", {"tasks": [], "total": 0}, "is on the server, and its lists leave it out; nothing was given up")
+    refused(r"/api/tasks\?", {"tasks": [], "total": 0}, "is there, and the server's lists leave it out .* nothing was given up")
     refused(r"/api/tasks\?", {"tasks": []}, "total is to be a whole number")
     assert len(read_answers(desk)) == 4
     assert not (desk.root / "deleted.jsonl").exists()
@@ -166,8 +167,19 @@ def test_an_odd_project_is_one_line(answer: Any) -> None:
 @pytest.mark.parametrize("alone", [NotThere("gone"), None, [], "x"], ids=repr)
 def test_an_odd_export_is_one_line_and_no_answer(answer: Any, alone: Any) -> None:
     studio = odd_studio({"/export": answer, "/annotations/": alone})
-    with pytest.raises(Unknown, match="run the same command again"):
-        studio.annotations(1, [Task(1, "k", "2026", 1, False)])
+    try:
+        found, doubts = studio.annotations(1, [Task(1, "k", "2026", 1, False)])
+    except Unknown as error:
+        assert str(error).endswith("run the same command again")
+    else:
+        assert (found, doubts) == ({}, {1: "http://127.0.0.1:9: task 1: answers by the server's list: 1, and its export has fewer"})
+
+
+def test_a_task_in_doubt_keeps_no_other_back() -> None:
+    rows = [{"id": 1, "annotations": [{"id": 7}]}, {"id": 2, "annotations": None}]
+    studio = odd_studio({"/export": rows, "/tasks/2/annotations/": NotThere("gone")})
+    found, doubts = studio.annotations(1, [Task(number, "k", "2026", 1, False) for number in (1, 2)])
+    assert (found, list(doubts)) == ({1: [{"id": 7}]}, [2])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "<html>", "9" * 5000, '{"a": 1', "\x00"], ids=["deep", "html", "digits", "cut", "zero"])

@@ -135,7 +135,7 @@ def test_changed_and_deleted_answers_are_noticed_and_bad_ones_quarantined(lab: L
     back = pull(workspace=workspace, quiet=True)
     assert (back["changed"], back["quarantined"], back["answers"]) == (1, 2, 1)
     assert back["deleted"] == 4  # two by the person, two whose new word cannot be read
-    assert "4 answers are gone from the server, or cannot be read any more" in back["warnings"][0]
+    assert "gone from the server, or not readable any more: 4 answers" in back["warnings"][0]
     said = [json.loads(line)["annotation"] for line in (desk.root / "deleted.jsonl").read_text().splitlines()]
     assert sorted(said) == sorted(number for _, number in tasks[1:])
     assert [answer.verdict for answer in read_answers(desk)] == [REJECT]
