@@ -46,6 +46,8 @@ def print_push(result: dict[str, Any]) -> None:
     """Print what came of a plan that was printed before."""
     said = f"sent {result['sent']:,}, removed {result['removed']:,}, found twice and removed {result['found_twice']:,}"
     say(f"{said}; out now: {_many(result['planned'], 'task')}")
+    if result["without_mask"]:
+        say(f"sent again, as the server had stored them without their mask: {_many(result['without_mask'], 'task')}")
     for warning in result["warnings"]:  # what was pulled meanwhile may have brought more than the plan said
         say(warning)
 

@@ -208,7 +208,7 @@ def _push(desk: Desk, studio: Studio, plan: Mapping[str, Item], people: Sequence
             mine = [item for item in plan.values() if item.annotator == name and item.record in records]
             project = ensure_project(desk, studio, desk.annotator(name), AUDIT)
             answered = {item.key for item in mine if item.record in drawn}
-            pusher = Pusher(desk, studio, project, lambda item: _task(records[item.record], item.key), progress)
+            pusher = Pusher(desk, studio, project, lambda item: _task(records[item.record], item.key), progress, shows_masks=False)
             sent += pusher.bring(sorted(mine, key=lambda item: item.key), answered)["sent"]
     return sent
 

@@ -27,27 +27,45 @@ _SETTLE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 class Pusher:
     """One project and what it is to hold."""
 
-    def __init__(self, desk: Desk, studio: Studio, project: int, make_task: Callable[[Item], dict[str, Any]], progress: Progress) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        studio: Studio,
+        project: int,
+        make_task: Callable[[Item], dict[str, Any]],
+        progress: Progress,
+        *,
+        shows_masks: bool = True,
+    ) -> None:
         self._desk, self._studio, self._project, self._make_task, self._progress = desk, studio, project, make_task, progress
+        self._shows = shows_masks
 
     def bring(self, wanted: Sequence[Item], answered: set[str]) -> dict[str, int]:
-        """Send what is missing and remove what is too much, until the server has what is wanted; what was answered is not asked again."""
-        counts = {"sent": 0, "removed": 0, "found_twice": 0, "tasks": len(wanted)}
+        """Send what is missing and remove what is too much, until the server has what is wanted; what was answered is not asked again.
+
+        A server that is busy may store tasks and not the masks that came with them, and say that all is well: those are sent again.
+        """
+        counts = {"sent": 0, "removed": 0, "found_twice": 0, "without_mask": 0, "tasks": len(wanted)}
         keys = {item.key for item in wanted}
         for attempt in range(_TRIES):
             there = self._studio.keys(self._project, drafts=True)
-            surplus = _surplus(there, keys)
+            if attempt and self._blank(there, keys):
+                time.sleep(_SETTLE_S[attempt - 1])  # its count of predictions may come late
+                there = self._studio.keys(self._project, drafts=True)
+            blank = self._blank(there, keys)
+            surplus = [*blank, *_surplus([task for task in there if task not in blank], keys)]
             missing = _missing(there, [item for item in wanted if item.key not in answered])
             if attempt == 0:
                 self._progress.advance(len(wanted) - len(missing))
             if not surplus and not missing:
                 return counts
-            twice = [task for task in surplus if task.key in keys]
+            twice = [task for task in surplus if task.key in keys and task not in blank]
             try:
                 if surplus:
                     self._note("remove", [task.key for task in surplus])
                     self._studio.delete_tasks(self._project, [task.id for task in surplus])
-                    counts["removed"] += len(surplus) - len(twice)
+                    counts["removed"] += len(surplus) - len(twice) - len(blank)
+                    counts["without_mask"] += len(blank)
                     counts["found_twice"] += len(twice)
                 for start in range(0, len(missing), CHUNK):
                     self._send(missing[start : start + CHUNK], counts)
@@ -59,6 +77,12 @@ class Pusher:
         raise TryAgainLater(
             f"{self._studio.url}: project {self._project} does not come to hold what it is sent; run the same command again"
         )
+
+    def _blank(self, there: Sequence[Task], wanted: set[str]) -> list[Task]:
+        """Return the tasks of the plan that show no mask and that nobody has begun; of the audit sample none is to show one."""
+        if not self._shows:
+            return []
+        return [task for task in there if task.key in wanted and not (task.shown or task.annotations or task.drafted)]
 
     def _send(self, chunk: Sequence[Item], counts: dict[str, int]) -> None:
         tasks = [self._make_task(item) for item in chunk]

@@ -205,7 +205,7 @@ def _bring(
     quiet: bool,
 ) -> dict[str, int]:
     """Bring every person's project to the plan; return how many tasks were sent, removed, and found twice."""
-    done = {"sent": 0, "removed": 0, "found_twice": 0, "tasks": 0}
+    done = {"sent": 0, "removed": 0, "found_twice": 0, "without_mask": 0, "tasks": 0}
     of: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         if item.kind != "expert":

@@ -23,13 +23,14 @@ _UNTOUCHED: Final = (("total_annotations", "Number", 0), ("cancelled_annotations
 
 @dataclass(frozen=True)
 class Task:
-    """A task on the server, without its masks."""
+    """A task on the server, without its masks; `shown` says how many predictions it has, so whether it shows a mask."""
 
     id: int
     key: str
     updated: str
     annotations: int
     drafted: bool
+    shown: int = 1
 
 
 class Studio(Client):
@@ -60,7 +61,8 @@ class Studio(Client):
             number = self.value(row, "id", int, where)
             data, updated = self.value(row, "data", dict, where), self.value(row, "updated_at", str, where)
             answered = self.value(row, "total_annotations", int, where) + self.value(row, "cancelled_annotations", int, where)
-            found.append(Task(number, str(data.get("key")), updated, answered, number in begun))
+            shown = row.get("total_predictions", 1)  # a server that does not say is believed
+            found.append(Task(number, str(data.get("key")), updated, answered, number in begun, shown if isinstance(shown, int) else 1))
         return sorted(found, key=lambda task: task.id)
 
     def _rows(self, project: int, **more: Any) -> list[dict[str, Any]]:

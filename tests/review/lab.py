@@ -210,8 +210,9 @@ def failing_proxy(target: str, share: float, seed: int = 0, only: str = "", ways
 
 
 @contextmanager
-def rewriting_proxy(target: str, rewrite: Callable[[str, Any], Any]) -> Iterator[str]:
-    """Run a proxy to `target` that hands on what `rewrite(path, answer)` makes of every JSON answer to a question."""
+def rewriting_proxy(target: str, rewrite: Callable[[str, Any], Any], sent: Callable[[str, Any], Any] | None = None) -> Iterator[str]:
+    """Run a proxy to `target` that hands on what `rewrite(path, answer)` makes of every JSON answer to a question, and what
+    `sent(path, body)` makes of every JSON body that is posted."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
@@ -220,6 +221,9 @@ def rewriting_proxy(target: str, rewrite: Callable[[str, Any], Any]) -> Iterator
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {key: value for key, value in self.headers.items() if key.lower() not in ("host", "connection", "accept-encoding")}
+            if sent is not None and self.command == "POST":
+                body = json.dumps(sent(self.path, json.loads(body))).encode()
+                headers["Content-Length"] = str(len(body))
             answer = requests.request(self.command, target + self.path, data=body, headers=headers, timeout=300, allow_redirects=False)
             content = answer.content
             if self.command == "GET" and answer.ok:

@@ -100,6 +100,32 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
     assert desk.pulled() is not None
 
 
+def test_tasks_that_the_server_stored_without_their_mask_are_sent_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    import risbench.review.projects as projects
+
+    monkeypatch.setattr(projects, "_SETTLE_S", (0.0,) * 8)
+    workspace = lab()
+    ana = people(workspace, "ana")["ana"]
+    desk = Desk(Workspace.open(workspace))
+    real, imports = desk.connection()["url"], []
+
+    def lose(path: str, body: Any) -> Any:
+        if "/import" in path:
+            imports.append(path)
+            if len(imports) == 1:  # as Label Studio does where its database is locked: 201, and all predictions gone
+                return [{**task, "predictions": []} for task in body[:3]] + body[3:]
+        return body
+
+    with rewriting_proxy(real, lambda path, answer: answer, lose) as url:
+        desk.save_connection(url=url)
+        out = push(workspace=workspace, policy=Policy(count=6, overlap=0, gold=0), quiet=True)
+    desk.save_connection(url=real)
+    assert (out["sent"], out["without_mask"], out["removed"], out["found_twice"]) == (9, 3, 0, 0)
+    tasks = Studio.of(desk).keys(ana.project)
+    assert [task.shown for task in tasks] == [1] * 6
+    assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["sent"] == 0
+
+
 def test_an_answer_that_another_changed_is_named_with_what_to_do(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben")
