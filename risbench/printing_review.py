@@ -130,13 +130,19 @@ def print_status(result: dict[str, Any]) -> None:
     if result["gold_lost"]:
         say(f"not scored: {_many(result['gold_lost'], 'gold answer')}, of which the round that held the known one is gone")
     cards = result["annotators"]
-    pace = {"answered": "answered", "of": "planned", "a day": "answers_a_day", "seconds each": "seconds_each", "hours left": "hours_left"}
+    pace = {
+        "answered": "answered",
+        "of": "planned",
+        "a day": "answers_a_day",
+        "seconds each": "seconds_each",
+        "hours left": "hours_left",
+        "sentences judged": "share_judged",
+    }
     table("pace", ["annotator", *pace], [[name, *_cells(card, pace.values())] for name, card in cards.items()])
     marks = {
         "corrected": "share_corrected",
         "rejected": "share_rejected",
         "unsure": "share_unsure",
-        "judged": "share_judged",
         "gold": "gold",
         "right": "gold_right",
         "missed": "wrong_masks_missed",
