@@ -92,7 +92,8 @@ class BoxScales:
         elif self._scale is not None:
             why = None
         else:
-            why = _pixel_fault(rows, sizes) or (_corner_fault(rows, sizes()) if corners and self._order is None else None)
+            # Two corners first: read as x, y, width, height they lie outside the image, as numbers of another scale do.
+            why = (_corner_fault(rows, sizes()) if corners and self._order is None else None) or _pixel_fault(rows, sizes)
         code, reason = why or ("", "")
         return _Verdict(asked + (", as asked" if self._scale else ""), reason, code)
 

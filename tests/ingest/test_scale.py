@@ -199,6 +199,12 @@ def test_two_corners_in_cocos_bbox_are_told_and_read_when_the_user_says_so() -> 
     assert judged(ordinary, (512, 512), corners=True)[0] == rows_of(ordinary, (512, 512)), "one odd row of three is that row's matter"
 
 
+def test_two_corners_far_from_the_origin_are_not_called_thousandths() -> None:
+    items, _ = judged(as_xywh(*((300 + 10 * k, 300, 380 + 10 * k, 340) for k in range(6))), (512, 512), corners=True)
+    assert "--box-order xyxy reads them" in why(items)
+    assert "thousandths" not in why(items)
+
+
 def test_an_option_that_cannot_be_is_said(make_source: Callable[..., Path]) -> None:
     assert "no part of the sides" not in why(judged(pixels((100, 100, 600, 300)), (640, 480), scale="shares")[0])
     assert "shares are asked for; --box-scale" in why(judged(pixels((100, 100, 600, 300)), (640, 480), scale="shares")[0])
