@@ -1,9 +1,10 @@
-"""Processes that end with the one that began them, and leave it the cores while they wait."""
+"""Processes that end with the one that began them, leave it the cores while they wait, and do not search their memory in vain."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -90,3 +91,14 @@ def ended_at_once(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
             worker.kill()
         raise
     pool.shutdown()
+
+
+@contextlib.contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Look for reference cycles rarely, for work that makes millions of objects and hardly a cycle: a third of ingest's time otherwise."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

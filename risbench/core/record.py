@@ -213,7 +213,7 @@ class Record(Frozen):
     attributes: Attributes = Attributes()
     expression: Expression | None = None
     mask: Mask | None = None
-    review: Review = Review()
+    review: Review = Field(default_factory=Review)
     split: Split | None = None
     problems: tuple[Problem, ...] = ()
 

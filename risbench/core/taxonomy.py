@@ -5,6 +5,7 @@ Source: VRSBench/RISBench class list; DOTA-v2, DIOR, iSAID, NWPU VHR-10, xView a
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -76,6 +77,7 @@ CLASS_PHRASES: Final[tuple[tuple[str, str], ...]] = tuple(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def to_class(source_name: str) -> str | None:
     """Return the RISBench class of a source's class name, or None where it is none of the 26.
 

@@ -59,6 +59,8 @@ def _kind_of(entry: Entry, has_tiff: bool) -> Format | None:
         return "geotiff" if has_tiff or looks_like_boxes(head) else None
     if entry.suffix == ".xml":
         return "geotiff" if has_tiff and looks_like_voc(head) else None
+    if '"' not in head:
+        head = head.replace("'", '"')  # JSON5 may have single quotes
     if looks_like_coco(head):
         return "coco"
     if looks_like_vrsbench(head) or entry.name.lower().startswith("vrsbench"):

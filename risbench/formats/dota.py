@@ -34,6 +34,7 @@ def read_dota(entry: Entry) -> Iterator[Item]:
         Refusal: the file as a whole is in one of YOLO's forms, whose numbers stand in another order.
     """
     metres_per_pixel: float | None = None
+    stem = entry.stem
     content = decoded(entry.read(64 << 20), entry.path, "replace")
     if (form := yolo_form(content[:_HEAD])) is not None:
         raise Refusal("not_dota", "file", entry.path, f"{form}; YOLO's labels are not read: convert them to COCO")
@@ -43,8 +44,8 @@ def read_dota(entry: Entry) -> Iterator[Item]:
         if line.startswith("gsd:"):
             metres_per_pixel = _positive(line[4:])
             continue
-        locator, key = f"line {index}", f"{entry.stem}:{index}"
-        yield guarded(partial(_row, line, entry, key, locator, metres_per_pixel), entry.path, key, locator, line)
+        locator, key = f"line {index}", f"{stem}:{index}"
+        yield guarded(partial(_row, line, entry, stem, key, locator, metres_per_pixel), entry.path, key, locator, line)
 
 
 def _positive(value: str) -> float | None:
@@ -56,7 +57,7 @@ def _positive(value: str) -> float | None:
     return distance if 0 < distance < 1000 else None
 
 
-def _row(line: str, entry: Entry, key: str, locator: str, metres_per_pixel: float | None) -> Row:
+def _row(line: str, entry: Entry, stem: str, key: str, locator: str, metres_per_pixel: float | None) -> Row:
     words = line.split()
     if len(words) not in (9, 10):
         raise Refusal("wrong_length", "line", line, "it must hold 8 numbers, a class and a difficulty")
@@ -74,7 +75,7 @@ def _row(line: str, entry: Entry, key: str, locator: str, metres_per_pixel: floa
         source_key=key,
         locator=locator,
         dataset=DATASET,
-        image=entry.stem,
+        image=stem,
         category=words[8],
         boxes=(box,),
         has_sentences=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Record
 from risbench.formats.parquet import is_record_table, table_rows
-from risbench.formats.rows import Item, Refused, Row
+from risbench.formats.rows import Item, Refused, Row, guarded
 from risbench.formats.tree import Entry, SourceTree
 
 MAX_RECORD_BYTES: Final = 8 << 20
@@ -95,10 +96,10 @@ class ReleasedRows:
         yield self._item(entry, entry.name, entry.read(MAX_RECORD_BYTES).decode("utf-8", "replace"), image, said)
 
     def _item(self, entry: Entry, locator: str, line: str | None, image: str, said: dict[str, Any]) -> Item:
-        try:
-            record = _record(line, said)
-        except Refusal as reason:
-            return Refused(entry.path, locator, locator, reason, shortened(line))
+        return guarded(partial(self._row, entry, locator, line, image, said), entry.path, locator, locator, partial(shortened, line))
+
+    def _row(self, entry: Entry, locator: str, line: str | None, image: str, said: dict[str, Any]) -> Row:
+        record = _record(line, said)
         return Row(
             file=entry.path,
             source_key=record.id,

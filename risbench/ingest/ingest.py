@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from risbench.core.errors import InputError, OptionError
+from risbench.core.processes import collecting_rarely
 from risbench.core.progress import Progress
 from risbench.core.storage import PartResult, StageRun, digest_of, to_json, versions, write_durably
 from risbench.core.unexpected import ERRORS_LOG
@@ -35,6 +36,7 @@ PART_RECORDS: Final = 64
 REVISION: Final = 3
 
 
+@collecting_rarely()
 def ingest(
     source: Path | str,
     *,

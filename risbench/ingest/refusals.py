@@ -76,13 +76,15 @@ class Refusals:
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     _rest: dict[tuple[str, str], Line] = field(default_factory=dict)
 
-    def add(self, file: str, source_key: str, locator: str, reason: Refusal, raw: str) -> None:
-        """Add a refused row; every one is counted, whatever its line holds."""
+    def add(self, file: str, source_key: str, locator: str, reason: Refusal, raw: str, rows: int = 1) -> None:
+        """Add a refused row, or `rows` that are one item of the reader; every one is counted, whatever its line holds."""
         if isinstance(reason, Unexpected):
             self.traces.setdefault(reason.trace_id, reason.trace)
         key = (file, reason.code)
         self._seen[key] += 1
-        if self._seen[key] <= WHOLE_LINES:
+        if rows > 1:
+            self.lines.append({**quarantine_line(file, source_key, locator, reason, raw), "rows": rows})
+        elif self._seen[key] <= WHOLE_LINES:
             self.lines.append(quarantine_line(file, source_key, locator, reason, raw))
         elif self._seen[key] <= LINES:
             self.lines.append(

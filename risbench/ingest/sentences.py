@@ -5,6 +5,7 @@ Each rule has a name, and the ones that set rows aside can be turned off.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from typing import Final
@@ -57,6 +58,8 @@ def check_text(text: str, field: str) -> None:
     Raises:
         Refusal: control or escape characters, line separators, direction overrides, or lone surrogates.
     """
+    if text.isascii() and text.isprintable():
+        return
     for character in text:
         category = unicodedata.category(character)
         # U+200D joins emoji and U+200E/U+200F are the harmless direction marks of right-to-left text.
@@ -64,6 +67,7 @@ def check_text(text: str, field: str) -> None:
             raise Refusal("control_character", field, text, f"U+{ord(character):04X} is no text; remove it")
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def normalise(sentence: str) -> str:
     """Return the sentence for comparison: lower case, no punctuation at its ends, no leading article."""
     folded = re.sub(r"[^\w\s]", " ", sentence.casefold())

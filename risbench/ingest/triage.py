@@ -66,9 +66,9 @@ def triage(
     rows: list[tuple[str, Row]] = []
     known = Known()
     for item in items:
-        result.seen += 1
+        result.seen += item.rows if isinstance(item, Refused) else 1
         if isinstance(item, Refused):
-            result.refusals.add(item.file, item.source_key, item.locator, item.reason, item.raw)
+            result.refusals.add(item.file, item.source_key, item.locator, item.reason, item.raw, item.rows)
         elif isinstance(item, SetAside):
             result.filtered.append(filter_line(item))
         else:
