@@ -28,7 +28,7 @@ docs: $(VENV)/.base
 bench: SHELL := /bin/bash
 bench: .SHELLFLAGS := -eo pipefail -c
 bench: $(VENV)/.test $(STUDIO)/.made
-	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records brush_codec ground_shown_twice masks_in_parquet full_build recipe training_input review_server risk_order data_engine_loop kill_and_resume; do \
+	cd benchmarks && for script in startup oriented_boxes every_real_input masks_on_real_boxes builtin_on_real_boxes adapter_on_real_boxes adapter_box_noise scenes_rate sam_speed encoder_rate many_records many_objects brush_codec ground_shown_twice masks_in_parquet full_build recipe training_input review_server risk_order data_engine_loop kill_and_resume; do \
 		echo "== $$script"; ./kept.sh $$script ../$(BIN)/python $$script.py; done
 	cd benchmarks && ./kept.sh faults_planted ../$(BIN)/python -m faults --planted && ./kept.sh faults ../$(BIN)/python -m faults --every 9 --seconds 30
 	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd benchmarks; python=../$(BIN)/python; \

@@ -42,11 +42,7 @@ def write_duplicates(folder: Path, root: Path, kept: Sequence[Path], quiet: bool
 
     `kept` are the files of write_corners; images are read from the workspace `root` only where two seem to overlap.
     """
-    images: dict[str, tuple[ImageRef, Placement]] = {}
-    for part in part_files(folder):  # run.json, which lists them, is not written yet
-        for line in part.read_text(encoding="utf-8").split("\n")[:-1]:
-            record = Record.model_validate_json(line)
-            images[record.image.path] = (record.image, record.placement)
+    images = _images_of(folder)
     paths = sorted(images)
     exact: dict[str, list[str]] = {}
     for path in paths:
@@ -66,6 +62,21 @@ def write_duplicates(folder: Path, root: Path, kept: Sequence[Path], quiet: bool
             "overlapping_pairs_of_different_scenes": len(shared),
         },
     }
+
+
+def _images_of(folder: Path) -> dict[str, tuple[ImageRef, Placement]]:
+    """Return the images of a stage's records by path; of records whose lines say the same of their image one is read."""
+    images: dict[str, tuple[ImageRef, Placement]] = {}
+    seen: set[str] = set()
+    for part in part_files(folder):  # run.json, which lists them, is not written yet
+        for line in part.read_text(encoding="utf-8").split("\n")[:-1]:
+            # in text a quote is escaped, so that the first of these is the field
+            said = line[line.index('"image":{') : line.index('"category":{')]
+            if said not in seen:
+                seen.add(said)
+                record = Record.model_validate_json(line)
+                images[record.image.path] = (record.image, record.placement)
+    return images
 
 
 def _overlaps(root: Path, images: Sequence[tuple[ImageRef, Placement]], found: Mapping[str, Corners], quiet: bool) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ _CLASS_NOUNS: Final = frozenset(phrase.split()[-1] for phrase, _ in CLASS_PHRASE
 _ARTICLES = re.compile(r"^(?:the|a|an|one|1|this|that)\s+")
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def clean_sentence(text: str) -> str:
     """Return the sentence with Unicode composed and runs of white space as one blank.
 
@@ -67,13 +68,14 @@ def check_text(text: str, field: str) -> None:
             raise Refusal("control_character", field, text, f"U+{ord(character):04X} is no text; remove it")
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(maxsize=1 << 14)
 def normalise(sentence: str) -> str:
     """Return the sentence for comparison: lower case, no punctuation at its ends, no leading article."""
     folded = re.sub(r"[^\w\s]", " ", sentence.casefold())
     return _ARTICLES.sub("", " ".join(folded.split()))
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def names_several(sentence: str) -> str | None:
     """Return why the sentence means several objects, or None where it means one.
 
