@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from risbench.core.errors import InputError, Refusal
 from risbench.core.imagery import encode_png, read_raster
@@ -131,3 +132,22 @@ def test_sizes_are_read_as_people_write_them() -> None:
     assert stated_size("640", 480.0) == (640, 480)
     assert stated_size(True, 1) is None
     assert stated_size(float("nan"), 480) is None
+
+
+def test_a_size_stated_of_the_picture_as_stored_is_read_with_exif_stored(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    Image.fromarray(yard(640, 480)).save(tmp_path / "s" / "yard.jpg", exif=exif, quality=95)
+    annotations = coco(640, 480, POLYGON)
+    annotations["images"][0]["file_name"] = "yard.jpg"
+    (tmp_path / "s" / "instances.json").write_text(json.dumps(annotations))
+    with pytest.raises(
+        InputError, match="image size = 640 x 480 px; the picture has 480 x 640 px; the sides are exchanged: .*--exif stored"
+    ):
+        ingest(tmp_path / "s", workspace=tmp_path / "w", quiet=True)
+    ingest(tmp_path / "s", workspace=tmp_path / "w", exif="stored", fit="keep", quiet=True)
+    (record,) = records(tmp_path / "w" / "1-ingest")
+    mask = decode_rle(tuple(record["mask"]["size"]), record["mask"]["counts"])
+    with open(tmp_path / "w" / record["image"]["path"], "rb") as file:
+        assert read_raster(file, "x").pixels[mask].mean() >= 220
