@@ -179,6 +179,9 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,
     include_unreviewed: Annotated[bool, typer.Option("--include-unreviewed", help="Release masks that no person has looked at.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a release of this name.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Write the release though a split that was asked for holds no triplet.")
+    ] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -194,6 +197,7 @@ def export(
         seed=seed,
         include_unreviewed=include_unreviewed,
         replace=replace,
+        allow_empty=allow_empty,
         quiet=quiet,
     )
     show_result(result, json_, print_export)

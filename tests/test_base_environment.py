@@ -47,7 +47,7 @@ def test_without_torch_help_is_fast_and_the_whole_factory_runs(base_python: Path
     assert subprocess.run([str(base_python), "-c", "import torch"], capture_output=True, check=False).returncode != 0
     assert min(help_seconds(base_python) for _ in range(4)) < 0.5
     write_source(tmp_path / "source", seed=1, scenes=2)
-    for words in (["ingest", "source", "-w", "w"], ["refine-masks", "-w", "w"], ["export", "--split", "--include-unreviewed", "-w", "w"],
+    for words in (["ingest", "source", "-w", "w"], ["refine-masks", "-w", "w"], ["export", "--split", "--include-unreviewed", "--allow-empty", "-w", "w"],
                   ["audit", "--truth", "source/truth.json", "-w", "w"], ["stats", "-w", "w"], ["validate", "-w", "w"], ["doctor"]):  # fmt: skip
         done = run(base_python, *words, cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)

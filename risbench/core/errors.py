@@ -25,6 +25,12 @@ class InputError(RisbenchError):
     exit_code = 3
 
 
+class IncompleteResult(RisbenchError):
+    """What would be made lacks something that was asked for, so it is not made (exit 1)."""
+
+    exit_code = 1
+
+
 class EnvironmentLacks(RisbenchError):
     """The machine lacks something: an extra, CUDA, disk space, memory (exit 4)."""
 

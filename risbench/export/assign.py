@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -146,6 +146,27 @@ def described(records: Sequence[Record], rule: SplitRule, made: Assignment, twic
     elif len(set(official.values())) > 1:
         said["beside"] = {"rule": OFFICIAL, **_sizes(of_both, official), **_judged(of_both, official, made.groups, twice)}
     return said
+
+
+def empty_parts(
+    records: Sequence[Record], rule: SplitRule, made: Assignment, named: Set[Split], left_out: Mapping[str, int]
+) -> tuple[tuple[Split, ...], str]:
+    """Return the splits that were to hold something and hold none of `records`, which have a split, and the likeliest reason.
+
+    `named` are the splits that the sources' own lists name anywhere in the workspace.
+    """
+    there = {record.split for record in records}
+    empty = tuple(split for split in SPLITS if split in (rule.asked or named) and split not in there)
+    scenes = {record.image.scene for record in records}
+    if rule.targets is None:
+        withheld = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "none"
+        return empty, f"the list names nothing of it that can be released; left out: {withheld}"
+    groups = len({made.groups[scene] for scene in scenes})
+    together = f"{groups:,} group{'s' if groups != 1 else ''} of scenes that show the same ground and stay together"
+    told = "" if groups == len(scenes) else f", {together}"
+    glanced = left_out.get("triaged_outside_train", 0)
+    also = f"; {glanced:,} masks that only passed on a triage sheet are released in train alone" if glanced else ""
+    return empty, f"{len(records):,} triplets of {len(scenes):,} scenes can be released{told}{also}"
 
 
 def _sizes(records: Sequence[Record], splits: Mapping[str, Split], rule: SplitRule | None = None) -> dict[str, Any]:

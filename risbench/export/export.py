@@ -7,18 +7,19 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risbench.core.errors import InputError, OptionError
+from risbench.core.errors import IncompleteResult, InputError, OptionError, printable
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
-from risbench.core.record import REVIEWED, Record
+from risbench.core.record import REVIEWED, SPLITS, Record
 from risbench.core.releasable import reason_to_withhold
-from risbench.core.storage import digest_of, explain_os_error, sha256_of, sha256_of_file, sync_folder, versions
+from risbench.core.storage import digest_of, explain_os_error, flushed, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
-from risbench.export.assign import ShownTwice, assign, described, split_list
+from risbench.export.assign import ShownTwice, assign, described, empty_parts, official_split, split_list
 from risbench.export.card import counts_of
 from risbench.export.geo import is_georeferenced
 from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
@@ -36,14 +37,17 @@ def export(
     seed: int | None = None,
     include_unreviewed: bool = False,
     replace: bool = False,
+    allow_empty: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Write the release `4-export/<name>` and return what is in it; without `split` the workspace's own rule is used.
 
     Left out and counted by code: records with a problem, without a mask or sentence, rejected ones, and, unless
-    `include_unreviewed`, masks that no person has looked at.
+    `include_unreviewed`, masks that no person has looked at. Nothing is written where a split that was asked for would hold no
+    triplet, unless `allow_empty`.
 
     Raises:
+        IncompleteResult: a split that was asked for would be empty.
         OptionError: the rule, a format or the name cannot be used.
         InputError: nothing is left to release, or a release of this name with other content exists.
         EnvironmentLacks: the disk is full.
@@ -58,45 +62,66 @@ def export(
         raise OptionError(f"--name {name!r}: use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit")
     parse_rule(split, 1, _manifests(opened))  # a rule that cannot be is refused before anything is read
     with opened.lock("export"):
-        return _export(
-            opened, split, list(formats), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, quiet
-        )
+        asked = _Asked(list(formats), name, opened.settings.seed if seed is None else seed, include_unreviewed, replace, allow_empty, quiet)
+        return _export(opened, split, asked)
 
 
-def _export(
-    workspace: Workspace, split: str, formats: list[str], name: str, seed: int, include_unreviewed: bool, replace: bool, quiet: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Asked:
+    """The options of one export."""
+
+    formats: list[str]
+    name: str
+    seed: int
+    include_unreviewed: bool
+    replace: bool
+    allow_empty: bool
+    quiet: bool
+
+
+def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
     source = workspace.latest()
-    records, left_out = _choose(read_records(source), include_unreviewed)
+    everything = list(read_records(source))
+    records, left_out = _choose(everything, asked.include_unreviewed)
     if not records:
         reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "the workspace has no record"
         hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
-    formats = _formats_for(records, formats)
+    formats = _formats_for(records, asked.formats)
     rule, twice = parse_rule(split, len(records), _manifests(workspace)), ShownTwice.read(workspace)
-    made = assign(records, rule, twice, seed)
+    made = assign(records, rule, twice, asked.seed)
     left_out.update(made.left_out)
     of_split = [record.model_copy(update={"split": made.splits[record.id]}) for record in records if record.id in made.splits]
-    kept, withheld = _choose(of_split, include_unreviewed)
+    kept, withheld = _choose(of_split, asked.include_unreviewed)
     left_out.update(withheld)
     if not kept:
         scenes = len({record.image.scene for record in records})
         lacking = "no source says in which split its records are" if split == OFFICIAL else f"none of the {scenes:,} scenes is in the list"
         raise InputError(f"--split {split}: {lacking}; try --split scene")
+    official = {found for record in everything if (found := official_split(record)) is not None}
+    empty, why = empty_parts(kept, rule, made, official, left_out)
+    if empty and not asked.allow_empty:
+        mend = "nothing was written; ask for fewer parts (a 0 in --split), review more, or give --allow-empty"
+        raise IncompleteResult(
+            f"--split {printable(split)}: no triplet would be in {' and '.join(empty)}: {why}; {mend}. Nothing was written"
+        )
     split_csv = write_split_list(split_list(kept, rule))
     release = {
-        **_describe(workspace, source, kept, formats, name, left_out),
-        **described(kept, rule, made, twice, seed),
+        **_describe(workspace, source, kept, formats, asked.name, left_out),
+        **described(kept, rule, made, twice, asked.seed),
         "audit_sample": _audited(workspace, kept, {record.id for record in records} - {record.id for record in kept}),
         "split_rule": rule.text,
         "split_sha256": sha256_of(split_csv.encode()),
-        "seed": seed,
+        "seed": asked.seed,
     }
-    release["warnings"] = [*rule.warnings, *made.warnings, *twice.warnings, *release["warnings"], *_empty(release["splits"])]
-    folder = workspace.stage(EXPORT) / name
-    state = _existing(folder, release, replace)
+    release["warnings"] = [*rule.warnings, *made.warnings, *twice.warnings, *release["warnings"]]
+    unasked = () if rule.targets is not None else tuple(split for split in SPLITS if not release["splits"][split]["triplets"])
+    if empty or unasked:
+        release["warnings"].append(f"no triplet in {' and '.join(empty or unasked)}: {why}")
+    folder = workspace.stage(EXPORT) / asked.name
+    state = _existing(folder, release, asked.replace)
     if state is None:
-        _write(folder, workspace, kept, formats, release, split_csv, quiet)
+        _write(folder, workspace, kept, formats, release, split_csv, asked.quiet)
         state = "released"
     return {**json.loads((folder / "release.json").read_bytes()), "state": state, "path": str(folder)}
 
@@ -176,14 +201,6 @@ def _by_source(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [{"dataset": dataset, "licence": licence, "triplets": count} for (dataset, licence), count in sorted(counts.items())]
 
 
-def _empty(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the warning that a split has nothing, where one was to have something."""
-    empty = [split for split, row in splits.items() if not row["triplets"] and row["wanted"] != 0]
-    listed = any(isinstance(row["wanted"], str) for row in splits.values())
-    why = "the list names nothing of it that can be released" if listed else "there are too few scenes for the sizes asked"
-    return [f"no triplet in {', '.join(empty)}: {why}"] if empty else []
-
-
 def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | None:
     """Return "up to date" where this very release exists, None where it is to be written.
 
@@ -225,12 +242,12 @@ def _write(
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        with Progress("export", len(records), quiet=quiet) as progress:
-            written = write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
-        (temporary / "split.csv").write_text(split_csv, encoding="utf-8")
-        write_description(temporary, {**release, "written": written})
-        write_checksums(temporary)
-        os.sync()  # one flush for thousands of small files, before the rename that makes them a release
+        with flushed(temporary):  # once for thousands of small files, before the rename that makes them a release
+            with Progress("export", len(records), quiet=quiet) as progress:
+                written = write_formats(temporary, workspace.root, records, formats, workspace.settings.name, progress)
+            (temporary / "split.csv").write_text(split_csv, encoding="utf-8")
+            write_description(temporary, {**release, "written": written})
+            write_checksums(temporary)
         if folder.exists():
             os.rename(folder, aside)
         os.rename(temporary, folder)

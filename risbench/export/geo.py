@@ -10,23 +10,23 @@ from typing import Any, Final
 
 import numpy as np
 import rasterio
-import shapely
 from affine import Affine as Map
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
-from risbench.core.errors import missing_extra
+from risbench.core.errors import InputError, missing_extra, printable
 from risbench.core.imagery import read_raster
 from risbench.core.reading import open_to_read
 from risbench.core.record import SPLITS, Record, Split
+from risbench.export.geopackage import write_geopackage
 from risbench.export.triplet import Triplet
 
 # GeoJSON knows no other (RFC 7946).
 _LONGITUDE_LATITUDE: Final = "EPSG:4326"
 _FIELDS: Final = ("id", "expression", "category", "image", "scene", "review_status", "licence", "record")
-# A GeoPackage holds the time at which it was changed; the same records are to give the same bytes.
-_NO_CLOCK: Final = {"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"}
 
 
 def is_georeferenced(record: Record) -> bool:
@@ -63,14 +63,17 @@ class GeoLayout:
         assert record.split is not None, "every record that is released has a split"
         name = self._written.setdefault(record.image.path, f"{triplet.name}.tif")
         if not (self._folder / "images" / name).exists():
-            _write_geotiff(self._folder / "images" / name, record, triplet)
+            (self._folder / "images" / name).write_bytes(_geotiff(record, triplet))
         self._features[record.split].append((record, outline(triplet.mask, record), name))
 
     def close(self) -> dict[str, Any]:
         """Write the outlines; return how many triplets were left out."""
         for split, features in self._features.items():
             _write_geojson(self._folder / f"{split}.geojson", features)
-            _write_geopackage(self._folder / f"{split}.gpkg", features, self._crs)
+            there = [moved(geometry, record, self._crs) for record, geometry, _ in features]
+            rows = [_properties(record, f"images/{image}") for record, _, image in features]
+            columns = {name: [row[name] for row in rows] for name in _FIELDS}
+            write_geopackage(self._folder / f"{split}.gpkg", there, columns, self._crs)
         return {"crs": self._crs, "without_georeference": self._left_out}
 
 
@@ -81,15 +84,39 @@ def outline(mask: NDArray[np.bool_], record: Record) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def _write_geotiff(path: Path, record: Record, triplet: Triplet) -> None:
+def moved(geometry: dict[str, Any], record: Record, crs: str | None, precision: int = -1) -> dict[str, Any]:
+    """Return a GeoJSON geometry of a record's image in another CRS.
+
+    Raises:
+        InputError: the image's CRS is unknown, or does not reach there.
+    """
+    if record.image.crs == crs:
+        return geometry
+    try:
+        return dict(transform_geom(record.image.crs, crs, geometry, precision=precision))
+    except (RasterioError, CPLE_BaseError) as error:
+        raise _no_crs(record, error) from None
+
+
+def _no_crs(record: Record, error: Exception) -> InputError:
+    said = f"cannot be used ({printable(str(error), 120)}); leave out --format geo, or ingest the source again with its CRS"
+    return InputError(f"record {record.id}: image.crs = {printable(record.image.crs)}: {said}")
+
+
+def _geotiff(record: Record, triplet: Triplet) -> bytes:
+    """Return the GeoTIFF of a record's image; made in memory, as GDAL closes a file on a full disk without a word."""
     assert record.image.transform is not None, "asked of georeferenced images only"
     with open_to_read(triplet.picture.file) as file:
         pixels = read_raster(file, triplet.picture.path).pixels
     size = {"width": record.image.width, "height": record.image.height, "count": 3, "dtype": "uint8"}
-    with rasterio.open(
-        path.absolute(), "w", driver="GTiff", compress="deflate", crs=record.image.crs, transform=Map(*record.image.transform), **size
-    ) as target:
-        target.write(np.moveaxis(pixels, 2, 0))
+    place = {"crs": record.image.crs, "transform": Map(*record.image.transform)}
+    with rasterio.MemoryFile() as memory:
+        try:
+            with memory.open(driver="GTiff", compress="deflate", **place, **size) as target:
+                target.write(np.moveaxis(pixels, 2, 0))
+        except CRSError as error:
+            raise _no_crs(record, error) from None
+        return bytes(memory.getbuffer())
 
 
 def _properties(record: Record, image: str) -> dict[str, str | None]:
@@ -110,25 +137,7 @@ def _properties(record: Record, image: str) -> dict[str, str | None]:
 def _write_geojson(path: Path, features: list[tuple[Record, dict[str, Any], str]]) -> None:
     rows = []
     for record, geometry, image in features:
-        there = transform_geom(record.image.crs, _LONGITUDE_LATITUDE, geometry, precision=9)
+        there = moved(geometry, record, _LONGITUDE_LATITUDE, precision=9)
         rows.append({"type": "Feature", "id": record.id, "geometry": there, "properties": _properties(record, f"images/{image}")})
     text = json.dumps({"type": "FeatureCollection", "features": rows}, ensure_ascii=False, separators=(",", ":"))
     path.write_text(text, encoding="utf-8")
-
-
-def _write_geopackage(path: Path, features: list[tuple[Record, dict[str, Any], str]], crs: str | None) -> None:
-    import pyogrio
-
-    pyogrio.set_gdal_config_options(_NO_CLOCK)
-    there = [geometry if record.image.crs == crs else transform_geom(record.image.crs, crs, geometry) for record, geometry, _ in features]
-    rows = [_properties(record, f"images/{image}") for record, _, image in features]
-    pyogrio.raw.write(
-        path,
-        geometry=np.array([shapely.to_wkb(shapely.geometry.shape(geometry)) for geometry in there], dtype=object),
-        field_data=[np.array([row[name] for row in rows], dtype=object) for name in _FIELDS],
-        fields=list(_FIELDS),
-        geometry_type="MultiPolygon",
-        crs=crs,
-        driver="GPKG",
-        layer=path.stem,
-    )

@@ -21,12 +21,16 @@ _NUMBERS = re.compile(r"^[\d.,\s]+$")
 
 @dataclass(frozen=True)
 class SplitRule:
-    """A parsed --split: `targets` in triplets, a `frozen` list, or, with neither, the lists of the sources; `warnings` are for the user."""
+    """A parsed --split: `targets` in triplets, a `frozen` list, or, with neither, the lists of the sources; `warnings` are for the user.
+
+    `asked` are the splits that are to hold something; of the sources' lists that is known only from the records (empty here).
+    """
 
     text: str
     targets: tuple[int, int, int] | None
     frozen: SplitList | None
     warnings: tuple[str, ...] = ()
+    asked: frozenset[Split] = frozenset()
 
 
 def parse_rule(text: str, available: int, manifests: Sequence[Path] = ()) -> SplitRule:
@@ -40,14 +44,15 @@ def parse_rule(text: str, available: int, manifests: Sequence[Path] = ()) -> Spl
         InputError: the list is damaged.
     """
     if text == "scene":
-        return SplitRule(text, _apportion(DEFAULT_FRACTIONS, available), None)
+        return SplitRule(text, _apportion(DEFAULT_FRACTIONS, available), None, asked=frozenset(SPLITS))
     if text == OFFICIAL:
         return SplitRule(text, None, None)
     if _NUMBERS.match(text):
         return _sized_rule(text, available)
     for path in (Path(text), *(folder / f"{text}.csv" for folder in manifests)):
         if path.is_file():
-            return SplitRule(path.name if path == Path(text) else text, None, read_split_list(path))  # where it lies is nobody's business
+            frozen, name = read_split_list(path), path.name if path == Path(text) else text  # where it lies is nobody's business
+            return SplitRule(name, None, frozen, asked=frozenset(frozen.splits.values()))
     raise OptionError(
         f"--split {printable(text)}: no such rule or file; "
         "write scene, official, three fractions (.7,.1,.2), three counts, or a CSV of scene,split"
@@ -66,11 +71,12 @@ def _sized_rule(text: str, available: int) -> SplitRule:
     if sizes[0] == 0:
         raise OptionError(f"--split {text}: leaves nothing for training")
     total = sum(sizes)
+    asked = frozenset(split for split, size in zip(SPLITS, sizes, strict=True) if size)
     if all(size <= 1 for size in sizes):
         if total > 1 + 1e-6:
             raise OptionError(f"--split {text}: fractions must not add up to more than 1, these make {total:g}")
         short = (f"--split {text} adds up to {total:g}: the fractions are used as proportions",) if total < 1 - 1e-6 else ()
-        return SplitRule(text, _apportion([size / total for size in sizes], available), None, short)
+        return SplitRule(text, _apportion([size / total for size in sizes], available), None, short, asked)
     if any(size != int(size) for size in sizes):
         raise OptionError(f"--split {text}: counts must be whole numbers")
     warnings: tuple[str, ...] = ()
@@ -78,7 +84,7 @@ def _sized_rule(text: str, available: int) -> SplitRule:
         warnings = (f"--split {text} asks for {int(total):,} triplets and there are {available:,}: the counts are used as proportions",)
         if abs(int(total) - available) == 1:
             warnings = (f"--split {text} adds up to {int(total):,}, one off the {available:,} triplets there are",)
-    return SplitRule(text, _apportion([size / total for size in sizes], available), None, warnings)
+    return SplitRule(text, _apportion([size / total for size in sizes], available), None, warnings, asked)
 
 
 def _apportion(fractions: Sequence[float], total: int) -> tuple[int, int, int]:

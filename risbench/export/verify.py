@@ -19,6 +19,7 @@ from risbench.core.progress import Progress
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file
+from risbench.export.geopackage import look_into
 from risbench.formats.parquet_file import open_table
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 
@@ -110,6 +111,8 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
         lines = sum(path.read_bytes().count(b"\n") for path in (folder / "yolo" / "labels").rglob("*.txt"))
         if lines != (objects := described["written"]["yolo"]["objects"]):
             faults.append(f"yolo: holds {lines:,} objects; release.json counts {objects:,}")
+    if "geo" in described["formats"]:
+        faults += _map_faults(folder / "geo", described["triplets"] - described["written"]["geo"]["without_georeference"])
     wanted = {split: described["splits"][split]["triplets"] for split in SPLITS}
     for name in described["formats"]:
         try:
@@ -158,6 +161,19 @@ def _record_faults(record: Record, name: str) -> list[str]:
     if record.mask is None or record.mask.size != (record.image.height, record.image.width):
         return [f"mask.size = {record.mask.size if record.mask else None}: must be {(record.image.height, record.image.width)}"]
     return [] if mask_of(record.mask).any() else ["mask: is empty"]
+
+
+def _map_faults(folder: Path, wanted: int) -> list[str]:
+    """Return what is wrong with the maps: each layer with its entry, index and features, as many in GeoJSON as in the GeoPackage."""
+    total, faults = 0, []
+    for split in SPLITS:
+        count, wrong = look_into(folder / f"{split}.gpkg", split)
+        faults += [f"geo/{split}.gpkg: {fault}" for fault in wrong]
+        beside = len(_json(folder / f"{split}.geojson")["features"])
+        if not wrong and beside != count:
+            faults.append(f"geo: {split}.geojson holds {beside:,} features, {split}.gpkg {count:,}")
+        total += beside
+    return faults if total == wanted else [*faults, f"geo: holds {total:,} triplets; release.json counts {wanted:,}"]
 
 
 def _refs(folder: Path) -> dict[str, int]:

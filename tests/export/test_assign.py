@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from risbench.core.errors import InputError
+from risbench.core.errors import IncompleteResult, InputError
 from risbench.core.overlap import alike, corners_of, overlap_of
+from risbench.core.record import Review
 from risbench.core.workspace import Settings, Workspace
+from risbench.export import export
 from risbench.export.assign import ShownTwice, assign, official_split
 from risbench.export.split import parse_rule, scene_groups
+from risbench.export.verify import verify
 from risbench.scenes.world import draw_scene
 from tests.export.test_split import record
+from tests.record import a_record, tiny_workspace
 
 
 def workspace_with(folder: Path, found: object) -> Workspace:
@@ -78,3 +83,52 @@ def test_many_windows_of_one_ground_are_one_group(windows: int) -> None:
     names = [f"s{index}" for index in range(windows)]
     pairs = [pair for pair in alike(corners, names) if overlap_of(pair, corners, images.__getitem__)]
     assert len(set(scene_groups(names, [(names[a], names[b]) for a, b in pairs]).values())) == 1
+
+
+def of_scenes(tmp_path: Path, *scenes: str, official: Sequence[str] = ()) -> Path:
+    """Return a workspace of one accepted record a scene."""
+    records = []
+    for index, scene in enumerate(scenes):
+        record = a_record(f"r{index}")
+        source = record.source.model_copy(update={"split": official[index] if official else None})
+        image = record.image.model_copy(update={"scene": scene})
+        records.append(record.model_copy(update={"image": image, "source": source, "review": Review(status="accepted")}))
+    return tiny_workspace(tmp_path / "w", records)
+
+
+@pytest.mark.parametrize(
+    ("split", "scenes", "empty"),
+    [
+        ("scene", ("a", "b"), "val"), ("scene", ("a",), "val and test"), (".4,.3,.3", ("a", "b"), "test"), ("4,3,3", ("a", "a", "b"), "test"),
+        (".7,0,.3", ("a", "b"), None), ("1,0,0", ("a",), None), (".4,.3,.3", ("a", "b", "c"), None),
+    ],
+)  # fmt: skip
+def test_a_part_that_was_asked_for_and_would_be_empty_ends_the_export_before_anything_is_written(
+    tmp_path: Path, split: str, scenes: tuple[str, ...], empty: str | None
+) -> None:
+    workspace = of_scenes(tmp_path, *scenes)
+    if empty is None:
+        made = export(workspace=workspace, split=split, quiet=True)
+        assert made["state"] == "released"
+        assert not any("no triplet" in warning for warning in made["warnings"])
+        return
+    count = len(set(scenes))
+    with pytest.raises(
+        IncompleteResult, match=rf"no triplet would be in .*{empty}: {len(scenes)} triplets of {count} scenes.*--allow-empty"
+    ) as error:
+        export(workspace=workspace, split=split, quiet=True)
+    assert error.value.exit_code == 1
+    assert not (workspace / "4-export").exists()
+    made = export(workspace=workspace, split=split, allow_empty=True, quiet=True)
+    assert any("no triplet in" in warning for warning in made["warnings"])
+    assert verify(made["path"], quiet=True)["faults"] == []
+
+
+def test_of_lists_the_splits_that_they_name_are_asked_for(tmp_path: Path) -> None:
+    workspace = of_scenes(tmp_path, "a", "b", official=("train", "test"))
+    assert export(workspace=workspace, split="official", name="theirs", quiet=True)["splits"]["val"]["triplets"] == 0
+    (tmp_path / "two.csv").write_text("scene,split\na,train\nb,test\n")
+    assert export(workspace=workspace, split=str(tmp_path / "two.csv"), name="two", quiet=True)["splits"]["test"]["triplets"] == 1
+    (tmp_path / "three.csv").write_text("scene,split\na,train\nb,test\ngone,val\n")
+    with pytest.raises(IncompleteResult, match="val: the list names nothing of it that can be released"):
+        export(workspace=workspace, split=str(tmp_path / "three.csv"), name="three", quiet=True)

@@ -91,7 +91,7 @@ def test_a_mask_away_from_its_box_is_held_back_named_and_shown_first(tmp_path: P
     report(workspace=workspace, quiet=True)
     shown = json.loads((workspace / "report" / "data" / "records.js").read_text().partition("records(")[2].removesuffix(");\n"))
     assert shown["ids"] == [first["id"], third["id"], second["id"]]
-    released = export(workspace=workspace, include_unreviewed=True, name="x", split=".7,.1,.2", quiet=True)
+    released = export(workspace=workspace, include_unreviewed=True, name="x", split="1,0,0", quiet=True)
     assert released["triplets"] == 1
     assert released["left_out"] == {"mask_box_conflict": 2}
 

@@ -75,7 +75,7 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
     assert [item.record for item in plan(b"s", ["ana"], candidates, [], Out(), Policy(count=1, overlap=0, gold=0))] == doubted
     # a release learns from them, and does not measure with them
     shutil.copy(tmp_path / "split.csv", tmp_path / "frozen.csv")
-    released = export(workspace=workspace, split=str(tmp_path / "frozen.csv"), quiet=True)
+    released = export(workspace=workspace, split=str(tmp_path / "frozen.csv"), allow_empty=True, quiet=True)
     assert (released["triplets"], released["splits"]["train"]["triplets"]) == (19, 19)
     (tmp_path / "frozen.csv").write_text((tmp_path / "split.csv").read_text().replace("train", "val"))
     with pytest.raises(InputError):
