@@ -64,6 +64,7 @@ def assign_scenes(records: Sequence[Record], groups: Mapping[str, str], targets:
         room[best] -= sizes[index]
     drawn = [_drawn(seed, name) for name in names]
     _settle(chosen, sizes, targets, drawn)
+    _fill(chosen, sizes, targets, drawn)
     _even_out(chosen, sizes, contents, wanted, drawn)
     split_of = {name: SPLITS[int(split)] for name, split in zip(names, chosen, strict=True)}
     return {scene: split_of[group] for scene, group in groups.items() if group in split_of}
@@ -102,6 +103,19 @@ def _settle(chosen: NDArray[np.int64], sizes: NDArray[np.int64], targets: tuple[
         chosen[group] = under
         totals[over] -= int(sizes[group])
         totals[under] += int(sizes[group])
+
+
+def _fill(chosen: NDArray[np.int64], sizes: NDArray[np.int64], targets: tuple[int, int, int], drawn: Sequence[str]) -> None:
+    """Give a split that is to hold something and has no group the smallest group of the split that can best spare one."""
+    for empty in (split for split in range(3) if targets[split] > 0):
+        if (chosen == empty).any():
+            continue
+        spare = [split for split in range(3) if np.count_nonzero(chosen == split) > 1]
+        if not spare:
+            return
+        giver = max(spare, key=lambda split: (int(sizes[chosen == split].sum()) - targets[split], -split))
+        group = min(np.flatnonzero(chosen == giver).tolist(), key=lambda index: (int(sizes[index]), drawn[index]))
+        chosen[group] = empty
 
 
 def _even_out(chosen: NDArray[np.int64], sizes: NDArray[np.int64], contents: Counts, wanted: Counts, drawn: Sequence[str]) -> None:

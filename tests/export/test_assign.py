@@ -132,3 +132,9 @@ def test_of_lists_the_splits_that_they_name_are_asked_for(tmp_path: Path) -> Non
     (tmp_path / "three.csv").write_text("scene,split\na,train\nb,test\ngone,val\n")
     with pytest.raises(IncompleteResult, match="val: the list names nothing of it that can be released"):
         export(workspace=workspace, split=str(tmp_path / "three.csv"), name="three", quiet=True)
+
+
+def test_a_part_that_was_asked_for_gets_a_scene_where_there_are_enough(tmp_path: Path) -> None:
+    scenes = [scene for scene in "abcd" for _ in range(7)]
+    made = export(workspace=of_scenes(tmp_path, *scenes), split=".7,.1,.2", quiet=True)
+    assert {split: row["scenes"] for split, row in made["splits"].items()} == {"train": 2, "val": 1, "test": 1}
