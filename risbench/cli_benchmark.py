@@ -175,23 +175,22 @@ def benchmark(
     from risbench.core.packages import need_packages
 
     need_packages("train")
-    from risbench.benchmark.settings import load_settings, need_release
+    from risbench.benchmark.settings import need_release
 
-    load_settings(config, changes=set_ or ())
+    folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
+    if compare is None and test_on is not None:
+        raise typer.BadParameter("only with --compare", param_hint="--test-on")
+    if compare is not None and (release is not None or rates or against or published or weights):
+        raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
+    if compare is not None and models != _MODELS and models not in ("crobim", "caris", "lavt"):
+        raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
     for one in compare or (release or workspace / "4-export" / "release",):
         need_release(one)
     from risbench.benchmark.benchmark import benchmark as run
     from risbench.benchmark.compare import compare as run_compare
     from risbench.printing_benchmark import print_benchmark, print_compare
 
-    folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
-    if compare is None and test_on is not None:
-        raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None:
-        if release is not None or rates or against or published or weights:
-            raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
-        if models != _MODELS and models not in ("crobim", "caris", "lavt"):
-            raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
         both = run_compare(
             *compare,
             out=folder,
