@@ -116,7 +116,9 @@ def unread_sentence(fields: Mapping[Any, Any], category: str = "") -> str | None
             if inner is not None:
                 return f"{name}.{inner}"
             continue
-        texts = value if isinstance(value, list) and len(value) < 100 else [value]
+        if not value or not isinstance(value, (str, list)) or (isinstance(value, list) and not isinstance(value[0], (str, Mapping))):
+            continue
+        texts = value[:100] if isinstance(value, list) else [value]
         words = max((_words(item, category) for item in texts), default=0)
         named = _SENTENCE_NAME.search(str(name).casefold()) is not None
         if words >= (_FEWEST_WORDS if named else _FEWEST_OTHER) and _NO_SENTENCE.search(str(name).casefold()) is None:

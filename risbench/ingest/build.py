@@ -188,7 +188,7 @@ def build_record(
     name, source_name = class_of(row, class_map)
     targets = tuple(_target(target, into, view) for target in placed.targets)
     expression = Expression(text=row.sentence, origin=row.sentence_origin) if row.sentence else None
-    record = Record(
+    return Record(
         id=record_id,
         source=Source(
             dataset=row.dataset or dataset,
@@ -207,13 +207,18 @@ def build_record(
         expression=expression,
         mask=_mask(placed.mask, view, targets, boxes_given=bool(row.boxes)),
         split=None,
-        problems=(placed.conflict,) if placed.conflict is not None else (),
+        problems=_problems(placed, row),
     )
-    if expression is None:
-        record = record.with_problem("ingest", "no_expression", _why_no_expression(row))
-    elif len(targets) == 1 and (several := names_several(expression.text)) is not None:
-        record = record.with_problem("ingest", "several_meant_one_box", f"the sentence means several objects ({several}) and has one box")
-    return record
+
+
+def _problems(placed: Placed, row: Row) -> tuple[Problem, ...]:
+    found = [placed.conflict] if placed.conflict is not None else []
+    if not row.sentence:
+        found.append(Problem(stage="ingest", code="no_expression", detail=_why_no_expression(row)))
+    elif len(placed.targets) == 1 and (several := names_several(row.sentence)) is not None:
+        detail = f"the sentence means several objects ({several}) and has one box"
+        found.append(Problem(stage="ingest", code="several_meant_one_box", detail=detail))
+    return tuple(found)
 
 
 def _why_no_expression(row: Row) -> str:
