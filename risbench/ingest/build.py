@@ -89,7 +89,7 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
     match = replace(match, repair=match.repair or resized)
     turn = _turn_of(raster)
     targets = tuple(_place_box(box, found, match) for box in boxes)
-    targets = tuple(replace(target, repairs=(*turn, *target.repairs)) for target in targets)
+    targets = tuple(replace(target, repairs=(*turn, *target.repairs)) if turn else target for target in targets)
     problem = conflict(mask, [target.box for target in targets]) if mask is not None and row.boxes else None
     return Placed(candidate, targets, mask, problem)
 

@@ -175,7 +175,8 @@ def _checked(row: Row, class_map: Mapping[str, str]) -> Row:
         check_text(value, field_name)
     if row.sentence is None:
         return row
-    return replace(row, sentence=clean_sentence(row.sentence))
+    cleaned = clean_sentence(row.sentence)
+    return row if cleaned == row.sentence else replace(row, sentence=cleaned)
 
 
 def _check_class(candidate: Candidate, class_map: Mapping[str, str], image: str, result: Triage) -> None:
