@@ -5,6 +5,7 @@ Only PNG, JPEG, BMP and TIFF are opened, recognised by their first bytes and nev
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import warnings
@@ -19,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import Refusal, RisbenchError
 from risbench.core.pixels import MAX_PIXELS as MAX_PIXELS
 from risbench.core.pixels import Pixels as Pixels
 from risbench.core.pixels import check_size as check_size
 from risbench.core.pixels import turned as turned
 from risbench.core.rasters import georeference as georeference
+from risbench.core.rasters import header_size, read_bands
 from risbench.core.rasters import metres_per_pixel as metres_per_pixel
-from risbench.core.rasters import read_bands
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Affine
 
@@ -34,6 +35,7 @@ Image.MAX_IMAGE_PIXELS = None  # we check the size ourselves, before any pixel i
 
 _ORIENTATION_TAG: Final = 0x0112
 _STRIP: Final = 256
+_MANY_PIXELS: Final = 20_000_000
 _SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -94,7 +96,7 @@ def suffix_fits(name: str, kind: str) -> bool:
 
 
 def image_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int, int] | None:
-    """Return (width, height) of an image by its header, turned as `read_raster` turns it; None where it is none that is read.
+    """Return (width, height) of an image by its header, as `read_raster` would return it; None where it is no image that is read.
 
     Raises:
         EnvironmentLacks: the system fails to read it.
@@ -104,10 +106,14 @@ def image_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int,
         file.seek(0)
         if kind is None:
             return None
+        if kind == "TIFF":
+            return header_size(file, name, upright=upright)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=[kind])
         return (image.height, image.width) if upright and _orientation(image) >= 5 else (image.width, image.height)
+    except RisbenchError:
+        raise
     except Exception as error:
         if isinstance(error, OSError | MemoryError) and is_system_failure(error):
             raise explain_read_error(error, name) from error
@@ -165,7 +171,10 @@ def _read_by_pillow(file: BinaryIO, name: str, kind: str, max_pixels: int, uprig
         raise _undecodable(file, name, kind, error) from error
     if bits == 16:
         # Pillow keeps the high byte of each color alone. It has checked the file to its end, and found an orientation behind the pixels.
+        pixels = image.width * image.height
         del image
+        if pixels > _MANY_PIXELS:
+            gc.collect()  # it holds itself, and up to 800 MB
         file.seek(0)
         raster = _read_by_gdal(file, name, kind, None, max_pixels, upright)
         return Raster(turned(raster.pixels, orientation), kind, turned_by=orientation, upright=upright)

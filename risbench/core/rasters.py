@@ -48,17 +48,18 @@ _NOT_READ: Final = {
 }
 
 
-def with_dataset(file: BinaryIO, name: str, use: Callable[[Any], Result], *, driver: str = "GTiff") -> Result:
+def with_dataset(file: BinaryIO, name: str, use: Callable[[Any], Result], *, driver: str = "GTiff", header: bool = False) -> Result:
     """Open an image with one driver of GDAL, at its first byte, and return what `use` makes of the dataset.
 
-    GDAL is given bytes or an open file, never a name, which may mean something else to it.
+    GDAL is given bytes or an open file, never a name, which may mean something else to it. `header` says that only the header is
+    asked for, so that a file is not read whole.
 
     Raises:
         Refusal: it cannot be decoded.
         EnvironmentLacks: the system fails to read it, or lacks memory.
     """
     try:
-        path = _descriptor_path(file)
+        path = _descriptor_path(file, 0 if header else _IN_MEMORY_BYTES)
         if path is None:
             with MemoryFile(file.read()) as memory, memory.open(driver=driver) as dataset:
                 return use(dataset)
@@ -78,14 +79,14 @@ def with_dataset(file: BinaryIO, name: str, use: Callable[[Any], Result], *, dri
         raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
 
 
-def _descriptor_path(file: BinaryIO) -> str | None:
+def _descriptor_path(file: BinaryIO, in_memory_bytes: int) -> str | None:
     """Return a path to the open file itself, for one that is too large to be held in memory beside its pixels."""
     try:
         descriptor = file.fileno()
     except (OSError, AttributeError):
         return None  # bytes in memory
     path = f"{_DESCRIPTORS}/{descriptor}"
-    return path if os.fstat(descriptor).st_size > _IN_MEMORY_BYTES and os.path.exists(path) else None
+    return path if os.fstat(descriptor).st_size > in_memory_bytes and os.path.exists(path) else None
 
 
 def _read_through(file: BinaryIO) -> None:
@@ -112,6 +113,19 @@ def read_bands(
     if crs is not None or not upright or not 2 <= orientation <= 8:
         return pixels, crs, transform, 1, notes
     return turned(pixels, orientation), None, None, orientation, notes
+
+
+def header_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int, int]:
+    """Return the (width, height) of what `read_bands` would return of a TIFF, by its header.
+
+    Raises:
+        Refusal: its header is damaged.
+        EnvironmentLacks: the system fails to read it.
+    """
+    orientation = tiff_tags(file).get(_ORIENTATION, 1)
+    file.seek(0)
+    width, height, crs = with_dataset(file, name, lambda dataset: (dataset.width, dataset.height, georeference(dataset)[0]), header=True)
+    return (height, width) if upright and crs is None and 5 <= orientation <= 8 else (width, height)
 
 
 def tiff_tags(file: BinaryIO) -> dict[int, int]:

@@ -56,7 +56,7 @@ def read_scene(entry: Entry) -> Scene:
         if image_kind(file.read(16)) != "TIFF":
             raise Refusal("not_an_image", "image", entry.path, "its first bytes are not those of a TIFF file")
         file.seek(0)
-        return with_dataset(file, entry.path, partial(_scene_of, entry))
+        return with_dataset(file, entry.path, partial(_scene_of, entry), header=True)
 
 
 def _scene_of(entry: Entry, dataset: Any) -> Scene:

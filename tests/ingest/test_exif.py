@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from risbench.core.errors import InputError, OptionError
-from risbench.core.imagery import read_raster
+from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.imagery import image_size, read_raster
+from risbench.formats.given_mask import given_pixels
+from risbench.formats.rows import GivenMask
+from risbench.formats.tree import SourceTree
 from risbench.ingest import ingest
 from tests.conftest import records
 
@@ -87,3 +90,29 @@ def test_boxes_of_the_stored_picture_are_refused_with_the_option_that_reads_them
 def test_exif_has_two_values(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--exif sideways: must be one of upright, stored"):
         ingested(tmp_path, None, exif="sideways")
+
+
+@pytest.mark.parametrize("exif", ["upright", "stored"])
+def test_masks_given_as_pictures_are_read_as_their_image_is(tmp_path: Path, exif: Any) -> None:
+    path = tmp_path / "mask.jpg"
+    path.write_bytes(turned_jpeg())
+    tree, given = SourceTree.open(tmp_path), GivenMask(path="mask.jpg")
+    height, width = (160, 96) if exif == "upright" else (96, 160)
+    mask, _ = given_pixels(given, tree, height, width, "a.jpg", upright=exif == "upright")
+    wanted = yard()[..., 0] > 127
+    assert (mask == (wanted if exif == "upright" else np.rot90(wanted, 1))).mean() > 0.99
+    with pytest.raises(
+        Refusal, match="its sides are exchanged, so one of the two has an EXIF turn: --exif stored reads both as they are stored"
+    ):
+        given_pixels(given, tree, width, height, "a.jpg", upright=exif == "upright")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_the_size_by_the_header_is_that_of_the_pixels(kind: str) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(yard()).save(buffer, kind, exif=exif)
+    for upright in (True, False):
+        raster = read_raster(io.BytesIO(buffer.getvalue()), "a", upright=upright)
+        assert image_size(io.BytesIO(buffer.getvalue()), "a", upright=upright) == (raster.width, raster.height)
+        assert (raster.width, raster.height) == ((160, 96) if upright else (96, 160))
