@@ -52,7 +52,7 @@ class Calm:
     base: Path
     wanted: dict[str, str]
     counts: dict[str, int]
-    unstable: frozenset[str]
+    unstable: tuple[str, ...]
     described: str
 
     def says(self, place: Path) -> str:
@@ -78,7 +78,7 @@ def calm_run(stage: Stage, scratch: Path, base: Path | None = None) -> Calm:
             raise RuntimeError(f"{stage.name} ended with {outcome.code} without any fault: {outcome.stderr[-600:]}")
         runs.append(digests(place))
     described = stage.describe(place) if stage.describe is not None else ""
-    return Calm(stage, base, runs[0], outcome.counts, frozenset(difference(*runs)) | stage.unstable, described)
+    return Calm(stage, base, runs[0], outcome.counts, (*difference(*runs, stage.unstable), *stage.unstable), described)
 
 
 def _import_too(outcome: Outcome) -> None:

@@ -149,9 +149,9 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def difference(wanted: dict[str, str], found: dict[str, str], besides: frozenset[str] = frozenset()) -> list[str]:
-    """Return the files that are not the same, by name."""
-    return sorted(name for name in (wanted.keys() | found.keys()) - besides if wanted.get(name) != found.get(name))
+def difference(wanted: dict[str, str], found: dict[str, str], besides: tuple[str, ...] = ()) -> list[str]:
+    """Return the files that are not the same, by name, without those whose names begin with one of `besides`."""
+    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name) and not name.startswith(besides))
 
 
 @dataclass(frozen=True)

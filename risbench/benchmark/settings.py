@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from risbench.core.errors import InputError, OptionError
+from risbench.core.reading import parse_toml
 
 MODELS: Final = ("crobim", "caris", "lavt")
 Level = Literal[1, 2, 3, 4]
@@ -258,8 +258,8 @@ def _read(config: str) -> tuple[dict[str, Any], str]:
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     try:
-        return tomllib.loads(text), where
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text), where
+    except ValueError as error:
         raise InputError(f"{where}: is no TOML ({error})") from None
 
 
@@ -274,8 +274,8 @@ def _change(values: dict[str, Any], change: str) -> None:
     if not equals or not section:
         raise OptionError(f"--set {change}: write it as section.name=value, such as mid.attention=pwam")
     try:
-        read = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        read = parse_toml(f"value = {value}")["value"]
+    except ValueError:
         read = value.strip()
     if dot:
         if section == "side":

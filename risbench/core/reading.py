@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,9 @@ from risbench.core.errors import EnvironmentLacks, RisbenchError, printable
 
 # The name leads to no plain file, or a damaged archive to a place before the file's beginning (EINVAL): facts about what is there.
 _FACTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
+
+_LONGEST_SETTINGS: Final = 1 << 20
+_MOST_DOTS: Final = 1000  # each opens a table in a table, and memory grows as the square of them
 
 
 def is_system_failure(error: BaseException) -> bool:
@@ -79,6 +84,34 @@ def read_file(path: Path) -> bytes:
     """Return a file's content; the errors are those of `open_to_read`."""
     with open_to_read(path) as file:
         return file.read()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return a JSON value.
+
+    Raises:
+        ValueError: it is no JSON, nests too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a settings file.
+
+    Raises:
+        ValueError: it is no TOML, nests too deeply, holds a number of thousands of digits, or is longer than settings are.
+    """
+    if len(text) > _LONGEST_SETTINGS:
+        raise ValueError(f"it has {len(text):,} characters; settings have at most {_LONGEST_SETTINGS:,}")
+    if (dots := max((line.count(".") for line in text.splitlines()), default=0)) > _MOST_DOTS:
+        raise ValueError(f"a line has {dots:,} dots; at most {_MOST_DOTS:,}")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
 
 
 def sha256_of_file(path: Path) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from risbench.core.errors import InputError, printable
+from risbench.core.reading import parse_toml
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, locked, read_summary, sha256_of_file, write_durably
 
@@ -49,13 +49,13 @@ class Workspace:
         root = Path(root)
         path = root / SETTINGS_FILE
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = parse_toml(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{root}: no {SETTINGS_FILE} here, so this is not a workspace; make one with "
                 "`risbench ingest SOURCE -w FOLDER`, or name an existing one with -w"
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # of TOML, or of UTF-8
             raise InputError(f"{path}: not valid TOML: {error}") from None
         try:
             return cls(root, Settings.model_validate(values))
@@ -101,7 +101,7 @@ class Workspace:
         text, value = path.read_bytes().decode("utf-8"), json.dumps(name)
         changed, count = re.subn(r"""(?m)^([ \t]*(["']?)adapter\2[ \t]*=[ \t]*)("[^"\r\n]*"|'[^'\r\n]*')""", rf"\g<1>{value}", text)
         changed = changed if count else f"{text.rstrip()}\nadapter = {value}\n"
-        if tomllib.loads(changed).get("adapter") != name:
+        if parse_toml(changed).get("adapter") != name:
             raise InputError(f"{path}: its line for adapter cannot be changed; write adapter = {value} yourself")
         write_durably(path, changed.encode())
         self.settings = self.settings.model_copy(update={"adapter": name})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
 from risbench.core.errors import InputError
-from risbench.core.reading import read_file
+from risbench.core.reading import parse_json, read_file
 from risbench.core.record import SPLITS, Record, Split
 from risbench.core.workspace import INGEST, Workspace
 from risbench.export.split import OFFICIAL, Pairs, SplitRule, leaked, overlap_matrices, scene_groups
@@ -55,7 +54,7 @@ class ShownTwice:
         """
         path = workspace.stage(INGEST) / "duplicates.json"
         try:
-            found = json.loads(read_file(path))
+            found = parse_json(read_file(path))
             near, overlapping = _expanded(found["exact"], found["near"], [pair["images"] for pair in found.get("overlapping", ())])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); ingest the source into a new workspace") from None

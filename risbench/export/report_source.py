@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from urllib.parse import quote
 
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.imagery import Pixels, read_raster
-from risbench.core.reading import read_file
+from risbench.core.reading import parse_json, read_file
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, sha256_of, sha256_of_file
 from risbench.core.workspace import Workspace, part_files, read_records
@@ -149,7 +148,7 @@ def _of_release(folder: Path) -> Source:
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "release.json"
     try:
-        found = json.loads(read_file(path))
+        found = parse_json(read_file(path))
         if not isinstance(found, dict):
             raise ValueError("it must hold an object")
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from risbench.core.errors import printable
+from risbench.core.errors import InputError, printable
 from risbench.core.masks import mask_area
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
-from risbench.core.storage import sha256_of_file
+from risbench.core.storage import read_summary, sha256_of_file
 from risbench.core.workspace import INGEST, REVIEW, Workspace, part_files
 
 
@@ -69,11 +68,14 @@ class _HeldBack:
 
 def _check_stage(folder: Path, where: str, faults: list[str], held: _HeldBack, images: dict[str, str]) -> int:
     try:
-        summary = json.loads((folder / "run.json").read_bytes())
-        counts, listed = summary["counts"], {part["name"]: part for part in summary["parts"]}
-        counts = {key: int(counts[key]) for key in ("in", "out", "quarantined", "filtered")}
-    except (ValueError, KeyError, TypeError) as error:
-        faults.append(f"{where}/run.json: is damaged ({type(error).__name__}: {error})")
+        summary = read_summary(folder)
+        listed = {part["name"]: part for part in summary["parts"]}
+        counts = {key: summary["counts"][key] for key in ("in", "out", "quarantined", "filtered")}
+    except InputError as error:
+        faults.append(str(error).replace(str(folder), where))
+        return 0
+    except KeyError as error:
+        faults.append(f"{where}/run.json: is damaged (counts has no {error})")
         return 0
     if counts["in"] != counts["out"] + counts["quarantined"] + counts["filtered"]:
         faults.append(f"{where}/run.json: counts = {counts}: in must be out + quarantined + filtered")

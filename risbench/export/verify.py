@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections import Counter
@@ -16,7 +15,7 @@ from risbench.core.errors import EnvironmentLacks, InputError, Refusal, Risbench
 from risbench.core.imagery import MAX_PIXELS
 from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
-from risbench.core.reading import explain_read_error, is_system_failure
+from risbench.core.reading import explain_read_error, is_system_failure, parse_json
 from risbench.core.record import SPLITS, Record
 from risbench.core.storage import sha256_of, sha256_of_file
 from risbench.export.geopackage import look_into
@@ -60,7 +59,7 @@ def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if not faults:
         try:
-            described = json.loads((folder / "release.json").read_bytes())
+            described = parse_json((folder / "release.json").read_bytes())
             faults = _content_faults(folder, described)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             faults = [f"release.json: is not of this version of risbench, or damaged ({type(error).__name__}: {printable(str(error), 80)})"]
@@ -190,4 +189,4 @@ def _samples(folder: Path, split: str) -> int:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    return parse_json(path.read_bytes())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.reading import parse_json
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, write_durably
 from risbench.core.workspace import ADAPTERS, Workspace, read_records
@@ -225,7 +226,7 @@ def _finished(opened: Workspace, plan: str) -> Path | None:
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        value = json.loads((folder / "settings.json").read_bytes())
+        value = parse_json((folder / "settings.json").read_bytes())
     except ValueError as error:
         raise InputError(f"{folder / 'settings.json'}: not JSON ({error}); remove {folder}") from None
     return value if isinstance(value, dict) else {}

@@ -10,9 +10,9 @@ import lzma
 import os
 import shutil
 import sqlite3
-import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -47,23 +47,42 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
         where = "in PostgreSQL: pg_dump them" if kind == "postgres" else "on a server that somebody else runs: ask them"
         raise InputError(f"{desk.root}: the server's data lie {where}, and add --desk-only for the rest")
     temporary = target.with_name(f".tmp.{target.name}")
-    with desk.workspace.lock("review backup"), tempfile.TemporaryDirectory(dir=desk.root) as scratch:
+    with desk.workspace.lock("review backup"):
         try:
-            files = _files(desk, Path(scratch))
-            with os.fdopen(create_new(temporary, 0o600), "wb") as out:
-                digests = {}
-                with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for name, path in sorted(files.items()):
-                        digests[name] = _add(archive, path, name)
-                    archive.writestr(_MANIFEST, json.dumps({"format": _FORMAT, "files": digests}, sort_keys=True, indent=1))
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, target)
+            with _scratch(desk) as scratch:
+                files = _files(desk, scratch)
+                with os.fdopen(create_new(temporary, 0o600), "wb") as out:
+                    digests = {}
+                    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+                        for name, path in sorted(files.items()):
+                            digests[name] = _add(archive, path, name)
+                        archive.writestr(_MANIFEST, json.dumps({"format": _FORMAT, "files": digests}, sort_keys=True, indent=1))
+                    out.flush()
+                    os.fsync(out.fileno())
+            os.replace(temporary, target)  # last, when nothing is left on the desk
             sync_folder(target.resolve().parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise explain_os_error(error, target) from error
     return {"file": str(target), "files": len(files), "bytes": target.stat().st_size, "warnings": _warnings(desk)}
+
+
+@contextlib.contextmanager
+def _scratch(desk: Desk) -> Iterator[Path]:
+    """A private folder on the desk for the time of a `with`; what a killed backup left in it, a copy of the database, goes first."""
+    folder = desk.root / ".tmp.backup"
+    try:
+        if folder.is_symlink():  # laid out beforehand: never followed
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _warnings(desk: Desk) -> list[str]:
@@ -92,7 +111,7 @@ def _files(desk: Desk, scratch: Path) -> dict[str, Path]:
     for path in desk.root.rglob("*"):
         name = path.relative_to(desk.root)
         outside = name.parts[0] == "server" and (len(name.parts) < 2 or name.parts[1] not in _SERVER_KEPT)
-        if path.is_file() and not outside and not name.name.startswith((".tmp", ".lock")) and scratch not in path.parents:
+        if path.is_file() and not outside and not any(part.startswith((".tmp", ".lock")) for part in name.parts):
             found[name.as_posix()] = path
     if (server / DATABASE).exists():
         copy = scratch / DATABASE

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import time
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import requests
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
 from risbench.core.progress import Progress
+from risbench.core.reading import parse_toml
 from risbench.core.storage import sha256_of_file, write_durably
 
 ENVIRONMENT: Final = "RISBENCH_WEIGHTS"
@@ -58,9 +58,9 @@ def read_manifest(path: Path | None = None) -> dict[str, Weights]:
     text = path.read_text(encoding="utf-8") if path else (resources.files("risbench.sam") / "weights.toml").read_text(encoding="utf-8")
     where = str(path) if path else "weights.toml"
     try:
-        tables = tomllib.loads(text)
+        tables = parse_toml(text)
         found = {name: Weights(name=name, **table) for name, table in tables.items()}
-    except (tomllib.TOMLDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{where}: {error}") from None
     for item in found.values():
         if not re.fullmatch(r"[0-9a-f]{64}|", item.sha256) or Path(item.file).name != item.file or not isinstance(item.bytes, int):

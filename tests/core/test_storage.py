@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from risbench.core.errors import EnvironmentLacks, InputError
-from risbench.core.reading import open_to_read, read_file
+from risbench.core.reading import open_to_read, parse_json, parse_toml, read_file
 from risbench.core.storage import create_new, explain_read_error, is_system_failure, locked, read_summary, write_durably
 
 
@@ -120,3 +120,29 @@ def test_a_damaged_run_json_is_one_line_that_names_it(tmp_path: Path, text: str)
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json: is damaged \(\w+: .*\); remove the folder and run the stage again"):
         read_summary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[" * 200_000, "nests too deeply"), ("9" * 5000, "Exceeds the limit"), ('{"a": ', "Expecting value")],
+    ids=["brackets", "digits", "cut off"],
+)
+def test_json_that_cannot_be_read_is_a_value_error_whatever_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 5000, "nests too deeply"),
+        ("seed = " + "9" * 5000, "Exceeds the limit"),
+        (".".join("a" * 20_000) + " = 1", "19,999 dots"),
+        ("a = 1\n" * 200_000, "settings have at most"),
+        ("a = ", "Invalid value"),
+    ],
+    ids=["brackets", "digits", "dots", "long", "cut off"],
+)
+def test_settings_that_cannot_be_read_are_a_value_error_in_little_memory(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_toml(text)

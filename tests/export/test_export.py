@@ -317,6 +317,9 @@ def test_validate_finds_each_kind_of_damage(workspace: Path) -> None:
         "field": lambda: part.write_text(good.replace('"schema_version":1', '"schema_version":2', 1)),
         "pixel": lambda: image.write_bytes(image.read_bytes()[:-1] + b"x"),
         "unfinished": lambda: (stage / "run.json").unlink(),
+        "run.json nested": lambda: (stage / "run.json").write_text("[" * 100_000),
+        "a part without its sum": lambda: (stage / "run.json").write_bytes(summary.replace(b'"sha256"', b'"sha255"')),
+        "counts without one": lambda: (stage / "run.json").write_bytes(summary.replace(b'"quarantined"', b'"quarantine"')),
     }
     backup = image.read_bytes()
     summary = (stage / "run.json").read_bytes()

@@ -128,6 +128,8 @@ def _split_moved(release: Path) -> None:
         (_rows(lambda rows: [{**rows[0], "record": "{"}, *rows[1:]]), "risbench: cannot be read"),
         (_split_moved, "split_sha256 differs"),
         (lambda release: (release / "release.json").write_text("{}"), "release.json: is not of this version"),
+        (lambda release: (release / "release.json").write_text("[" * 200_000), r"release.json: .*nests too deeply"),
+        (lambda release: (release / "coco" / "instances_val.json").write_text("[" * 200_000), r"coco: cannot be read .*nests too deeply"),
         (lambda release: next((release / "yolo" / "labels" / "train").iterdir()).write_text(""), "yolo: holds"),
         (lambda release: (release / "coco" / "instances_val.json").write_text('{"annotations": []}'), "coco: val holds 0 triplets"),
         (lambda release: next((release / "webdataset").glob("test-*.tar")).write_bytes(b"x" * 2048), "webdataset: cannot be read"),

@@ -15,7 +15,7 @@ import pytest
 
 from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError
 from risbench.core.masks import encode_rle, mask_digest, mask_of
-from risbench.core.workspace import Workspace, read_records
+from risbench.core.workspace import Settings, Workspace, read_records
 from risbench.formats.audit_sample import AuditSample
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
@@ -242,3 +242,15 @@ def test_restore_puts_no_damaged_desk_back_and_backup_says_that_it_holds_one(who
         archive.writestr("backup.json", "[" * 100_000)
     with pytest.raises(InputError, match="is no backup, or a damaged one"):
         restore(tmp_path / "d.zip", workspace=other, replace=True)
+
+
+def test_what_a_killed_backup_left_is_in_no_backup_and_gone_after_the_next(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w", Settings(name="x"))
+    left = workspace.root / "review" / ".tmp.backup"
+    left.mkdir(parents=True)
+    (left / "label_studio.sqlite3").write_text("a copy of everybody's answers")
+    Desk(workspace).save_annotators([])
+    backup(tmp_path / "b.zip", workspace=workspace.root)
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert not [name for name in archive.namelist() if "tmp" in name]
+    assert not left.exists()
