@@ -138,7 +138,7 @@ def check_axes(rings: Rings, crs: CRS, stated: bool, scenes: Sequence[Scene]) ->
     """Check that coordinates in longitude and latitude can be that.
 
     Raises:
-        Refusal: they are metres of a projection, latitude and longitude exchanged, or beyond a pole.
+        Refusal: they are metres of a projection, or beyond a pole.
     """
     if not crs.is_geographic:
         return
@@ -147,10 +147,9 @@ def check_axes(rings: Rings, crs: CRS, stated: bool, scenes: Sequence[Scene]) ->
         return
     x, y = far
     shown = f"x {x:.10g}, y {y:.10g}"
-    if abs(x) <= 90 and abs(y) <= 540:
-        raise Refusal("exchanged_axes", "geometry", shown, "latitude lies within -90 to 90; GeoJSON has longitude first, then latitude")
     if max(abs(x), abs(y)) <= 540:
-        raise Refusal("latitude_out_of_range", "geometry", shown, "latitude must lie within -90 to 90")
+        exchanged = " (are the axes exchanged? GeoJSON has longitude first)" if abs(x) <= 90 else ""
+        raise Refusal("latitude_out_of_range", "geometry", shown, f"latitude, the second number, must lie within -90 to 90{exchanged}")
     says = "the file states longitude and latitude as its crs" if stated else "the file states no crs"
     fits = next((scene for scene in scenes if (own := _own_crs(scene)) is not None and _holds(rings, own, scene)), None)
     like = fits.crs if fits is not None and str(fits.crs).startswith("EPSG:") else "EPSG:32631"

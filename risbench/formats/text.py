@@ -42,7 +42,8 @@ def decoded(data: bytes, where: str, errors: Literal["strict", "replace", "surro
     """
     encoding, mark = encoding_of(data[:_LOOKED_AT])
     try:
-        return data[mark:].decode(encoding, errors if encoding == "utf-8" else "strict" if errors == "strict" else "replace")
+        text = data[mark:].decode(encoding, errors if encoding == "utf-8" else "strict" if errors == "strict" else "replace")
+        return text.removeprefix("\ufeff")  # some programs write the mark twice
     except UnicodeDecodeError as error:
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         raise Refusal("not_utf8", "file", where, f"byte {error.start + mark:,} is not {name}; save the file as UTF-8") from None
