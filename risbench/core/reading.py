@@ -114,6 +114,17 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it nests too deeply") from None
 
 
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file that risbench wrote.
+
+    Raises:
+        ValueError: it is damaged, also by very deep nesting or a number of thousands of digits.
+        EnvironmentLacks: the system fails to read it.
+        OSError: the name leads to no plain file.
+    """
+    return parse_json(read_file(path))
+
+
 def sha256_of_file(path: Path) -> str:
     """Return the hex sha256 of a file, read in blocks.
 

@@ -31,7 +31,7 @@ from risbench import __version__
 from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.reading import explain_read_error as explain_read_error
 from risbench.core.reading import is_system_failure as is_system_failure
-from risbench.core.reading import read_file
+from risbench.core.reading import read_json
 from risbench.core.reading import sha256_of_file as sha256_of_file
 from risbench.core.record import Record
 
@@ -248,8 +248,8 @@ class StageRun:
         if not (progress_file.exists() and self._part_file(index).exists()):
             return False
         try:
-            return bool(json.loads(read_file(progress_file))["key"] == key)
-        except (ValueError, KeyError, TypeError, RecursionError):
+            return bool(read_json(progress_file)["key"] == key)
+        except (ValueError, KeyError, TypeError):
             return False  # damaged, so the part is made anew
 
     def write_part(self, index: int, key: str, result: PartResult) -> None:
@@ -272,6 +272,22 @@ class StageRun:
         """Return where a part may keep what is needed until the stage ends; it goes with the progress files."""
         return self.folder / PROGRESS / f"part-{index:05d}{suffix}"
 
+    def progress_of(self, index: int) -> dict[str, Any]:
+        """Return what a finished part noted beside its records.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self._progress_file(index)
+        try:
+            noted = dict(read_json(path))
+            kinds = {"records": int, "sha256": str, "problems": dict, "notes": dict, "quarantine": list, "filtered": list}
+            if not all(isinstance(noted[name], kind) for name, kind in kinds.items()):
+                raise TypeError("its fields are not what they should be")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: is damaged ({error}); remove {self.folder} and run the stage again") from None
+        return noted
+
     def finish(self, parts: int, *, rows: int, before: PartResult, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Write quarantine.jsonl and filtered.jsonl, then run.json, and return its content.
 
@@ -279,7 +295,7 @@ class StageRun:
         filtered is checked here, so that no stage can lose a row unnoticed; `in` is `rows` plus one for
         every further window that shows a row's object (the note `further_windows`).
         """
-        done = [json.loads(self._progress_file(index).read_bytes()) for index in range(parts)]
+        done = [self.progress_of(index) for index in range(parts)]
         quarantine = [*before.quarantine, *(row for part in done for row in part["quarantine"])]
         filtered = [*before.filtered, *(row for part in done for row in part["filtered"])]
         out = sum(part["records"] for part in done)
@@ -331,7 +347,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / "run.json"
     try:
-        summary: dict[str, Any] = json.loads(read_file(path))
+        summary: dict[str, Any] = read_json(path)
         if not all(isinstance(summary[key], kind) for key, kind in (("counts", dict), ("parts", list), ("plan", str))):
             raise TypeError("counts, parts and plan are not what they should be")
         if not all(isinstance(count, int) for count in summary["counts"].values()) or not {"in", "out"} <= set(summary["counts"]):
@@ -341,9 +357,23 @@ def read_summary(folder: Path) -> dict[str, Any]:
                 re.fullmatch(r"part-\d+\.jsonl", part["name"]) and isinstance(part["sha256"], str) and isinstance(part["records"], int)
             ):
                 raise TypeError("parts do not hold a name, a sha256 and a number of records each")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        _check_kinds(summary)
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); remove the folder and run the stage again") from None
     return summary
+
+
+def _check_kinds(summary: Mapping[str, Any]) -> None:
+    """Check what people are shown of a run and later stages look up, where it is there: older versions wrote less."""
+    for name in ("quarantined_by_code", "filtered_by_code", "problems_by_code", "notes"):
+        if not all(isinstance(count, int) for count in dict(summary.get(name, {})).values()):
+            raise TypeError(f"{name} holds no numbers")
+    for name in ("options", "inputs", "versions", "duplicate_images", "images_without_rows"):
+        if not isinstance(summary.get(name, {}), dict):
+            raise TypeError(f"{name} is no object")
+    for name in ("images", "scenes", "round", "rows_seen", "seconds"):
+        if not isinstance(summary.get(name, 0), int | float):
+            raise TypeError(f"{name} is no number")
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

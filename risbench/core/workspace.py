@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from risbench.core.errors import InputError, printable
-from risbench.core.reading import parse_toml
+from risbench.core.reading import open_to_read, parse_toml, read_file
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, locked, read_summary, sha256_of_file, write_durably
 
@@ -49,14 +49,14 @@ class Workspace:
         root = Path(root)
         path = root / SETTINGS_FILE
         try:
-            values = parse_toml(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+            values = parse_toml(read_file(path).decode("utf-8"))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise InputError(
                 f"{root}: no {SETTINGS_FILE} here, so this is not a workspace; make one with "
                 "`risbench ingest SOURCE -w FOLDER`, or name an existing one with -w"
             ) from None
         except ValueError as error:  # of TOML, or of UTF-8
-            raise InputError(f"{path}: not valid TOML: {error}") from None
+            raise InputError(f"{path}: not valid TOML: {printable(str(error), 200)}") from None
         try:
             return cls(root, Settings.model_validate(values))
         except ValidationError as error:
@@ -98,10 +98,14 @@ class Workspace:
             InputError: the file says `adapter` in a way that cannot be changed in place.
         """
         path = self.root / SETTINGS_FILE
-        text, value = path.read_bytes().decode("utf-8"), json.dumps(name)
+        text, value = read_file(path).decode("utf-8"), json.dumps(name)
         changed, count = re.subn(r"""(?m)^([ \t]*(["']?)adapter\2[ \t]*=[ \t]*)("[^"\r\n]*"|'[^'\r\n]*')""", rf"\g<1>{value}", text)
         changed = changed if count else f"{text.rstrip()}\nadapter = {value}\n"
-        if parse_toml(changed).get("adapter") != name:
+        try:
+            right = parse_toml(changed).get("adapter") == name
+        except ValueError:
+            right = False
+        if not right:
             raise InputError(f"{path}: its line for adapter cannot be changed; write adapter = {value} yourself")
         write_durably(path, changed.encode())
         self.settings = self.settings.model_copy(update={"adapter": name})
@@ -169,7 +173,7 @@ def read_records(folder: Path) -> Iterator[Record]:
             raise InputError(f"{part}: is missing; run.json lists it. Run `risbench validate`, then the stage again in a new workspace")
         if sha256_of_file(part) != expected:
             raise InputError(f"{part}: is not what was written (sha256 differs from run.json); run `risbench validate`")
-        with open(part, encoding="utf-8", newline="\n") as lines:
+        with open_to_read(part) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     yield Record.model_validate_json(line)
@@ -182,7 +186,7 @@ def read_records(folder: Path) -> Iterator[Record]:
                     ) from None
 
 
-def _named(line: str) -> str:
+def _named(line: bytes) -> str:
     """Return how a line that is no record calls itself, to find it by."""
     try:
         name = json.loads(line)["id"]

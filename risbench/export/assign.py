@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from risbench.core.errors import InputError
-from risbench.core.reading import parse_json, read_file
+from risbench.core.errors import InputError, printable
+from risbench.core.reading import read_json
 from risbench.core.record import SPLITS, Record, Split
 from risbench.core.workspace import INGEST, Workspace
 from risbench.export.split import OFFICIAL, Pairs, SplitRule, leaked, overlap_matrices, scene_groups
@@ -54,15 +54,23 @@ class ShownTwice:
         """
         path = workspace.stage(INGEST) / "duplicates.json"
         try:
-            found = parse_json(read_file(path))
-            near, overlapping = _expanded(found["exact"], found["near"], [pair["images"] for pair in found.get("overlapping", ())])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = read_json(path)
+            pairs = [pair["images"] for pair in found.get("overlapping", ())]
+            _check_paths([*found["exact"], *found["near"], *pairs])
+            near, overlapping = _expanded(found["exact"], found["near"], pairs)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); ingest the source into a new workspace") from None
         old = (
             "images that show the same ground were not looked for by the version that ingested them; "
             "`risbench ingest SOURCE -w NEW_WORKSPACE` does"
         )
         return cls(sorted(near), sorted(overlapping), () if "overlapping" in found else (old,))
+
+
+def _check_paths(groups: Sequence[Any]) -> None:
+    for group in groups:
+        if not isinstance(group, list) or len(group) < 2 or not all(isinstance(path, str) for path in group):
+            raise TypeError(f"{printable(group, 80)} is no list of image paths")
 
 
 def _expanded(exact: Sequence[Sequence[str]], near: Pairs, overlapping: Pairs) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:

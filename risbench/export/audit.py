@@ -16,7 +16,7 @@ from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
 from risbench.core.progress import Progress
-from risbench.core.reading import parse_json
+from risbench.core.reading import read_json
 from risbench.core.record import Record
 from risbench.core.truth import TWO_OVERLAP
 from risbench.core.workspace import REFINE, Workspace, read_records
@@ -91,8 +91,8 @@ def audit(
 
 def _load_links(path: Path) -> dict[str, list[Any]]:
     try:
-        value = parse_json(path.read_bytes())
-    except FileNotFoundError:
+        value = read_json(path)
+    except OSError:
         raise InputError(f"--links {path}: there is no such file") from None
     except ValueError as error:
         raise InputError(f"--links {path}: not JSON: {error}") from None

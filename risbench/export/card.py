@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from risbench.core.geometry import size_of
+from risbench.core.markdown import code, escaped
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
 from risbench.export.split import shared_by_two
 from risbench.export.strata import area_of
@@ -101,11 +102,12 @@ def card(release: Mapping[str, Any]) -> str:
     lines += ["## Licences", "", "Each triplet keeps that of its source (column `licence`); none is claimed for all:", ""]
     lines += ["| source | licence | who may use it | triplets |", "| --- | --- | --- | ---: |"]
     for row in release["licences_by_source"]:
-        lines.append(f"| {row['dataset']} | {row['licence']} | {who_may(row['licence'])} | {row['triplets']:,} |")
+        source, licence = escaped(row["dataset"]), escaped(row["licence"])
+        lines.append(f"| {source} | {licence} | {who_may(row['licence'])} | {row['triplets']:,} |")
     lines += ["", "A model trained on all of it is bound by the strictest of these.", ""]
     if release["left_out"]:
-        lines += ["## Left out", "", *(f"* {code}: {count:,} records" for code, count in release["left_out"].items()), ""]
-    lines += [f"* warning: {warning}" for warning in release["warnings"]]
+        lines += ["## Left out", "", *(f"* {escaped(reason)}: {count:,} records" for reason, count in release["left_out"].items()), ""]
+    lines += [f"* warning: {escaped(warning)}" for warning in release["warnings"]]
     return "\n".join(lines) + "\n"
 
 
@@ -128,9 +130,9 @@ def _split_section(release: Mapping[str, Any]) -> list[str]:
     for name, row in release["splits"].items():
         asked = f"{row['wanted']:,}" if isinstance(row["wanted"], int) else row["wanted"]
         lines.append(f"| {name} | {row['triplets']:,} | {asked} | {row['scenes']:,} | {row['images']:,} |")
-    lines += ["", f"Rule: `{release['split_rule']}`, seed {release['seed']}; `split.csv` makes the same split again.", ""]
+    lines += ["", f"Rule: {code(release['split_rule'])}, seed {release['seed']}; `split.csv` makes the same split again.", ""]
     beside = release["beside"]
-    columns = [(f"this release (`{release['split_rule']}`)", release), *([(f"`--split {beside['rule']}`", beside)] if beside else [])]
+    columns = [(f"this release ({code(release['split_rule'])})", release), *([(f"`--split {beside['rule']}`", beside)] if beside else [])]
     lines += [f"| what two splits share | {' | '.join(title for title, _ in columns)} |", "| --- |" + " ---: |" * len(columns)]
     for title, name in (
         ("scenes", "scenes"),
@@ -151,7 +153,7 @@ def _split_section(release: Mapping[str, Any]) -> list[str]:
 
 
 def _mask_section(release: Mapping[str, Any]) -> list[str]:
-    made = ", ".join(f"{name} {count:,}" for name, count in release["masks"].items())
+    made = ", ".join(f"{escaped(name)} {count:,}" for name, count in release["masks"].items())
     lines = ["## How the masks were made, and who looked at them", "", f"Made by: {made}. `review` stands for people.", ""]
     lines += [f"| status | {' | '.join(SPLITS)} | meaning |", "| --- | ---: | ---: | ---: | --- |"]
     for status, row in release["review"].items():

@@ -15,7 +15,7 @@ from typing import Any
 from risbench.core.errors import IncompleteResult, InputError, OptionError, printable
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.progress import Progress
-from risbench.core.reading import parse_json
+from risbench.core.reading import read_json
 from risbench.core.record import REVIEWED, SPLITS, Record
 from risbench.core.releasable import reason_to_withhold
 from risbench.core.storage import digest_of, explain_os_error, flushed, sha256_of, sha256_of_file, sync_folder, versions
@@ -219,7 +219,7 @@ def _existing(folder: Path, release: dict[str, Any], replace: bool) -> str | Non
     there = folder / "release.json"
     if there.exists():
         try:
-            found = parse_json(there.read_bytes())
+            found = read_json(there)
         except ValueError:
             found = None  # damaged: it is not this release any more
         if isinstance(found, dict) and {key: value for key, value in found.items() if key != "written"} == json.loads(json.dumps(release)):

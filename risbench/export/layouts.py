@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class RisbenchLayout:
         for split in SPLITS:
             members = [record for record in self._records if record.split == split]
             (self._folder / f"output_phrase_{split}.txt").write_text(phrase_lines(members, self._names), encoding="utf-8")
-            pq.write_table(annotation_table(members, self._names), self._folder / f"annotations_{split}.parquet", compression="zstd")
+            with open(self._folder / f"annotations_{split}.parquet", "wb") as file:  # pyarrow takes no path that is not UTF-8
+                pq.write_table(annotation_table(members, self._names), file, compression="zstd")
         return {}
 
 
@@ -92,8 +94,9 @@ class ReferLayout:
     """<name>/{refs(unc).p, refs.json, instances.json} and images/<name>/JPEGImages/."""
 
     def __init__(self, folder: Path, records: Sequence[Record], dataset: str) -> None:
-        self._folder, self._records, self._dataset, self._names = folder, records, dataset, image_names(records)
-        self._images = _Images(folder / "images" / dataset / "JPEGImages", self._names)
+        self._dataset = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip(".-") or "dataset"  # a folder's name, whatever the settings say
+        self._folder, self._records, self._names = folder, records, image_names(records)
+        self._images = _Images(folder / "images" / self._dataset / "JPEGImages", self._names)
 
     def add(self, triplet: Triplet) -> None:
         """Write the image."""

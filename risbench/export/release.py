@@ -66,4 +66,6 @@ def write_description(folder: Path, release: Mapping[str, Any]) -> None:
     """Write release.json, the card README.md and croissant.json."""
     (folder / "release.json").write_bytes(to_json(release))
     (folder / "README.md").write_text(card(release), encoding="utf-8")
-    (folder / "croissant.json").write_bytes(to_json(croissant(release, description(release))))
+    # it is put into pages as it is: no text of a source may end their script
+    page = to_json(croissant(release, description(release))).replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+    (folder / "croissant.json").write_bytes(page)

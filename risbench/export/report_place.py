@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from risbench.core.errors import InputError
-from risbench.core.reading import read_file
+from risbench.core.reading import read_file, read_json
 from risbench.core.storage import explain_os_error, open_lock, sync_folder, to_json, write_durably
 
 PAGE_FILES: Final = ("index.html", "report.css", "report.js")
@@ -125,8 +124,8 @@ def _read(path: Path) -> dict[str, Any]:
         EnvironmentLacks: the system fails to read it.
     """
     try:
-        found = json.loads(read_file(path))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.imagery import Pixels, read_raster
-from risbench.core.reading import parse_json, read_file
+from risbench.core.reading import read_file, read_json
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, sha256_of, sha256_of_file
 from risbench.core.workspace import Workspace, part_files, read_records
@@ -148,9 +148,13 @@ def _of_release(folder: Path) -> Source:
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / "release.json"
     try:
-        found = parse_json(read_file(path))
+        found = read_json(path)
         if not isinstance(found, dict):
             raise ValueError("it must hold an object")
+        if not isinstance(found.get("warnings", []), list) or not isinstance(leaked := found.get("leaked", {}), dict):
+            raise ValueError("warnings must be a list, and leaked an object")
+        if not all(isinstance(count, int) for count in leaked.values()):
+            raise ValueError("leaked must hold numbers")
     except OSError:
         raise InputError(f"{folder}: is no release: it has no release.json; for a workspace, write risbench report -w {folder}") from None
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +44,7 @@ class _ParquetSplit:
         self._group: list[Triplet] = []
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
+        self._file: BinaryIO
         self._paths: list[Path] = []
 
     def add(self, triplet: Triplet) -> None:
@@ -72,14 +73,17 @@ class _ParquetSplit:
             path = self._folder / f".{self._split}-{len(self._paths):05d}"
             self._paths.append(path)
             compression = {field.name: "zstd" for field in table.schema if pa.types.is_string(field.type)}  # pictures are compressed
-            self._writer = pq.ParquetWriter(path, table.schema, compression=compression, dictionary_pagesize_limit=_ONE_DICTIONARY)
+            self._file = open(path, "wb")  # noqa: SIM115 (open for many groups; pyarrow takes no path that is not UTF-8)
+            self._writer = pq.ParquetWriter(self._file, table.schema, compression=compression, dictionary_pagesize_limit=_ONE_DICTIONARY)
         self._writer.write_table(table)
+        self._file.flush()
         if self._paths[-1].stat().st_size >= self._limit:
             self._end_shard()
 
     def _end_shard(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._file.close()
             self._writer = None
 
 

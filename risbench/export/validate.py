@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from risbench.core.errors import InputError, printable
 from risbench.core.masks import mask_area
 from risbench.core.progress import Progress
+from risbench.core.reading import parse_json
 from risbench.core.record import Record
 from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
 from risbench.core.storage import read_summary, sha256_of_file
@@ -80,9 +81,9 @@ def _check_stage(folder: Path, where: str, faults: list[str], held: _HeldBack, i
     if counts["in"] != counts["out"] + counts["quarantined"] + counts["filtered"]:
         faults.append(f"{where}/run.json: counts = {counts}: in must be out + quarantined + filtered")
     for name, key in (("quarantine.jsonl", "quarantined"), ("filtered.jsonl", "filtered")):
-        lines = (folder / name).read_bytes().count(b"\n") if (folder / name).exists() else 0
-        if lines != counts[key]:
-            faults.append(f"{where}/{name}: has {lines} lines; run.json counts {counts[key]}")
+        rows = _rows_listed(folder / name)
+        if rows != counts[key]:
+            faults.append(f"{where}/{name}: names {rows} rows; run.json counts {counts[key]}")
     seen: set[str] = set()
     total = 0
     parts = {path.name: path for path in part_files(folder)}
@@ -113,6 +114,18 @@ def _check_stage(folder: Path, where: str, faults: list[str], held: _HeldBack, i
             held.add(record)
     if total != counts["out"]:
         faults.append(f"{where}: holds {total} records; run.json counts {counts['out']}")
+    return total
+
+
+def _rows_listed(path: Path) -> int | str:
+    """Return how many rows a list of refused rows is of (a line may stand for many that are alike), or what is wrong with it."""
+    total = 0
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else (), 1):
+        try:
+            rows = parse_json(line).get("rows", 1)
+            total += int(rows)
+        except (ValueError, TypeError, AttributeError):
+            return f"(line {number} is damaged) no"
     return total
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from risbench.core.record import Record
 from risbench.formats.parquet_file import open_table
@@ -141,7 +140,7 @@ def table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def has_pictures(path: Path) -> bool:
     """Return whether a table holds its images; the errors are those of `is_record_table`."""
-    schema = pq.read_schema(path)
+    schema = open_table(path).schema_arrow
     return "image" in schema.names and schema.field("image").type == PICTURE
 
 

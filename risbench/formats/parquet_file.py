@@ -36,11 +36,16 @@ def open_table(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
         pyarrow.ArrowException, ValueError: it is no Parquet, or a damaged one.
     """
     size = _check_footer(path)
-    file = pq.ParquetFile(path, read_dictionary=list(columns))
+    # pyarrow takes no path that is not UTF-8
+    file = pq.ParquetFile(path if _is_text(path) else open_to_read(path), read_dictionary=list(columns))
     if columns:
         _check_rows(path, file.metadata, size)
         _check_pages(path, file.metadata, size, set(columns))
     return file
+
+
+def _is_text(path: Path) -> bool:
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in str(path))
 
 
 def _check_footer(path: Path) -> int:

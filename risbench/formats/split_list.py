@@ -51,6 +51,8 @@ def read_split_list(path: Path) -> SplitList:
         if name is None:
             raise InputError(f"{path}: line {number}: split = {printable(row['split'])}: must be one of {', '.join(SPLITS)}")
         key = row[by]
+        if key.startswith("'") and _FORMULA.match(key):
+            key = key[1:]  # as write_split_list has it
         if key in lines:
             before = f"in line {lines[key]} ({splits[key]}) and again here ({name})"
             raise InputError(f"{path}: line {number}: {by} {printable(key)} stands {before}; name each once")
@@ -66,9 +68,18 @@ def _rows(table: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
 
 
 def write_split_list(made: SplitList) -> str:
-    """Return the CSV of a split, to be frozen and used again."""
+    """Return the CSV of a split, to be frozen and used again.
+
+    A name that a spreadsheet would take for a formula (it begins with =, +, -, @ or a tab) gets an apostrophe in front, which reading takes
+    away again; so does one that has the apostrophe already.
+    """
     return f"{made.by},split\n" + "".join(f"{_quoted(key)},{made.splits[key]}\n" for key in sorted(made.splits))
 
 
+# A spreadsheet takes what begins so for a formula, and runs it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
 def _quoted(scene: str) -> str:
+    scene = f"'{scene}" if _FORMULA.match(scene) else scene
     return '"' + scene.replace('"', '""') + '"' if re.search(r'[,"\n\r]', scene) else scene

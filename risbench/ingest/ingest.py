@@ -258,7 +258,7 @@ def _refused_of(run: StageRun, parts: int, rows: Triage) -> tuple[list[dict[str,
     """Return all that was refused by now, and the tracebacks of reader errors by name."""
     quarantine, traces = [*rows.quarantine], dict(rows.refusals.traces)
     for index in range(parts):
-        quarantine += json.loads(run.beside(index, ".json").read_bytes())["quarantine"]
+        quarantine += run.progress_of(index)["quarantine"]
         errors = run.beside(index, ".errors.json")
         traces.update(json.loads(errors.read_bytes()) if errors.exists() else {})
     return quarantine, traces
@@ -269,7 +269,7 @@ def _nothing_made(job: Job, run: StageRun, parts: int, rows: Triage, more: Calla
     quarantine, traces = _refused_of(run, parts, rows)
     filtered = [
         *rows.filtered,
-        *(line for index in range(parts) for line in json.loads(run.beside(index, ".json").read_bytes())["filtered"]),
+        *(line for index in range(parts) for line in run.progress_of(index)["filtered"]),
     ]
     shutil.rmtree(run.folder)
     write_errors_log(run.folder, quarantine, traces)
