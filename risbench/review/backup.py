@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from risbench.core.errors import InputError, RisbenchError, TryAgainLater, printable
+from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.reading import open_to_read
 from risbench.core.storage import create_new, explain_os_error, locked, sync_folder
 from risbench.core.workspace import Workspace
@@ -165,6 +165,8 @@ def _check(workspace: Workspace, source: Path, fresh: Path) -> None:
     """
     try:
         check_desk(workspace, fresh.name)
+    except EnvironmentLacks:
+        raise  # the machine failed, which says nothing about the backup
     except RisbenchError as error:
         raise InputError(f"{source}: {str(error).replace(f'{fresh}/', '').removesuffix(f'; {RESTORE}')}; take another backup") from None
 
