@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import rasterio
-from common import SHARED, need_data, risbench
+from common import SHARED, need_data
 from PIL import Image
 
 from risbench.core.errors import Refusal
@@ -34,8 +36,16 @@ def reasons(workspace: Path) -> str:
 
 
 def report(label: str, source: Path, workspace: Path, *options: str) -> None:
-    """Ingest and print one line."""
-    result = json.loads(risbench("ingest", source, "-w", workspace, "--json", *options)[0])
+    """Ingest and print one line; a source that gives no record ends with its reasons."""
+    command = [sys.executable, "-m", "risbench", "ingest", source, "-w", workspace, "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        print(f"{label}: exit 3")
+        print(f"    {done.stderr.strip().splitlines()[-1].split(': ', 2)[-1]}")
+        return
+    if done.returncode:
+        sys.exit(f"ingest of {source} ended with {done.returncode}: {done.stderr}")
+    result = json.loads(done.stdout)
     counts = result["counts"]
     unused = result["images_without_rows"]["count"]
     print(
