@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from risbench.core.errors import InputError, printable
 from risbench.core.record import SPLITS, Record, Split
 
+_LONGEST_CELL: Final = 1 << 17
 By = Literal["scene", "id"]
 
 
@@ -28,6 +30,17 @@ class SplitList:
         return self.splits.get(record.image.scene if self.by == "scene" else record.id)
 
 
+@contextlib.contextmanager
+def _short_cells() -> Iterator[None]:
+    """Bound the cells that are read in here: the bound is the whole process's, and readers of boxes raise it."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+@_short_cells()
 def read_split_list(path: Path) -> SplitList:
     """Return a list from a CSV with the columns scene and split, or id and split.
 
@@ -41,7 +54,10 @@ def read_split_list(path: Path) -> SplitList:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no text file (byte {error.start} is not UTF-8); it must be a CSV of scene,split") from None
     table = csv.DictReader(io.StringIO(content, newline=""))
-    columns = set(table.fieldnames or ())
+    try:
+        columns = set(table.fieldnames or ())
+    except csv.Error as error:
+        raise InputError(f"{path}: line 1: is no CSV ({error})") from None
     if "split" not in columns or not columns & {"scene", "id"}:
         has = printable(", ".join(table.fieldnames or ()) or "none")
         raise InputError(f"{path}: needs the columns scene and split, or id and split; it has {has}")
