@@ -41,10 +41,15 @@ def submit(page: Page) -> None:
 
 
 def picture_box(page: Page) -> FloatRect:
-    """Return where the picture lies on the screen."""
-    box = page.locator("canvas").first.bounding_box()
-    assert box is not None
-    return box
+    """Return where the picture lies on the screen, once it moves no more: the page fits it to the room that there is while it loads."""
+    before = None
+    for _ in range(40):
+        box = page.locator("canvas").first.bounding_box()
+        if box is not None and box == before:
+            return box
+        before = box
+        page.wait_for_timeout(250)
+    raise AssertionError("the picture moves on and on")
 
 
 def assert_fits(page: Page, *texts: str) -> None:
