@@ -112,7 +112,7 @@ def test_tasks_that_the_server_stored_without_their_mask_are_sent_again(lab: Lab
     def lose(path: str, body: Any) -> Any:
         if "/import" in path:
             imports.append(path)
-            if len(imports) == 1:  # as Label Studio does where its database is locked: 201, and all predictions gone
+            if len(imports) == 1:  # as Label Studio was seen to do: 201, and all predictions gone
                 return [{**task, "predictions": []} for task in body[:3]] + body[3:]
         return body
 
