@@ -19,6 +19,7 @@ from faults.mutate import Mutator
 from faults.readers import COCO, Reader, write_files
 from faults.stages import STAGES, prepared
 from risbench.core.errors import Refusal, RisbenchError
+from risbench.core.masks import encode_rle
 from risbench.core.storage import digest_of, sha256_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
@@ -48,6 +49,9 @@ class OwnFiles:
             "release: ingest": self._release(
                 lambda source, place: _no_unforeseen(ingest(source, workspace=place / "w", quiet=True, dry_run=True), place)
             ),
+            "Parquet": self._release(
+                lambda source, place: _no_unforeseen(ingest(source, workspace=place / "w", quiet=True), place), (r"\.parquet$",)
+            ),
             "records in tables": self._table,
             "truth": self._truth,
             "split lists": _split_list,
@@ -71,9 +75,9 @@ class OwnFiles:
             if path.is_file() and path.name != ".lock"
         }
 
-    def _release(self, read: Callable[[Path, Path], object]) -> Reader:
+    def _release(self, read: Callable[[Path, Path], object], kinds: tuple[str, ...] = _DAMAGED_IN_A_RELEASE) -> Reader:
         def reader(draw: Mutator, place: Path) -> None:
-            whole, kind = self._made("ingest of a release", "release"), draw.draw.choice(_DAMAGED_IN_A_RELEASE)
+            whole, kind = self._made("ingest of a release", "release"), draw.draw.choice(kinds)
             files = {name: data for name, data in whole.items() if _is_read_with(kind, name)}
             name = draw.draw.choice([name for name in files if re.search(kind, name)])
             data = files[name]
@@ -362,12 +366,22 @@ def _adapter(draw: Mutator, place: Path) -> None:
 
 def _add_answers(desk: Path) -> None:
     """Put what people did onto the desk, a line of each kind."""
-    answer = {"key": "k0", "record": "r", "annotator": "ana", "task": 1, "annotation": 1, "updated": "2026-01-01", "verdict": "accept",
-              "sentence": "", "better": "", "size": [4, 4], "counts": "0`0", "changed": False, "lead_time_s": 3.0}  # fmt: skip
-    (desk / "answers" / "1.jsonl").write_text(json.dumps(answer) + "\n")
+    item = json.loads((desk / "queue.jsonl").read_text().splitlines()[0])
+    size, counts = encode_rle(np.eye(4, dtype=bool))
+    answer = {"key": item["key"], "record": item["record"], "annotator": "ana", "task": 1, "annotation": 1, "updated": "2026-01-01", "verdict": "accept",
+              "sentence": "", "better": "", "size": size, "counts": counts, "changed": False, "lead_time_s": 3.0}  # fmt: skip
+    unusable = {
+        "annotator": "ana",
+        "project": 1,
+        "task": 2,
+        "annotation": 2,
+        "record": item["record"],
+        "updated": "2026-01-01",
+        "code": "mask_empty",
+        "reason": "x",
+    }
+    glance = {"record": item["record"], "mask": item["mask"], "person": "ana", "sheet": "s", "doubted": False, "seconds": 2.0}
+    (desk / "answers").mkdir(exist_ok=True)
+    for name, row in (("answers/1.jsonl", answer), ("quarantine.jsonl", unusable), ("triage.jsonl", glance)):
+        (desk / name).write_text(json.dumps(row) + "\n")
     (desk / "answers" / "1.cursor.json").write_text(json.dumps({"1": ["2026-01-01", 1]}))
-    (desk / "quarantine.jsonl").write_text(
-        json.dumps({"annotator": "ana", "project": 1, "task": 2, "annotation": 2, "code": "mask_empty", "reason": "x"}) + "\n"
-    )
-    (desk / "journal.jsonl").write_text(json.dumps({"event": "sent", "keys": ["k0"]}) + "\n")
-    (desk / "triage.jsonl").write_text(json.dumps({"record": "r", "mask": "0" * 12, "verdict": "pass", "by": "ana"}) + "\n")

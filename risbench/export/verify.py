@@ -122,12 +122,12 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
         lines = sum(path.read_bytes().count(b"\n") for path in (folder / "yolo" / "labels").rglob("*.txt"))
         if lines != (objects := described["written"]["yolo"]["objects"]):
             faults.append(f"yolo: holds {lines:,} objects; release.json counts {objects:,}")
-    if "geo" in described["formats"]:
-        faults += _map_faults(folder / "geo", described["triplets"] - described["written"]["geo"]["without_georeference"])
     wanted = {split: described["splits"][split]["triplets"] for split in SPLITS}
     for name in described["formats"]:
         try:
             found = count[name]() if name in count else wanted
+            if name == "geo":
+                faults += _map_faults(folder / "geo", described["triplets"] - described["written"]["geo"]["without_georeference"])
         except _UNREADABLE as error:
             if isinstance(error, EnvironmentLacks):
                 raise

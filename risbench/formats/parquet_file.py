@@ -7,6 +7,7 @@ stated sizes are looked at first. Page headers: https://parquet.apache.org/docs/
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -35,12 +36,12 @@ def open_table(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
         OSError: it cannot be read.
         pyarrow.ArrowException, ValueError: it is no Parquet, or a damaged one.
     """
-    size = _check_footer(path)
+    size, footer = _check_footer(path)
     # pyarrow takes no path that is not UTF-8
     file = pq.ParquetFile(path if _is_text(path) else open_to_read(path), read_dictionary=list(columns))
     if columns:
         _check_rows(path, file.metadata, size)
-        _check_pages(path, file.metadata, size, set(columns))
+        _check_pages(path, footer, size, set(columns))
     return file
 
 
@@ -48,18 +49,20 @@ def _is_text(path: Path) -> bool:
     return not any(0xD800 <= ord(character) <= 0xDFFF for character in str(path))
 
 
-def _check_footer(path: Path) -> int:
-    """Return the file's size."""
+def _check_footer(path: Path) -> tuple[int, bytes]:
+    """Return the file's size and its footer."""
     with open_to_read(path) as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 8))
         end = file.read(8)
-    length = int.from_bytes(end[:4], "little")
+        length = int.from_bytes(end[:4], "little")
+        file.seek(max(0, size - 8 - min(length, _MAX_FOOTER)))
+        footer = file.read(min(length, _MAX_FOOTER))
     if len(end) < 8 or end[4:] not in (b"PAR1", b"PARE") or length > size:
         raise pa.ArrowInvalid("it does not end as a Parquet file does")
     if length > _MAX_FOOTER:
         raise Refusal("parquet_bomb", "footer", length, f"a footer may have {_MAX_FOOTER:,} bytes; write the table with larger row groups")
-    return size
+    return size, footer
 
 
 def _check_rows(path: Path, metadata: pq.FileMetaData, size: int) -> None:
@@ -72,33 +75,38 @@ def _check_rows(path: Path, metadata: pq.FileMetaData, size: int) -> None:
         raise Refusal("parquet_bomb", "rows", rows, bound)
 
 
-def _check_pages(path: Path, metadata: pq.FileMetaData, size: int, columns: set[str]) -> None:
+def _check_pages(path: Path, footer: bytes, size: int, columns: set[str]) -> None:
+    try:
+        chunks = [chunk for chunk in _Compact(footer).chunks() if chunk.column in columns]
+    except IndexError:
+        raise pa.ArrowInvalid("its footer breaks off") from None
     with open_to_read(path) as file:
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
-            for index in range(row_group.num_columns):
-                chunk = row_group.column(index)
-                if chunk.path_in_schema not in columns:
-                    continue
-                limit = MAX_PICTURE_PAGE if chunk.path_in_schema.endswith(".bytes") else MAX_TEXT_PAGE
-                for unpacked in _page_sizes(file, chunk, size):
-                    if unpacked > limit:
-                        field = f"page of {chunk.path_in_schema}"
-                        bound = f"it may unpack to {limit:,} bytes; write the table with smaller pages"
-                        raise Refusal("parquet_bomb", field, unpacked, bound)
+        for chunk in chunks:
+            limit = MAX_PICTURE_PAGE if chunk.column.endswith(".bytes") else MAX_TEXT_PAGE
+            for unpacked in _page_sizes(file, chunk, size):
+                if unpacked > limit:
+                    bound = f"it may unpack to {limit:,} bytes; write the table with smaller pages"
+                    raise Refusal("parquet_bomb", f"page of {chunk.column}", unpacked, bound)
 
 
-def _page_sizes(file: BinaryIO, chunk: pq.ColumnChunkMetaData, size: int) -> Iterator[int]:
+@dataclass(frozen=True)
+class _Chunk:
+    """Where the pages of a column lie that belong to one row group: from `place`, `length` bytes."""
+
+    column: str
+    place: int
+    length: int
+
+
+def _page_sizes(file: BinaryIO, chunk: _Chunk, size: int) -> Iterator[int]:
     """Yield what every page of a column chunk says that it unpacks to."""
-    starts = [place for place in (chunk.dictionary_page_offset, chunk.data_page_offset) if place]
-    place = min(starts, default=0)
-    end = place + chunk.total_compressed_size
+    place, end = chunk.place, chunk.place + chunk.length
     if not 0 < place <= end <= size:
-        raise pa.ArrowInvalid(f"column {chunk.path_in_schema} lies outside of the file")
+        raise pa.ArrowInvalid(f"column {chunk.column} lies outside of the file")
     while place < end:
         unpacked, packed, length = _page_header(file, place)
         if min(unpacked, packed) < 0 or place + length + packed > end:
-            raise pa.ArrowInvalid(f"a page of column {chunk.path_in_schema} lies outside of it")
+            raise pa.ArrowInvalid(f"a page of column {chunk.column} lies outside of it")
         yield unpacked
         place += length + packed
 
@@ -119,7 +127,10 @@ def _page_header(file: BinaryIO, place: int) -> tuple[int, int, int]:
 
 
 class _Compact:
-    """Thrift's compact protocol, as far as a page header needs it; runs out of bytes with an IndexError."""
+    """Thrift's compact protocol, as far as page headers and footers need it; runs out of bytes with an IndexError.
+
+    pyarrow ends the process where it is asked for a column chunk whose statistics are damaged, so the chunks are read here.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data, self.place = data, 0
@@ -127,14 +138,67 @@ class _Compact:
     def integers(self) -> dict[int, int]:
         """Return the integer fields of a struct by number; all others are passed over."""
         found: dict[int, int] = {}
+        for number, kind in self._fields():
+            if kind in (4, 5, 6):
+                found[number] = self._integer()
+            else:
+                self._pass(kind, 0)
+        return found
+
+    def chunks(self) -> Iterator[_Chunk]:
+        """Yield the column chunks of a footer: field 4 of the file, field 1 of each row group, field 3 of each chunk."""
+        for _ in self._structs_in_field(4):
+            for _ in self._structs_in_field(1):
+                for number, kind in self._fields():
+                    if (number, kind) == (3, 12):
+                        yield self._chunk()
+                    else:
+                        self._pass(kind, 0)
+
+    def _chunk(self) -> _Chunk:
+        """Return a chunk by its metadata: 3 the parts of its name, 7 its packed bytes, 9 its first page, 11 its dictionary's page."""
+        name, places, length = "", [], 0
+        for number, kind in self._fields():
+            if (number, kind) == (3, 9):
+                name = ".".join(self._text() for _ in range(self._count(8)))
+            elif kind == 6 and number == 7:
+                length = self._integer()
+            elif kind == 6 and number in (9, 11):
+                places.append(self._integer())
+            else:
+                self._pass(kind, 0)
+        return _Chunk(name, min(filter(None, places), default=0), length)
+
+    def _fields(self) -> Iterator[tuple[int, int]]:
+        """Yield number and kind of a struct's fields; whoever asks reads or passes the value before the next one."""
         number = 0
         while (head := self._byte()) != 0:
             number = number + (head >> 4) if head >> 4 else self._integer()
-            if head & 15 in (4, 5, 6):
-                found[number] = self._integer()
+            yield number, head & 15
+
+    def _structs_in_field(self, wanted: int) -> Iterator[None]:
+        """Go through a struct and stop at every struct in the list that field `wanted` is."""
+        for number, kind in self._fields():
+            if (number, kind) == (wanted, 9):
+                for _ in range(self._count(12)):
+                    yield
             else:
-                self._pass(head & 15, 0)
-        return found
+                self._pass(kind, 0)
+
+    def _count(self, kind: int) -> int:
+        """Return how many values a list has, which must be of this kind."""
+        head = self._byte()
+        count = head >> 4 if head >> 4 < 15 else self._length()
+        if count and head & 15 != kind:
+            raise pa.ArrowInvalid("a list of its footer holds what none has")
+        return count
+
+    def _text(self) -> str:
+        length = self._length()
+        self.place += length
+        if self.place > len(self._data):
+            raise IndexError(self.place)
+        return self._data[self.place - length : self.place].decode("utf-8", "replace")
 
     def _byte(self) -> int:
         self.place += 1

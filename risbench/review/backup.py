@@ -81,8 +81,10 @@ def _scratch(desk: Desk) -> Iterator[Path]:
         raise explain_os_error(error, folder) from error
     try:
         yield folder
-    finally:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
 
 
 def _warnings(desk: Desk) -> list[str]:
@@ -115,10 +117,20 @@ def _files(desk: Desk, scratch: Path) -> dict[str, Path]:
             found[name.as_posix()] = path
     if (server / DATABASE).exists():
         copy = scratch / DATABASE
-        with contextlib.closing(sqlite3.connect(server / DATABASE)) as live, contextlib.closing(sqlite3.connect(copy)) as kept:
-            live.backup(kept)
+        try:
+            with contextlib.closing(sqlite3.connect(server / DATABASE)) as live, contextlib.closing(sqlite3.connect(copy)) as kept:
+                live.backup(kept)
+        except sqlite3.Error as error:
+            raise _not_copied(server / DATABASE, error) from error
         found[f"server/{DATABASE}"] = copy
     return found
+
+
+def _not_copied(database: Path, error: sqlite3.Error) -> RisbenchError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_NOTADB) & 0xFF  # the rest of the code says more of the same
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return InputError(f"{database}: is damaged ({error}); restore the desk from a backup")
+    return EnvironmentLacks(f"{database}: cannot be copied: {error}; mend that, then run the same command again")
 
 
 def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = False) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +124,44 @@ def test_any_byte_of_a_table_may_be_another(tmp_path: Path) -> None:
         except (Refusal, pa.ArrowException, OSError, ValueError):
             continue
     assert read > 0
+
+
+def test_no_byte_of_a_footer_ends_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(real_table(3).select(["record"]).replace_schema_metadata(None), path, store_schema=False)
+    assert [column for _, column in _chunks(path)] == _names(path)
+    done = subprocess.run([sys.executable, "-c", _EVERY_BYTE, path], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_EVERY_BYTE = """
+import contextlib, pathlib, sys
+import pyarrow as pa
+from risbench.core.errors import Refusal
+from risbench.formats.parquet_file import open_table
+
+path = pathlib.Path(sys.argv[1])
+data, changed = path.read_bytes(), path.with_name("changed.parquet")
+footer = int.from_bytes(data[-8:-4], "little")
+for place in range(len(data) - 8 - footer, len(data) - 8):
+    for bits in (1, 2):
+        changed.write_bytes(data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :])
+        with contextlib.suppress(Refusal, pa.ArrowException, OSError, ValueError, LookupError):
+            open_table(changed, ["record"])
+"""
+
+
+def _chunks(path: Path) -> list[tuple[int, str]]:
+    """Return the place and column of each chunk as we read them; pyarrow says the same of a whole file."""
+    chunks = list(parquet_file._Compact(parquet_file._check_footer(path)[1]).chunks())
+    theirs = [pq.ParquetFile(path).metadata.row_group(0).column(index) for index in range(len(chunks))]
+    assert [(chunk.column, chunk.length) for chunk in chunks] == [(one.path_in_schema, one.total_compressed_size) for one in theirs]
+    assert [chunk.place for chunk in chunks] == [one.dictionary_page_offset or one.data_page_offset for one in theirs]
+    return [(chunk.place, chunk.column) for chunk in chunks]
+
+
+def _names(path: Path) -> list[str]:
+    return [column.path for column in pq.ParquetFile(path).schema]
 
 
 def test_of_very_many_refused_rows_the_rest_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

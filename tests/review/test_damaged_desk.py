@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -254,3 +255,32 @@ def test_what_a_killed_backup_left_is_in_no_backup_and_gone_after_the_next(tmp_p
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         assert not [name for name in archive.namelist() if "tmp" in name]
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (sqlite3.SQLITE_IOERR, EnvironmentLacks),
+        (sqlite3.SQLITE_FULL, EnvironmentLacks),
+        (sqlite3.SQLITE_CANTOPEN, EnvironmentLacks),
+        (None, InputError),
+    ],
+    ids=["input or output", "full", "cannot open", "no database"],
+)
+def test_a_database_that_cannot_be_copied_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int | None, kind: type[Exception]
+) -> None:
+    workspace = Workspace.create(tmp_path / "w", Settings(name="x"))
+    (workspace.root / "review" / "server").mkdir(parents=True)
+    (workspace.root / "review" / "server" / "label_studio.sqlite3").write_text("no database at all, only a text of some length" * 40)
+    if error is not None:
+        failure = sqlite3.OperationalError("disk I/O error")
+        failure.sqlite_errorcode = error
+
+        def fail(*_: Any) -> None:
+            raise failure
+
+        monkeypatch.setattr(sqlite3, "connect", fail)
+    with pytest.raises(kind, match=r"label_studio\.sqlite3: (is damaged|cannot be copied)"):
+        backup(tmp_path / "b.zip", workspace=workspace.root)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
