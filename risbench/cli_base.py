@@ -45,6 +45,7 @@ class SafeGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command and translate errors that are the user's to mend."""
         from risbench.core.errors import Refusal, RisbenchError, printable
+        from risbench.core.reading import is_system_failure
 
         try:
             return super().invoke(ctx)
@@ -56,7 +57,8 @@ class SafeGroup(TyperGroup):
             raise typer.Exit(3) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"risbench: {printable(where + str(error.strerror or error), 2000)}", err=True)
+            mend = "; mend that, then run the same command to go on" if is_system_failure(error) else ""
+            typer.echo(f"risbench: {printable(where + str(error.strerror or error) + mend, 2000)}", err=True)
             raise typer.Exit(4) from None
         except KeyboardInterrupt:
             raise _interrupted() from None

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.geometry import box_iou, mask_bounds, polygon_mask
+from risbench.core.geometry import box_iou, mask_bounds, polygon_mask, quad_bounds
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Box, Problem, Target
 
@@ -36,12 +36,16 @@ def conflict(mask: NDArray[np.bool_], boxes: Sequence[Box]) -> Problem | None:
     extent = mask_bounds(mask)
     if extent is None or not boxes:
         return None
-    around = (min(box[0] for box in boxes), min(box[1] for box in boxes), max(box[2] for box in boxes), max(box[3] for box in boxes))
+    around = _around(boxes)
     iou = box_iou(extent, around)
     if iou >= CONFLICT_BELOW_IOU or max(abs(one - other) for one, other in zip(extent, around, strict=True)) <= _ROUNDING_PX:
         return None
     detail = f"the mask's extent {_rounded(extent)} and the box {_rounded(around)} have an IoU of {iou:.2f}, in pixels of the source image"
     return Problem(stage="ingest", code=CONFLICT, detail=f"{detail}; one of them is of another object or place: decide in review")
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    return quad_bounds(corner for box in boxes for corner in (box[:2], box[2:]))
 
 
 def _rounded(box: Box) -> str:
@@ -58,9 +62,8 @@ def scores_of_given(mask: NDArray[np.bool_], targets: Sequence[Target], *, boxes
     if boxes_given and len(targets) == 1:
         scores["mask_box_agreement"] = mask_box_agreement(mask, targets[0])
     elif boxes_given:
-        bounds, boxes = mask_bounds(mask), [target.box for target in targets]
-        around = (min(box[0] for box in boxes), min(box[1] for box in boxes), max(box[2] for box in boxes), max(box[3] for box in boxes))
-        scores["mask_box_agreement"] = box_iou(bounds, around) if bounds is not None else 0.0
+        bounds = mask_bounds(mask)
+        scores["mask_box_agreement"] = box_iou(bounds, _around([target.box for target in targets])) if bounds is not None else 0.0
     return {name: round(float(value), 4) for name, value in sorted(scores.items())}
 
 

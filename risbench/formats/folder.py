@@ -39,10 +39,15 @@ class FolderListing:
             InputError: there are too many files or folders.
             EnvironmentLacks: a folder cannot be listed.
         """
-        self._folder(self.root, (self._real_root,))
+        waiting: list[tuple[Path, tuple[Path, ...]]] = [(self.root, (self._real_root,))]
+        while waiting:  # not by recursion: folders may be nested deeper than Python's calls
+            folder, inside = waiting.pop()
+            waiting += [(path, (*inside, real)) for path, real in self._folder(folder, inside)]
 
-    def _folder(self, folder: Path, inside: tuple[Path, ...]) -> None:
-        """List a folder; `inside` are the real folders that lead to it, to know a loop of links by."""
+    def _folder(self, folder: Path, inside: tuple[Path, ...]) -> list[tuple[Path, Path]]:
+        """List a folder; return its own folders, each with where it really lies. `inside` are the real folders that lead to it, to know a
+        loop of links by.
+        """
         self.folders += 1
         if self.folders > MAX_FOLDERS:
             raise InputError(f"{self.root}: more than {MAX_FOLDERS:,} folders; split the source")
@@ -62,8 +67,7 @@ class FolderListing:
                 subfolders.append((path, real))
             if len(self.entries) > MAX_ENTRIES:
                 raise InputError(f"{self.root}: more than {MAX_ENTRIES:,} files; split the source")
-        for path, real in subfolders:
-            self._folder(path, (*inside, real))
+        return subfolders
 
     def _real_folder(self, path: Path, inside: tuple[Path, ...]) -> Path | None:
         """List what is no folder; of a folder that is to be listed return where it really lies."""

@@ -161,7 +161,6 @@ def read_voc(entry: Entry) -> Iterator[Item]:
         return
     image = (root.findtext("filename") or "").strip()
     size = stated_size(root.findtext("size/width"), root.findtext("size/height"))
-    # DIOR-R and others name the image by the annotation file alone.
     for index, item in enumerate(root.iter("object")):
         locator, key = f"object {index}", f"{entry.stem}:{index}"
         yield guarded(partial(_voc_row, item, image, entry, key, locator, size), entry.path, key, locator, f"{entry.path} {locator}")

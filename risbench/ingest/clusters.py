@@ -104,13 +104,19 @@ def kind_of(row: Row, category: str) -> Hashable:
     return boxes, category, row.mask if not row.boxes else None
 
 
+def _exactly(row: Row) -> Hashable:
+    """Return the place of the rows with the same first box, or without boxes with the same mask."""
+    if not row.boxes:
+        return "mask", row.mask
+    return "same", row.boxes[0].relative, row.boxes[0].box
+
+
 def _own(row: Row, coarsest: float) -> Iterator[Hashable]:
     """Yield the places where a row's cluster is filed."""
+    yield _exactly(row)
     if not row.boxes:
-        yield "mask", row.mask
         return
     first = row.boxes[0]
-    yield "same", first.relative, first.box
     if coarsest:
         yield "rounded", first.relative, tuple(math.floor(value / (2 * coarsest)) for value in clipped(first.box))
     width, height = first.box[2] - first.box[0], first.box[3] - first.box[1]
@@ -121,11 +127,10 @@ def _own(row: Row, coarsest: float) -> Iterator[Hashable]:
 
 def _around(row: Row, coarsest: float) -> Iterator[Hashable]:
     """Yield every place in which a box that agrees with a row's first may be filed."""
+    yield _exactly(row)
     if not row.boxes:
-        yield "mask", row.mask
         return
     first = row.boxes[0]
-    yield "same", first.relative, first.box
     if coarsest:
         reach = 1.02 * coarsest
         spans = [_cells(value - reach, value + reach, 2 * coarsest) for value in clipped(first.box)]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from risbench.core.errors import InputError, OptionError
 from risbench.core.processes import collecting_rarely
 from risbench.core.progress import Progress
+from risbench.core.reading import read_json
 from risbench.core.storage import PartResult, StageRun, digest_of, to_json, versions, write_durably
 from risbench.core.unexpected import ERRORS_LOG
 from risbench.core.workspace import INGEST, SETTINGS_FILE, Settings, Workspace
@@ -27,7 +27,7 @@ from risbench.ingest.fit import FitOption, image_stems
 from risbench.ingest.merge import Candidate
 from risbench.ingest.part import Job, Part, make_part
 from risbench.ingest.plan import Exif, check_options, check_scale, dataset_name, inputs_of, read_class_map, slug_of
-from risbench.ingest.refusals import NothingRead, count_codes, nothing_read, rows_of, write_errors_log
+from risbench.ingest.refusals import Line, NothingRead, count_codes, nothing_read, rows_of, write_errors_log
 from risbench.ingest.scene import SceneRule
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative, triage
 
@@ -230,11 +230,11 @@ def _run(
             progress.advance(len(part))
     kept = [run.beside(index, ".npz") for index in range(len(parts))]
     before = PartResult([], rows.quarantine, rows.filtered, dict(rows.notes))
-    quarantine, traces = _refused_of(run, len(parts), rows)
     if not any(path.stat().st_size for path in run.folder.glob("part-*.jsonl")):
         raise _nothing_made(job, run, len(parts), rows, more)
     copies = write_duplicates(run.folder, workspace.root, kept, quiet)
-    write_errors_log(run.folder, quarantine, traces)
+    traces = _traces_of(run, len(parts), rows)
+    write_errors_log(run.folder, _lines_of(run, len(parts), rows.quarantine, "quarantine") if traces else (), traces)
     extra = {"rows_seen": rows.seen, "images_without_rows": _unused_images(job.tree, rows), **copies}
     summary = run.finish(len(parts), rows=rows.seen, before=before, extra=extra)
     return {**summary, "state": "restarted with other options" if discarded else "done"}
@@ -254,23 +254,37 @@ def _run_part(job: Job, run: StageRun, index: int, part: Sequence[tuple[str, Can
     run.write_part(index, key, made)
 
 
-def _refused_of(run: StageRun, parts: int, rows: Triage) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return all that was refused by now, and the tracebacks of reader errors by name."""
-    quarantine, traces = [*rows.quarantine], dict(rows.refusals.traces)
-    for index in range(parts):
-        quarantine += run.progress_of(index)["quarantine"]
-        errors = run.beside(index, ".errors.json")
-        traces.update(json.loads(errors.read_bytes()) if errors.exists() else {})
-    return quarantine, traces
+def _traces_of(run: StageRun, parts: int, rows: Triage) -> dict[str, str]:
+    """Return the tracebacks of reader errors, of rows and of parts, by name."""
+    traces = dict(rows.refusals.traces)
+    for path in (run.beside(index, ".errors.json") for index in range(parts)):
+        if path.exists():
+            traces |= _traces_in(path)
+    return traces
+
+
+def _traces_in(path: Path) -> dict[str, str]:
+    """Return the tracebacks that a part kept, by name.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return {str(name): str(trace) for name, trace in read_json(path).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged ({error}); remove {path.parent.parent} and run ingest again") from None
+
+
+def _lines_of(run: StageRun, parts: int, before: Sequence[Line], kind: Literal["quarantine", "filtered"]) -> list[Line]:
+    """Return the lines of all rows that were refused or set aside, `before` the parts were cut and in them."""
+    return [*before, *(line for index in range(parts) for line in run.progress_of(index)[kind])]
 
 
 def _nothing_made(job: Job, run: StageRun, parts: int, rows: Triage, more: Callable[[], str]) -> NothingRead:
     """Remove the stage of a run whose rows were all refused by their images; return why."""
-    quarantine, traces = _refused_of(run, parts, rows)
-    filtered = [
-        *rows.filtered,
-        *(line for index in range(parts) for line in run.progress_of(index)["filtered"]),
-    ]
+    quarantine = _lines_of(run, parts, rows.quarantine, "quarantine")
+    filtered = _lines_of(run, parts, rows.filtered, "filtered")
+    traces = _traces_of(run, parts, rows)
     shutil.rmtree(run.folder)
     write_errors_log(run.folder, quarantine, traces)
     return nothing_read(job.tree.root, rows.seen, quarantine, filtered, more(), run.folder / ERRORS_LOG if traces else None)

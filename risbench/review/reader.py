@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal, RisbenchError, printable
+from risbench.core.errors import Refusal, RisbenchError
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.record import Mask
+from risbench.core.unexpected import ERRORS_LOG, Unexpected, refusal_of
 from risbench.core.workspace import INGEST, read_records
 from risbench.review.answers import Answer, read_annotation, read_answers, read_expert
 from risbench.review.desk import Annotator, Desk, append_lines
@@ -144,9 +144,11 @@ class Reader:
         except RisbenchError as error:
             raise Refusal("answer_damaged", "result", None, str(error)) from None
         except Exception as error:  # noqa: BLE001 (one odd answer never ends the pull; it is counted, named and logged)
-            append_lines(self.desk.root / "errors.log", [f"annotation {annotation['id']} of {self.person.name}", traceback.format_exc()])
-            told = f"{printable(str(error))}; a fault of risbench, please report it with review/errors.log"
-            raise Refusal("reader_error", "result", type(error).__name__, told) from None
+            reason = refusal_of(error, f"annotation {annotation['id']} of {self.person.name}")
+            if isinstance(reason, Unexpected):
+                where = f"annotation {annotation['id']} of {self.person.name} [{reason.trace_id}]"
+                append_lines(self.desk.root / ERRORS_LOG, [where, reason.trace])
+            raise reason from None
 
 
 @dataclass(frozen=True)

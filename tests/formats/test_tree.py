@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import zipfile
 from pathlib import Path
 
@@ -91,3 +92,18 @@ def test_a_source_that_is_not_there_or_empty_is_an_error(tmp_path: Path) -> None
         SourceTree.open(tmp_path / "nothing")
     with pytest.raises(InputError, match="no file in it can be read"):
         SourceTree.open(tmp_path)
+
+
+def test_folders_nested_deeper_than_pythons_calls_are_listed(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 200
+    places = [str(tmp_path) + "/a" * (level + 1) for level in range(depth)]
+    for place in places:
+        os.mkdir(place)
+    (tmp_path / "y.png").touch()
+    Path(places[-1], "x.png").touch()
+    try:
+        assert [entry.path for entry in SourceTree.open(tmp_path).entries] == ["a/" * depth + "x.png", "y.png"]
+    finally:  # whoever tidies up after the tests goes through folders by recursion
+        os.unlink(f"{places[-1]}/x.png")
+        for place in reversed(places):
+            os.rmdir(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,20 @@ def test_an_array_of_pixels_is_no_image_of_a_kind_that_is_read(tmp_path: Path) -
     write(tmp_path, VRSBench_x__json=[eval_row("a.png", 0)])
     with pytest.raises(InputError, match=r"a\.npy is an array file, which is not read; convert it"):
         ingest(tmp_path, workspace=tmp_path / "w", quiet=True)
+
+
+def test_a_damaged_file_of_tracebacks_is_one_line_that_names_it(
+    make_source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source([eval_row("S0000_0000.png", 0)])
+    module = sys.modules["risbench.ingest.ingest"]  # the package has the function under this name
+    begin = module._run_part
+
+    def then_damage(job: Any, stage: Any, index: int, rows: Any) -> None:
+        begin(job, stage, index, rows)
+        stage.beside(index, ".errors.json").write_text('{"a": ')
+
+    monkeypatch.setattr(module, "_run_part", then_damage)
+    with pytest.raises(InputError, match=r"part-00000\.errors\.json: is damaged .*; remove .*1-ingest and run ingest again"):
+        ingest(source, workspace=tmp_path / "w", quiet=True)
+    assert not (tmp_path / "w" / "1-ingest" / "run.json").exists()
