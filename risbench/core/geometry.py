@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import Refusal
-from risbench.core.record import Affine, Box, Quad, Repair
+from risbench.core.record import Affine, Box, Quad, Repair, is_singular
 
 IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -40,6 +40,12 @@ def quad_from_flat(values: Sequence[float], x_scale: float = 1.0, y_scale: float
     return (scaled[0], scaled[1], scaled[2], scaled[3])
 
 
+def lies_in(box: Box, width: int, height: int) -> bool:
+    """Return whether a box has an area and lies in an image of width x height px, as every box of a record does."""
+    x_min, y_min, x_max, y_max = box
+    return 0 <= x_min < x_max <= width + 1e-6 and 0 <= y_min < y_max <= height + 1e-6
+
+
 def quad_bounds(points: Iterable[tuple[float, float]]) -> Box:
     """Return the upright box around points."""
     xs, ys = zip(*points, strict=True)
@@ -65,9 +71,9 @@ def invert_affine(affine: Affine) -> Affine:
         ValueError: the map is singular.
     """
     a, b, c, d, e, f = affine
-    determinant = a * e - b * d
-    if not math.isfinite(determinant) or abs(determinant) < 1e-30:
+    if is_singular(affine):
         raise ValueError(f"affine map {affine} is singular")
+    determinant = a * e - b * d
     ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
     return (ia, ib, -(ia * c + ib * f), id_, ie, -(id_ * c + ie * f))
 

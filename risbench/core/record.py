@@ -45,6 +45,13 @@ Quad = tuple[Point, Point, Point, Point]
 Affine = tuple[Number, Number, Number, Number, Number, Number]
 
 
+def is_singular(affine: tuple[float, ...]) -> bool:
+    """Return whether a map (a, b, c, d, e, f) has no inverse: it gives pixels no size."""
+    a, b, _, d, e, _ = affine
+    determinant = a * e - b * d
+    return not math.isfinite(determinant) or abs(determinant) < 1e-30
+
+
 class Frozen(BaseModel):
     """Base of all parts of a record: immutable, and an unknown field is an error."""
 
@@ -98,6 +105,12 @@ class Placement(Frozen):
     source_width: int = Field(gt=0)
     source_height: int = Field(gt=0)
     affine: Affine
+
+    @model_validator(mode="after")
+    def _map_has_an_inverse(self) -> Placement:
+        if is_singular(self.affine):
+            raise ValueError(f"the map {self.affine} has no inverse")
+        return self
 
 
 class Category(Frozen):

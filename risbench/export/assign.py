@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from risbench.core.errors import InputError, printable
@@ -117,12 +118,14 @@ def assign(records: Sequence[Record], rule: SplitRule, twice: ShownTwice, seed: 
 
 def _groups(records: Sequence[Record], twice: ShownTwice) -> dict[str, str]:
     """Return each scene's group. Images that are not released link too: two windows may share ground with a third one only."""
-    scene_of = {record.image.path: record.image.scene for record in records}
-    nodes = {f"scene {scene}" for scene in scene_of.values()} | {f"image {path}" for pair in twice.pairs() for path in pair}
+    shown = sorted({(record.image.path, record.image.scene) for record in records})
+    nodes = {f"scene {scene}" for _, scene in shown} | {f"image {path}" for pair in twice.pairs() for path in pair}
     links = [(f"image {a}", f"image {b}") for a, b in twice.pairs()]
-    links += [(f"image {path}", f"scene {scene}") for path, scene in scene_of.items() if f"image {path}" in nodes]
+    links += [(f"image {path}", f"scene {scene}") for path, scene in shown if f"image {path}" in nodes]
+    # an image that records count to several scenes joins them
+    links += [(f"scene {a}", f"scene {b}") for (path, a), (other, b) in pairwise(shown) if path == other]
     groups = scene_groups(sorted(nodes), links)
-    return {scene: groups[f"scene {scene}"] for scene in scene_of.values()}
+    return {scene: groups[f"scene {scene}"] for _, scene in shown}
 
 
 def official_split(record: Record) -> Split | None:

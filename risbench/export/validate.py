@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from risbench.core.errors import InputError, printable
+from risbench.core.geometry import lies_in
 from risbench.core.masks import mask_area
 from risbench.core.progress import Progress
 from risbench.core.reading import parse_json
@@ -133,8 +134,7 @@ def _record_faults(record: Record) -> list[str]:
     faults = []
     width, height = record.image.width, record.image.height
     for index, target in enumerate(record.targets):
-        x_min, y_min, x_max, y_max = target.box
-        if not (0 <= x_min < x_max <= width + 1e-6 and 0 <= y_min < y_max <= height + 1e-6):
+        if not lies_in(target.box, width, height):
             faults.append(f"targets[{index}].box = {target.box}: must lie in the image of {width} x {height} px")
     if not record.targets:
         faults.append("targets = []: must hold at least one target")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from risbench.core.errors import InputError, Refusal
+from risbench.core.geometry import lies_in
 from risbench.core.imagery import Raster, check_size, perceptual_hash
 from risbench.core.masks import mask_of
 from risbench.core.record import Record
@@ -21,7 +22,7 @@ def check_whole(record: Record) -> None:
 
     Raises:
         Refusal: a path that leaves the workspace's images, an id that is none, a class that is none of the 26, no target, a text that
-            cannot be printed, a mask of another size or without a pixel.
+            cannot be printed, a box that does not lie in the image, a mask of another size or without a pixel.
     """
     if _PATH.fullmatch(record.image.path) is None or "/." in record.image.path or len(record.image.path.encode()) > 240:
         raise Refusal("unsafe_path", "image.path", record.image.path, "it must be images/SOURCE/NAME.png or .jpg")
@@ -33,6 +34,10 @@ def check_whole(record: Record) -> None:
         raise Refusal("unmapped_class", "category.name", record.category.name, f"it is none of the {len(CLASSES)} classes")
     if not record.targets:
         raise Refusal("no_target", "targets", [], "it must hold at least one target")
+    width, height = record.image.width, record.image.height
+    for index, target in enumerate(record.targets):
+        if not lies_in(target.box, width, height):
+            raise Refusal("outside_image", f"targets[{index}].box", target.box, f"it must lie in the image of {width} x {height} px")
     if record.mask is None:
         return
     check_size(record.image.path, record.image.width, record.image.height)  # before its runs are drawn: few of them can be very many pixels

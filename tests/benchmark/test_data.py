@@ -12,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("transformers", reason="the train extra is not installed")
@@ -176,6 +178,18 @@ def test_a_damaged_shard_is_named_and_not_passed_over(workspace: Path, tmp_path:
         path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=f"cut: is no release: .*{tested.name}.* is not readable Parquet"):
         read_release(cut)
+
+
+def test_a_record_without_targets_is_left_out_by_name(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace / "4-export" / "parquet", tmp_path / "r")
+    shard = sorted((tmp_path / "r").rglob("*.parquet"))[0]
+    shard.chmod(0o644)
+    table = pq.read_table(shard)
+    record = {**json.loads(table["record"][0].as_py()), "targets": []}
+    column = pa.array([json.dumps(record), *table["record"].to_pylist()[1:]])
+    pq.write_table(table.set_column(table.schema.get_field_index("record"), "record", column), shard)
+    whole, found = read_release(workspace / "4-export" / "parquet"), read_release(tmp_path / "r")
+    assert (len(found.samples), dict(found.left_out)) == (len(whole.samples) - 1, {"no_target": 1})
 
 
 def test_a_release_without_masks_says_what_makes_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from risbench.core.record import Record, Target
+from risbench.core.record import Placement, Record, Target
 
 DOCS = Path(__file__).parents[2] / "docs" / "record.md"
 
@@ -43,3 +43,9 @@ def test_an_unknown_field_is_an_error() -> None:
 def test_a_used_box_has_area_and_finite_edges(box: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError):
         Target(box=box, box_given=(0, 0, 1, 1), box_precision="exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("affine", [(0, 0, 5, 0, 0, 5), (1, 2, 0, 2, 4, 0), (1e-20, 0, 0, 0, 1e-20, 0), (1e200, 0, 0, 0, 1e200, 0)])
+def test_a_placement_has_an_inverse(affine: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="has no inverse"):
+        Placement(fit="pad", source_width=9, source_height=9, affine=affine)  # type: ignore[arg-type]

@@ -138,3 +138,12 @@ def test_a_part_that_was_asked_for_gets_a_scene_where_there_are_enough(tmp_path:
     scenes = [scene for scene in "abcd" for _ in range(7)]
     made = export(workspace=of_scenes(tmp_path, *scenes), split=".7,.1,.2", quiet=True)
     assert {split: row["scenes"] for split, row in made["splits"].items()} == {"train": 2, "val": 1, "test": 1}
+
+
+def test_scenes_that_share_an_image_are_one_group(tmp_path: Path) -> None:
+    twice = ShownTwice.read(workspace_with(tmp_path / "w", {"exact": [], "near": [], "overlapping": []}))
+    records = [record(scene, 0) for scene in "ABCD"]
+    shared = records[0].model_copy(update={"id": "other", "image": records[0].image.model_copy(update={"scene": " "})})
+    made = assign([*records, shared], parse_rule("2,2,1", 5), twice, 0)
+    assert made.groups["A"] == made.groups[" "] != made.groups["B"]
+    assert made.splits["other"] == made.splits[records[0].id]

@@ -195,6 +195,8 @@ def _of_record(row: Row, entry: Entry) -> Sample:
     assert record is not None, "only rows of records come here"
     if record.mask is None:
         raise Refusal("no_mask", "mask", None, f"record {record.id} has none; `risbench refine-masks` makes masks")
+    if not record.targets:
+        raise Refusal("no_target", "targets", [], f"record {record.id}: it must hold at least one target")
     try:
         if not decode_rle(record.mask.size, record.mask.counts).any():
             raise Refusal("empty_mask", "mask", record.mask.counts, f"record {record.id}: it must have at least one pixel")
