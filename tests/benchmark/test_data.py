@@ -176,7 +176,7 @@ def test_a_damaged_shard_is_named_and_not_passed_over(workspace: Path, tmp_path:
     for path in shards:
         path.chmod(0o644)
         path.write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=f"cut: is no release: .*{tested.name}.* is not readable Parquet"):
+    with pytest.raises(InputError, match=f"cut: is no release: .*{tested.name}.* is not a readable Parquet table"):
         read_release(cut)
 
 
