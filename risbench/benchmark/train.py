@@ -27,6 +27,7 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
+from risbench.sam.board import training_board
 from risbench.sam.device import dtype_of, fast_precision, joined, keep_freed_memory, memory_for, need_cuda, ran_out, ranks
 from risbench.sam.saved import put_back
 
@@ -194,8 +195,8 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     look_every = _look_every(run)
     began = kept = time.monotonic()
     waited, looking, first = 0.0, 0.0, run.step
-    board = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step + 1) if rank == 0 and run.step < run.steps else None
-    with Progress(f"train {name}", run.steps, quiet=quiet) as bar:
+    log = training_board(folder / "tensorboard", run.step + 1, wanted=rank == 0 and run.step < run.steps)
+    with Progress(f"train {name}", run.steps, quiet=quiet) as bar, log as board:
         bar.skip(run.step)
         asked = time.monotonic()
         for step, batch in run.batches.steps(run.step, run.steps):
@@ -236,8 +237,6 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
                 kept = time.monotonic()
             bar.advance(1)
             asked = time.monotonic()
-    if board is not None:
-        board.close()
     if count > 1:
         distributed.barrier()
     return summary_of(run, folder, rank, time.monotonic() - began - looking, waited, run.steps - first)

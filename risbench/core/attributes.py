@@ -6,6 +6,7 @@ kinds; the eighth here is uniqueness (docs/decisions/0003).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -100,6 +101,8 @@ _UNIQUE = re.compile(r"\b(?:only|sole|single|lone|unique)\b")
 
 def attributes_of(category: str, sentence: str | None, fields: Mapping[str, str]) -> Attributes:
     """Return the attribute kinds of one triplet; a source's field wins over the sentence."""
+    if not sentence and not fields:
+        return _of_class(category)
     found: dict[str, Attribute | None] = {"category": Attribute(value=category, origin="field")}
     if sentence:
         if find_class(sentence) is not None and "category" not in fields:
@@ -107,6 +110,11 @@ def attributes_of(category: str, sentence: str | None, fields: Mapping[str, str]
         found.update({kind: Attribute(value=value, origin="sentence") for kind, value in _tag(sentence).items()})
     found.update({kind: Attribute(value=value, origin="field") for kind, value in fields.items() if value})
     return Attributes(**found)
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _of_class(category: str) -> Attributes:
+    return Attributes(category=Attribute(value=category, origin="field"))
 
 
 def _tag(sentence: str) -> dict[str, str]:

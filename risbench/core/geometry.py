@@ -48,14 +48,15 @@ def lies_in(box: Box, width: int, height: int) -> bool:
 
 def quad_bounds(points: Iterable[tuple[float, float]]) -> Box:
     """Return the upright box around points."""
-    xs, ys = zip(*points, strict=True)
+    points = tuple(points)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
     return (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
 
 
 def is_oriented(quad: Quad, tolerance_px: float = 0.5) -> bool:
     """Return whether the four points differ from the corners of their upright box by more than `tolerance_px`."""
     x_min, y_min, x_max, y_max = quad_bounds(quad)
-    return any(min(abs(x - x_min), abs(x - x_max)) > tolerance_px or min(abs(y - y_min), abs(y - y_max)) > tolerance_px for x, y in quad)
+    return any(min(x - x_min, x_max - x) > tolerance_px or min(y - y_min, y_max - y) > tolerance_px for x, y in quad)
 
 
 def apply_affine(affine: Affine, x: float, y: float) -> tuple[float, float]:
@@ -80,8 +81,8 @@ def invert_affine(affine: Affine) -> Affine:
 
 def map_quad(affine: Affine, quad: Quad) -> Quad:
     """Return the four points under `affine`."""
-    p, q, r, s = (apply_affine(affine, x, y) for x, y in quad)
-    return (p, q, r, s)
+    (px, py), (qx, qy), (rx, ry), (sx, sy) = quad
+    return (apply_affine(affine, px, py), apply_affine(affine, qx, qy), apply_affine(affine, rx, ry), apply_affine(affine, sx, sy))
 
 
 def map_box(affine: Affine, box: Box) -> Box:

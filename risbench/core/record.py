@@ -8,9 +8,9 @@ docs/record.md defines every field; a test fails when one is missing there.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from risbench.core.errors import InputError
 from risbench.core.pixels import MAX_PIXELS
@@ -32,13 +32,7 @@ TRIAGED: Final = "triaged"
 UNDECIDED: Final[frozenset[str]] = frozenset({"unreviewed", TRIAGED})
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Number = Annotated[float, AfterValidator(_finite)]
+Number = FiniteFloat
 Box = tuple[Number, Number, Number, Number]
 Point = tuple[Number, Number]
 Quad = tuple[Point, Point, Point, Point]

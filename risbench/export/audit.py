@@ -92,8 +92,8 @@ def audit(
 def _load_links(path: Path) -> dict[str, list[Any]]:
     try:
         value = read_json(path)
-    except OSError:
-        raise InputError(f"--links {path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"--links {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"--links {path}: not JSON: {error}") from None
     if not isinstance(value, dict):

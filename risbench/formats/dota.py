@@ -9,7 +9,7 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
-from risbench.formats.rows import GivenBox, Item, Row, guarded, number, stated_split
+from risbench.formats.rows import LARGEST, GivenBox, Item, Row, guarded, number, stated_split
 from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
 from risbench.formats.yolo import yolo_form
@@ -57,18 +57,19 @@ def _positive(value: str) -> float | None:
     return distance if 0 < distance < 1000 else None
 
 
+def _coordinate(word: str, index: int) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        raise Refusal("not_a_number", f"coordinate {index}", word, "it must be a number") from None
+    return value if -LARGEST <= value <= LARGEST else number(value, f"coordinate {index}")
+
+
 def _row(line: str, entry: Entry, stem: str, key: str, locator: str, metres_per_pixel: float | None) -> Row:
     words = line.split()
     if len(words) not in (9, 10):
         raise Refusal("wrong_length", "line", line, "it must hold 8 numbers, a class and a difficulty")
-    values = []
-    for index, word in enumerate(words[:8]):
-        try:
-            value = float(word)
-        except ValueError:
-            raise Refusal("not_a_number", f"coordinate {index + 1}", word, "it must be a number") from None
-        values.append(number(value, f"coordinate {index + 1}"))
-    quad = quad_from_flat(values)
+    quad = quad_from_flat([_coordinate(word, index) for index, word in enumerate(words[:8], 1)])
     box = GivenBox(quad_bounds(quad), "exact", False, quad=quad if is_oriented(quad) else None)
     return Row(
         file=entry.path,

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from risbench.core.errors import Refusal, shortened, typed
 from risbench.core.record import Box, Precision, Quad, Record
 from risbench.core.unexpected import refusal_of
 
+# In pixels: no image is as wide.
+LARGEST: Final = 1e7
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|dev|test|eval)(?![a-z])")
 
 
@@ -183,8 +185,8 @@ def number(value: Any, name: str) -> float:
         raise Refusal("not_finite", name, shortened(value), "it must be a finite number") from None
     if not math.isfinite(as_float):
         raise Refusal("not_finite", name, value, "it must be a finite number")
-    if abs(as_float) > 1e7:
-        raise Refusal("number_too_large", name, value, "coordinates beyond 10,000,000 are not of any image")
+    if abs(as_float) > LARGEST:
+        raise Refusal("number_too_large", name, value, f"coordinates beyond {LARGEST:,.0f} are not of any image")
     return as_float
 
 

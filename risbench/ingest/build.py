@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -171,14 +172,14 @@ def content_hash(candidate: Candidate) -> str:
 def build_record(
     placed: Placed,
     view: View,
-    raster: Raster,
     image: ImageRef,
+    placement: Placement,
     *,
     record_id: str,
     dataset: str,
     class_map: Mapping[str, str],
 ) -> Record:
-    """Return the record of a placed candidate in one view.
+    """Return the record of a placed candidate in one view, which `image` and `placement` describe.
 
     Raises:
         Refusal: nothing of a target is left inside the view.
@@ -200,8 +201,8 @@ def build_record(
             merged=placed.candidate.merged,
         ),
         image=image,
-        placement=Placement(fit=view.fit, source_width=raster.width, source_height=raster.height, affine=view.affine),
-        category=Category(name=name, source_name=source_name),
+        placement=placement,
+        category=_category(name, source_name),
         targets=targets,
         attributes=attributes_of(name, row.sentence, row.fields),
         expression=expression,
@@ -211,19 +212,30 @@ def build_record(
     )
 
 
+# Parts that many records share are made once.
+@functools.lru_cache(maxsize=1 << 10)
+def _category(name: str, source_name: str) -> Category:
+    return Category(name=name, source_name=source_name)
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _no_expression(unread: str | None) -> Problem:
+    return Problem(stage="ingest", code="no_expression", detail=_why_no_expression(unread))
+
+
 def _problems(placed: Placed, row: Row) -> tuple[Problem, ...]:
     found = [placed.conflict] if placed.conflict is not None else []
     if not row.sentence:
-        found.append(Problem(stage="ingest", code="no_expression", detail=_why_no_expression(row)))
+        found.append(_no_expression(row.unread))
     elif len(placed.targets) == 1 and (several := names_several(row.sentence)) is not None:
         detail = f"the sentence means several objects ({several}) and has one box"
         found.append(Problem(stage="ingest", code="several_meant_one_box", detail=detail))
     return tuple(found)
 
 
-def _why_no_expression(row: Row) -> str:
-    if row.unread is not None:
-        return f"a field {printable(row.unread, 60)} of the source seems to hold a sentence, and is not read"
+def _why_no_expression(unread: str | None) -> str:
+    if unread is not None:
+        return f"a field {printable(unread, 60)} of the source seems to hold a sentence, and is not read"
     return "the source has no sentence for this object"
 
 
@@ -250,6 +262,11 @@ def _mask(mask: NDArray[np.bool_] | None, view: View, targets: Sequence[Target],
         raise Refusal("empty_mask", "mask", "0 pixels", f"nothing of it is left in the {view.fit} view")
     size, counts = encode_rle(seen)
     return Mask(size=size, counts=counts, engine="source", round=0, scores=scores_of_given(seen, targets, boxes_given=boxes_given))
+
+
+def placement_of(view: View, raster: Raster) -> Placement:
+    """Return how the source image was brought to a view."""
+    return Placement(fit=view.fit, source_width=raster.width, source_height=raster.height, affine=view.affine)
 
 
 def view_transform(raster: Raster, view: View) -> tuple[str | None, Affine | None, float | None]:

@@ -15,7 +15,7 @@ from risbench.core.storage import PartResult, explain_os_error, sha256_of, write
 from risbench.core.unexpected import Unexpected, refusal_of
 from risbench.formats.rows import SetAside
 from risbench.formats.tree import Entry, SourceTree
-from risbench.ingest.build import Placed, build_record, object_names, place, view_transform
+from risbench.ingest.build import Placed, build_record, object_names, place, placement_of, view_transform
 from risbench.ingest.fit import FitOption, View, choose_fit, render, shows, view_name, views
 from risbench.ingest.merge import Candidate
 from risbench.ingest.refusals import filter_line, quarantine_line
@@ -178,11 +178,12 @@ def _add_view(job: Job, entry: Entry, raster: Raster, data: bytes, view: View, p
         crs=crs,
         transform=transform,
     )
+    placement = placement_of(view, raster)
     records: list[Record] = []
     for tail, item in placed:
         identity = f"{job.name}/{stem}/{tail}"
         try:
-            records.append(build_record(item, view, raster, image, record_id=identity, dataset=job.dataset, class_map=job.class_map))
+            records.append(build_record(item, view, image, placement, record_id=identity, dataset=job.dataset, class_map=job.class_map))
         except Exception as error:  # noqa: BLE001 (the row is refused, counted and logged)
             result.refuse(item.candidate, error)
     for record in records:

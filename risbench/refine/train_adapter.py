@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,7 +15,6 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.tensorboard import SummaryWriter
 
 from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.metrics import boundary_iou, mask_iou
@@ -28,6 +26,7 @@ from risbench.refine.objectives import CompactObjective, WholeObjective, objecti
 from risbench.refine.schedule import learning_rate_at
 from risbench.refine.whole_data import WholeBatch
 from risbench.sam.adapter_file import ENCODER
+from risbench.sam.board import training_board
 from risbench.sam.compact import CompactSam
 from risbench.sam.device import joined, keep_freed_memory, out_of_memory, ranks
 from risbench.sam.pa_losses import PaLosses, finite
@@ -234,7 +233,8 @@ def train(
     apart: dict[str, Any] = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if source.workers else {}
     data = DataLoader(source.training(recipe, start), batch_size=None, num_workers=source.workers, **apart)
     began = time.monotonic()
-    with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, _board(out, run.rank, start) as board:
+    log = training_board(out / "tensorboard", start, wanted=run.rank == 0)
+    with Progress("train-adapter", recipe.steps, quiet=quiet) as bar, log as board:
         bar.skip(start)
         with without_interrupts():
             batches_of_steps = iter(data)
@@ -259,16 +259,6 @@ def train(
         distributed.barrier()  # the first process is about to clear away what the others may still be looking at
     assert best is not None, "the last step is always looked at"
     return best["tensors"], {"looks": looks, "best": best["look"], "seconds": round(time.monotonic() - began, 1)}
-
-
-@contextlib.contextmanager
-def _board(out: Path, rank: int, start: int) -> Iterator[SummaryWriter | None]:
-    """Give the first process TensorBoard's writer, the others nothing."""
-    if rank:
-        yield None
-        return
-    with SummaryWriter(str(out / "tensorboard"), purge_step=start) as board:
-        yield board
 
 
 def _resumed(run: Training, out: Path, plan: str) -> tuple[int, dict[str, Any] | None, list[dict[str, Any]]]:
