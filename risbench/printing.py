@@ -50,7 +50,7 @@ def print_ingest(result: dict[str, Any]) -> None:
         say(result["scene"]["said"])
     for unread in result["unread_sentences"]:
         where = f"{unread['rows']:,} rows of {unread['file']} have a field {unread['field']!r} that seems to hold their sentence"
-        say(f"warning: {where}; it is NOT READ: a field `expression` of COCO or GeoJSON is")
+        say(f"warning: {where}, and it is NOT READ; COCO and GeoJSON are read with their sentence in a field `expression`")
     _reconciliation(result)
     passed_over = result["passed_over"]
     if forks := passed_over.get("resource_fork", 0):

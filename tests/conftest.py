@@ -18,6 +18,7 @@ if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from risbench.core.imagery import encode_png
 
@@ -25,6 +26,9 @@ if util.find_spec("torch"):
     from risbench.sam.device import keep_freed_memory
 
     keep_freed_memory()  # as the commands do: a third of the time
+
+settings.register_profile("no deadline", deadline=None)  # what a busy machine does slowly is right all the same
+settings.load_profile("no deadline")
 
 SHARED = Path(os.environ.get("RISBENCH_SHARED", Path(__file__).parents[1] / ".." / "shared"))
 Row = dict[str, Any]

@@ -211,6 +211,13 @@ def test_a_sentence_under_another_name_is_not_passed_over_in_silence(case: Any, 
         assert all("the source has no sentence" not in problem["detail"] for problem in made[0]["problems"])
 
 
+def test_a_sentence_at_the_image_is_not_passed_over_in_silence(case: Any, tmp_path: Path) -> None:
+    made, _, summary = read(case("captions-of-images-unread"), tmp_path / "w")
+    assert "caption" in str(summary["unread_sentences"])
+    assert made
+    assert all("the source has no sentence" not in problem["detail"] for record in made for problem in record["problems"])
+
+
 @pytest.mark.parametrize(
     ("name", "folder"),
     [

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+T = TypeVar("T")
 EVERY_S: Final = 30.0
 
 
@@ -129,6 +130,12 @@ class Progress:
             self._bar.advance(self._bar.task_ids[0], steps)
         if self._lines is not None:
             self._lines.skip(steps)
+
+    def counting(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items, each counted as it goes by."""
+        for item in items:
+            yield item
+            self.advance(1)
 
     def _tell(self) -> None:
         assert self._lines is not None, "only then it is started"

@@ -47,7 +47,7 @@ def refusal_of(error: Exception, where: str) -> Refusal:
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = f"{_plain_path(last[0].filename)}:{last[0].lineno}" if last else "an unknown place"
     refusal = Unexpected(READER_ERROR, "row", _said(error), "", trace)
-    refusal.bound = f"a fault of risbench at {place}, not of your data alone; its traceback is {refusal.trace_id} in {ERRORS_LOG}"
+    refusal.bound = f"a bug in risbench at {place}; please report it with its traceback, {refusal.trace_id} in {ERRORS_LOG}"
     return refusal
 
 

@@ -82,7 +82,8 @@ class _Asked:
 
 def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
     source = workspace.latest()
-    everything = list(read_records(source))
+    with Progress("export: read", 0, quiet=asked.quiet) as reading:
+        everything = list(reading.counting(read_records(source)))
     records, left_out = _choose(everything, asked.include_unreviewed)
     if not records:
         reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(left_out.items())) or "the workspace has no record"
@@ -90,7 +91,8 @@ def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
     formats = _formats_for(records, asked.formats)
     rule, twice = parse_rule(split, len(records), _manifests(workspace)), ShownTwice.read(workspace)
-    made = assign(records, rule, twice, asked.seed)
+    with Progress("export: split", 0, quiet=asked.quiet):
+        made = assign(records, rule, twice, asked.seed)
     left_out.update(made.left_out)
     of_split = [record.model_copy(update={"split": made.splits[record.id]}) for record in records if record.id in made.splits]
     kept, withheld = _choose(of_split, asked.include_unreviewed)
@@ -102,7 +104,7 @@ def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
     official = {found for record in everything if (found := official_split(record)) is not None}
     empty, why = empty_parts(kept, rule, made, official, left_out)
     if empty and not asked.allow_empty:
-        mend = "nothing was written; ask for fewer parts (a 0 in --split), review more, or give --allow-empty"
+        mend = "ask for fewer parts (a 0 in --split), review more, or give --allow-empty"
         raise IncompleteResult(
             f"--split {printable(split)}: no triplet would be in {' and '.join(empty)}: {why}; {mend}. Nothing was written"
         )

@@ -71,7 +71,8 @@ def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
     if not faults:
         try:
             described = dict(_json(folder / "release.json"))
-            faults = _content_faults(folder, described)
+            with Progress("verify: contents", 0, quiet=quiet) as progress:
+                faults = _content_faults(folder, described, progress)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             faults = [f"release.json: is not of this version of risbench, or damaged ({type(error).__name__}: {printable(str(error), 80)})"]
     return {
@@ -105,15 +106,15 @@ def _listed(folder: Path) -> tuple[dict[str, str], list[str]]:
     return listed, faults
 
 
-def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
+def _content_faults(folder: Path, described: Mapping[str, Any], progress: Progress) -> list[str]:
     frozen = read_split_list(folder / "split.csv")
     faults = []
     written = {sha256_of(write_split_list(frozen).encode()), sha256_of_file(folder / "split.csv")}  # a release may be of an older version
     if described["split_sha256"] not in written:
         faults.append("split.csv: is not the list that release.json names (split_sha256 differs)")
     count: dict[str, Callable[[], dict[str, int]]] = {
-        "risbench": lambda: _tables(folder, "annotations_{}.parquet", frozen, faults),
-        "parquet": lambda: _tables(folder / "parquet", "{}-*.parquet", frozen, faults),
+        "risbench": lambda: _tables(folder, "annotations_{}.parquet", frozen, faults, progress),
+        "parquet": lambda: _tables(folder / "parquet", "{}-*.parquet", frozen, faults, progress),
         "coco": lambda: {split: len(_json(folder / "coco" / f"instances_{split}.json")["annotations"]) for split in SPLITS},
         "refer": lambda: _refs(folder / "refer"),
         "webdataset": lambda: {split: _samples(folder / "webdataset", split) for split in SPLITS},
@@ -143,14 +144,14 @@ def _content_faults(folder: Path, described: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _tables(folder: Path, pattern: str, frozen: SplitList, faults: list[str]) -> dict[str, int]:
+def _tables(folder: Path, pattern: str, frozen: SplitList, faults: list[str], progress: Progress) -> dict[str, int]:
     """Return the rows of each split; add what is wrong with a record."""
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     for split in SPLITS:
         for path in sorted(folder.glob(pattern.format(split))):
             for batch in open_table(path, _COLUMNS).iter_batches(256, columns=_COLUMNS):
-                for index in range(batch.num_rows):
+                for index in progress.counting(range(batch.num_rows)):
                     row = {name: batch.column(name)[index].as_py() for name in _COLUMNS}
                     counts[split] += 1
                     place = f"{path.name}: record {row['id']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -66,6 +66,15 @@ class CocoFile:
     images: IdTable
     categories: IdTable
     annotations: Sequence[Any]
+    _unread: dict[tuple[int, str], str | None] = field(default_factory=dict)
+
+    def unread_of_image(self, image: Mapping[str, Any], category: str) -> str | None:
+        """Return the field of an image's entry that seems to hold the sentence of its annotations; looked for once an image."""
+        key = (id(image), category)
+        if key not in self._unread:
+            name = unread_sentence(image, category)
+            self._unread[key] = f"{name} of its image" if name is not None else None
+        return self._unread[key]
 
 
 def load_coco(entry: Entry) -> CocoFile:
@@ -156,7 +165,7 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
         mask=mask,
         split=stated_split(file),
         stated_size=stated_size(image.get("width"), image.get("height")),
-        unread=None if isinstance(sentence, str) else unread_sentence(annotation, name),
+        unread=None if isinstance(sentence, str) else unread_sentence(annotation, name) or coco.unread_of_image(image, name),
     )
 
 

@@ -108,6 +108,7 @@ _SENTENCE_NAME = re.compile(
 )
 _NO_SENTENCE = re.compile(r"licen[cs]e|copyright|file|path|url|uri|date|time|source|address|author|creator|segmentation")
 _FEWEST_WORDS, _FEWEST_OTHER = 2, 5
+_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{4,}")
 
 
 def unread_sentence(fields: Mapping[Any, Any], category: str = "") -> str | None:
@@ -134,7 +135,9 @@ def _words(value: Any, category: str) -> int:
         return max((_words(item, category) for item in value.values() if isinstance(item, str)), default=0)
     if not isinstance(value, str) or value.strip().casefold() == category.strip().casefold():
         return 0
-    return len(re.findall(r"[^\W\d_]{2,}", value[:2000]))
+    text = value[:2000]
+    # Chinese, Japanese and Thai have no spaces between words, which are about two letters long
+    return len(re.findall(r"[^\W\d_]{2,}", text)) + sum(len(run) // 2 - 1 for run in _UNSPACED.findall(text))
 
 
 def guarded(make: Callable[[], Item], file: str, key: str, locator: str, raw: str | Callable[[], str]) -> Item:

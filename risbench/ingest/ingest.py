@@ -79,21 +79,22 @@ def ingest(
     check_scale(box_scale, box_order)
     class_map = read_class_map(map_class)
     scenes = SceneRule(scene)
-    tree = SourceTree.open(source, images, follow_links=follow_links)
-    only = _single_file(Path(source), tree)
-    if Path(source).resolve() == Path(workspace).resolve():
-        raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
-    kind, files, said = choose_format(tree, format, only)
-    scales = BoxScales(box_scale, box_order, partial(size_of_image, tree, upright=exif == "upright"))
-    items: Iterable[Item] = read_source(tree, kind, files, class_field, scales)
-    sorted_rows = triage(
-        items if limit is None else islice(items, limit),
-        tree,
-        multi_target=multi_target,
-        uninformative=uninformative,
-        class_map=class_map,
-    )
-    _add_refused_entries(tree, sorted_rows)
+    with Progress("ingest: read", 0, quiet=quiet) as reading:
+        tree = SourceTree.open(source, images, follow_links=follow_links)
+        only = _single_file(Path(source), tree)
+        if Path(source).resolve() == Path(workspace).resolve():
+            raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
+        kind, files, said = choose_format(tree, format, only)
+        scales = BoxScales(box_scale, box_order, partial(size_of_image, tree, upright=exif == "upright"))
+        items: Iterable[Item] = reading.counting(read_source(tree, kind, files, class_field, scales))
+        sorted_rows = triage(
+            items if limit is None else islice(items, limit),
+            tree,
+            multi_target=multi_target,
+            uninformative=uninformative,
+            class_map=class_map,
+        )
+        _add_refused_entries(tree, sorted_rows)
     more = partial(_forms_left, tree, files)
     if not sorted_rows.candidates:
         folder = Path(workspace) / INGEST

@@ -73,14 +73,15 @@ class Refusals:
 
     lines: list[Line] = field(default_factory=list)
     traces: dict[str, str] = field(default_factory=dict)
-    _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _rest: dict[tuple[str, str], Line] = field(default_factory=dict)
+    _seen: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    _rest: dict[tuple[str, ...], Line] = field(default_factory=dict)
 
     def add(self, file: str, source_key: str, locator: str, reason: Refusal, raw: str, rows: int = 1) -> None:
         """Add a refused row, or `rows` that are one item of the reader; every one is counted, whatever its line holds."""
         if isinstance(reason, Unexpected):
             self.traces.setdefault(reason.trace_id, reason.trace)
-        key = (file, reason.code)
+        fault = {"trace": reason.trace_id} if isinstance(reason, Unexpected) else {}
+        key = (file, reason.code, *fault.values())
         self._seen[key] += 1
         if rows > 1:
             self.lines.append({**quarantine_line(file, source_key, locator, reason, raw), "rows": rows})
@@ -88,13 +89,20 @@ class Refusals:
             self.lines.append(quarantine_line(file, source_key, locator, reason, raw))
         elif self._seen[key] <= LINES:
             self.lines.append(
-                {"file": printable(file, 300), "record": locator, "source_key": printable(source_key, 300), "code": reason.code}
+                {"file": printable(file, 300), "record": locator, "source_key": printable(source_key, 300), "code": reason.code, **fault}
             )
         elif key in self._rest:
             self._rest[key]["rows"] += 1
             self._rest[key]["last_record"] = locator
         else:
-            self._rest[key] = {"file": printable(file, 300), "record": locator, "last_record": locator, "code": reason.code, "rows": 1}
+            self._rest[key] = {
+                "file": printable(file, 300),
+                "record": locator,
+                "last_record": locator,
+                "code": reason.code,
+                "rows": 1,
+                **fault,
+            }
             self.lines.append(self._rest[key])
 
 
@@ -109,8 +117,9 @@ def write_errors_log(folder: Path, quarantine: Sequence[Line], traces: Mapping[s
         f"{rows_of(rows):,} rows could not be read by a fault of risbench ({READER_ERROR} in quarantine.jsonl); please report what follows"
     ]
     for name, trace in sorted(traces.items()):
-        places = [f"{line['file']} {line['record']}" for line in rows if name in line.get("bound", "")]
-        text.append(f"\n[{name}] {len(places):,} rows, such as {'; '.join(places[:5])}\n{trace}")
+        of_it = [line for line in rows if name in (line.get("trace"), *line.get("bound", "").split())]
+        places = "; ".join(f"{line['file']} {line['record']}" for line in of_it[:5])
+        text.append(f"\n[{name}] {rows_of(of_it):,} rows, such as {places}\n{trace}")
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(path, ("\n".join(text) + "\n").encode("utf-8", "backslashreplace"))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from risbench.core.errors import InputError
 from risbench.core.masks import decode_rle, encode_rle, mask_digest, mask_of
+from risbench.core.progress import Progress
 from risbench.core.record import UNDECIDED, Attributes, Expression, Mask, Record, Review, ReviewStatus
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REVIEW, Workspace, read_records
@@ -135,7 +136,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
         InputError: nothing has been refined or pulled.
     """
     desk = Desk(Workspace.open(workspace))
-    with desk.workspace.lock("review consensus"):
+    with desk.workspace.lock("review consensus"), Progress("review consensus", 0, quiet=quiet):
         source = _source(desk.workspace)
         records = _undecided(desk.workspace, list(read_records(source)))
         sizes = {record.id: (record.image.height, record.image.width) for record in records}

@@ -183,6 +183,8 @@ def test_a_category_of_any_name_does_not_hide_that_a_file_is_coco(tmp_path: Path
         ({"sentences": [{"raw": "the white ship at the left"}]}, "sentences"),
         ({"attributes": {"referring": "the white ship"}}, "attributes.referring"),
         ({"refexp": "white ship"}, None),
+        ({"caption": "左上角的白色小型车辆"}, "caption"),
+        ({"caption": "车辆"}, None),
         ({"remark": "the white ship that lies at the left quay"}, "remark"),
         ({"caption": "ship", "description": ""}, None),
         ({"licence": "free for all to use in every way", "attributes": {"occluded": False}}, None),
@@ -196,3 +198,12 @@ def test_a_sentence_under_another_name_is_said_and_no_record_claims_that_there_i
     assert result["unread_sentences"] == ([{"file": "instances.json", "field": name, "rows": 1}] if name else [])
     details = [record["problems"][0]["detail"] for record in records(tmp_path / "w" / "1-ingest")]
     assert ("the source has no sentence" not in details[1]) == (name is not None)
+
+
+def test_a_sentence_at_the_image_is_said_too(tmp_path: Path) -> None:
+    value = coco()
+    for image in value["images"]:
+        image["caption"] = "The white ship at the left."
+    source = write(tmp_path / "s", a__png=PNG, instances__json=value)
+    result = ingest(source, workspace=tmp_path / "w", fit="keep", quiet=True)
+    assert [(row["field"], row["rows"]) for row in result["unread_sentences"]] == [("caption of its image", len(value["annotations"]))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import rasterio
 
 from risbench.core.errors import EnvironmentLacks, InputError, shortened
 from risbench.core.imagery import encode_png
+from risbench.core.unexpected import refusal_of
 from risbench.formats import vrsbench
 from risbench.ingest import ingest, part, refusals
 from tests.conftest import cli, eval_row, lines, picture, records
@@ -238,6 +240,18 @@ def test_one_fault_in_very_many_rows_stays_short_and_every_row_is_counted(
     written = lines(tmp_path / "w" / "1-ingest" / "quarantine.jsonl")
     assert [len(line) for line in written] == [8] * 3 + [4] * 3 + [5]
     assert (written[-1]["rows"], written[-1]["record"], written[-1]["last_record"]) == (44, "row 7", "row 50")
+
+
+def test_the_log_counts_every_row_of_a_fault_also_those_whose_line_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "WHOLE_LINES", 3)
+    monkeypatch.setattr(refusals, "LINES", 6)
+    kept = refusals.Refusals()
+    for number in range(50):
+        kept.add("a.json", str(number), f"row {number}", refusal_of(KeyError("one" if number % 5 else "other"), "a.json"), "")
+    refusals.write_errors_log(tmp_path, kept.lines, kept.traces)
+    log = (tmp_path / "errors.log").read_text()
+    assert sorted(re.findall(r"\] (\d+) rows", log)) == ["10", "40"]
+    assert log.startswith("50 rows")
 
 
 def test_almost_json_lines_are_read_up_to_a_budget_and_then_refused_at_once(make_source: Callable[..., Path], tmp_path: Path) -> None:

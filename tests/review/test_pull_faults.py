@@ -16,7 +16,7 @@ import pytest
 
 import risbench.review.client as client
 import risbench.review.studio as studio_module
-from risbench.core.errors import EnvironmentLacks, OptionError, TryAgainLater
+from risbench.core.errors import EnvironmentLacks, OptionError, Refusal, TryAgainLater
 from risbench.core.workspace import Settings, Workspace
 from risbench.formats.brush import encode_brush
 from risbench.review.answers import read_answers
@@ -373,3 +373,11 @@ def test_a_server_that_fails_is_asked_again_and_then_one_line(monkeypatch: pytes
     with pytest.raises(TryAgainLater):
         studio.users()
     assert len(calls) == 2
+
+
+def test_who_changed_an_answer_counts_also_where_the_servers_list_lacks_its_author() -> None:
+    ana = Annotator(name="ana", email="ana@example.org", project=1)
+    authors = Authors({}, {})
+    authors.check({"completed_by": 5, "updated_by": 5}, ana)
+    with pytest.raises(Refusal, match="changed_by_another"):
+        authors.check({"completed_by": 5, "updated_by": 9}, ana)
