@@ -39,6 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "test_kill.py" not in item.nodeid)
 
 
+_TOGETHER = ("tests/review/", "tests/benchmark/test_benchmark.py", "tests/export/test_report.py", "tests/test_faults.py")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Send tests that share what takes long to make to one process: a Label Studio, a table. (pytest 9 ignores the names that xdist_group makes.)"""
@@ -46,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((place for place in ("tests/review/", "tests/benchmark/test_benchmark.py") if nodeid.startswith(place)), nodeid)
+            return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
 
     return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
 

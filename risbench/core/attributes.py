@@ -101,20 +101,18 @@ _UNIQUE = re.compile(r"\b(?:only|sole|single|lone|unique)\b")
 
 def attributes_of(category: str, sentence: str | None, fields: Mapping[str, str]) -> Attributes:
     """Return the attribute kinds of one triplet; a source's field wins over the sentence."""
-    if not sentence and not fields:
-        return _of_class(category)
+    return _attributes_of(category, sentence, tuple(fields.items()))
+
+
+@functools.lru_cache(maxsize=1 << 12)  # very many objects of one image may share a sentence, or have none
+def _attributes_of(category: str, sentence: str | None, fields: tuple[tuple[str, str], ...]) -> Attributes:
     found: dict[str, Attribute | None] = {"category": Attribute(value=category, origin="field")}
     if sentence:
-        if find_class(sentence) is not None and "category" not in fields:
+        if find_class(sentence) is not None and "category" not in dict(fields):
             found["category"] = Attribute(value=category, origin="sentence")
         found.update({kind: Attribute(value=value, origin="sentence") for kind, value in _tag(sentence).items()})
-    found.update({kind: Attribute(value=value, origin="field") for kind, value in fields.items() if value})
+    found.update({kind: Attribute(value=value, origin="field") for kind, value in fields if value})
     return Attributes(**found)
-
-
-@functools.lru_cache(maxsize=1 << 10)
-def _of_class(category: str) -> Attributes:
-    return Attributes(category=Attribute(value=category, origin="field"))
 
 
 def _tag(sentence: str) -> dict[str, str]:
