@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, Final, TypeVar
 # GDAL must not look at sidecar files or the network, and must not guess formats.
 os.environ.setdefault("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
 os.environ.setdefault("GDAL_PAM_ENABLED", "NO")
+# MiB of decoded blocks that it keeps; its own default is a twentieth of the machine's memory, beside the pixels that are kept anyway.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 import numpy as np
 import rasterio
