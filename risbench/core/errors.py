@@ -107,6 +107,8 @@ def printable(value: object, limit: int = 160) -> str:
     Source text goes to terminals and logs, where an escape sequence would be obeyed.
     """
     text = value[: limit + 1] if isinstance(value, str) else shortened(value)
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     shown = "".join(
         f"\\u{{{ord(character):x}}}" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else character
         for character in text[:limit]

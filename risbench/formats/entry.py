@@ -40,6 +40,9 @@ DAMAGED_ARCHIVE: Final = (
 )
 
 
+_path = functools.lru_cache(maxsize=1 << 10)(PurePosixPath)  # parsed once for all rows of a file
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of the source; `path` is relative to the source's root, with an archive's name as a folder.
@@ -56,17 +59,17 @@ class Entry:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return PurePosixPath(self.path).name
+        return _path(self.path).name
 
     @property
     def stem(self) -> str:
         """The name without its suffix."""
-        return PurePosixPath(self.path).stem
+        return _path(self.path).stem
 
     @property
     def suffix(self) -> str:
         """The suffix in lower case, with its dot."""
-        return PurePosixPath(self.path).suffix.lower()
+        return _path(self.path).suffix.lower()
 
     def open(self) -> BinaryIO:
         """Open for reading; the caller closes.
