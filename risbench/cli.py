@@ -30,7 +30,7 @@ app = typer.Typer(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder, zip or annotation file.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="A folder, zip or annotation file.")],
     workspace: WorkspaceOption = Path(),
     format: Annotated[
         str | None,
@@ -238,7 +238,7 @@ def validate(workspace: WorkspaceOption = Path(), quiet: QuietOption = False, js
 
 @app.command()
 def verify(
-    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="A release's folder.")],
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", readable=False, help="A release's folder.")],
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -254,7 +254,9 @@ def verify(
 
 @app.command()
 def report(
-    release: Annotated[Path | None, typer.Argument(metavar="[RELEASE]", help="A release's folder; without it the workspace.")] = None,
+    release: Annotated[
+        Path | None, typer.Argument(metavar="[RELEASE]", readable=False, help="A release's folder; without it the workspace.")
+    ] = None,
     workspace: WorkspaceOption = Path(),
     output: Annotated[
         Path | None, typer.Option(help="The report's folder; 'report' in the workspace, or RELEASE-report, by default.")

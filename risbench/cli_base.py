@@ -88,7 +88,8 @@ def _interrupted() -> typer.Exit:
     return typer.Exit(130)
 
 
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="The workspace folder.")]
+# Not `readable`: whether a path can be read is for the command to find out, which tells a failing system from a wrong name.
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", readable=False, help="The workspace folder.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

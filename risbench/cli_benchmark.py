@@ -10,7 +10,8 @@ import typer
 from risbench.cli_base import JsonOption, QuietOption, WorkspaceOption, show
 
 ReleaseArgument = Annotated[
-    Path | None, typer.Argument(metavar="[RELEASE]", help="A release in any format; left out: the workspace's 4-export/release.")
+    Path | None,
+    typer.Argument(metavar="[RELEASE]", readable=False, help="A release in any format; left out: the workspace's 4-export/release."),
 ]
 ConfigOption = Annotated[str, typer.Option(help="base (the paper's), base-convnext, small, tiny, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.NAME=VALUE changes a setting; repeatable.")]
