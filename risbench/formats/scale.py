@@ -7,6 +7,7 @@ makes a record at a wrong place. What contradicts its scale is refused with the 
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from risbench.formats.rows import GivenBox, GivenMask, Item, Refused, Row
 Scale = Literal["pixels", "shares", "hundredths", "thousandths"]
 SCALES: Final[tuple[Scale, ...]] = get_args(Scale)
 Sizes = Mapping[str, Size]
+_Placed = tuple[str, Box, Size]
 BoxOrder = Literal["xywh", "xyxy"]
 BOX_ORDERS: Final[tuple[BoxOrder, ...]] = get_args(BoxOrder)
 _STEPS: Final[dict[Scale, float]] = {"shares": 1.0, "hundredths": 100.0, "thousandths": 1000.0}
@@ -33,16 +35,20 @@ _MANY: Final = 0.1
 _OUTSIDE: Final = 0.2
 _FEW: Final = 3
 _BY_CHANCE: Final = 1e-3
+# Objects of one image cluster: only images are independent of one another, and boxes of a part of the sides reach over all of its range.
+_SEVERAL_IMAGES: Final = 4
+_RANGE: Final = (0.2, 0.8)
 _SAMPLED_IMAGES: Final = 40
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What was found of one file: the scale its boxes are read in, and why they are refused, if they are."""
+    """What was found of one file: the scale its boxes are read in, why they are refused, if they are, and what is doubtful of it."""
 
     file: str
     scale: str
     why: str = ""
+    doubt: str = ""
 
 
 class BoxScales:
@@ -64,7 +70,7 @@ class BoxScales:
         if corners and self._order == "xyxy":
             rows = [_as_corners(row) for row in rows]
         verdicts = {unit: self._verdict(unit, members, corners) for unit, members in _by_unit(rows).items()}
-        self.found += [Judged(file, verdict.scale, verdict.why) for _, verdict in sorted(verdicts.items())]
+        self.found += [Judged(file, verdict.scale, verdict.why, verdict.doubt) for _, verdict in sorted(verdicts.items())]
         whole = all(_is_whole(row) for row in rows)
         in_shares = _polygons_are_relative(rows, self._scale)
         coming = iter(rows)
@@ -78,7 +84,7 @@ class BoxScales:
     def said(self) -> list[str]:
         """Return one line for each file, or for each folder and scale where there are many."""
         if len(self.found) <= 3:
-            return [f"boxes of {one.file}: {one.scale}" + (f"; refused: {one.why}" if one.why else "") for one in self.found]
+            return [_said_of_file(one) for one in self.found]
         groups: dict[tuple[str, str, bool], list[Judged]] = {}
         for one in self.found:
             groups.setdefault((str(PurePosixPath(one.file).parent), one.scale, bool(one.why)), []).append(one)
@@ -95,7 +101,8 @@ class BoxScales:
             # Two corners first: read as x, y, width, height they lie outside the image, as numbers of another scale do.
             why = (_corner_fault(rows, sizes()) if corners and self._order is None else None) or _pixel_fault(rows, sizes)
         code, reason = why or ("", "")
-        return _Verdict(asked + (", as asked" if self._scale else ""), reason, code)
+        doubt = _doubt(rows, sizes) if asked == "pixels" and self._scale is None and why is None else ""
+        return _Verdict(asked + (", as asked" if self._scale else ""), reason, code, doubt)
 
     def _some_sizes(self, rows: Sequence[Row]) -> Sizes:
         """Return the sizes of some of the rows' images, by reference."""
@@ -113,12 +120,19 @@ class _Verdict:
     scale: str
     why: str = ""
     code: str = ""
+    doubt: str = ""
+
+
+def _said_of_file(one: Judged) -> str:
+    return f"boxes of {one.file}: {one.scale}" + (f"; refused: {one.why}" if one.why else f"; {one.doubt}" if one.doubt else "")
 
 
 def _said_of_group(folder: str, scale: str, members: Sequence[Judged]) -> str:
     where = members[0].file if len(members) == 1 else f"{len(members):,} files in {folder}"
     reasons = Counter(one.why for one in members if one.why)
-    return f"boxes of {where}: {scale}" + (f"; refused, such as: {reasons.most_common(1)[0][0]}" if reasons else "")
+    doubts = [one.doubt for one in members if one.doubt]
+    doubtful = f"; in {len(doubts):,} of them, such as: {doubts[0]}" if len(doubts) > len(members) / 2 else ""
+    return f"boxes of {where}: {scale}" + (f"; refused, such as: {reasons.most_common(1)[0][0]}" if reasons else doubtful)
 
 
 def _unit(row: Row) -> Scale:
@@ -192,24 +206,22 @@ def _reach(row: Row, size: Size) -> float:
 
 def _pixel_fault(rows: Sequence[Row], sizes: Callable[[], Sizes]) -> tuple[str, str] | None:
     """Return why numbers that should be pixels are none, None where they may be."""
-    boxes = [box.box for row in rows for box in row.boxes]
     if all(-0.05 <= value <= 1.05 for row in rows for box in row.boxes for value in _written(box)):
         return "wrong_scale", (
             "every box is smaller than a pixel and all numbers lie in 0-1: these are shares of the sides, not pixels; "
             "--box-scale shares reads them, --box-scale pixels takes them as they are"
         )
-    if len(boxes) < _FEW:
+    placed = _placed(rows, sizes())
+    if len(placed) < _FEW:
         return None
-    placed = [(box.box, sizes()[row.image]) for row in rows for box in row.boxes if row.image in sizes()]
-    largest = max(max(box) for box in boxes)
-    for scale, top in (("hundredths", 100.5), ("thousandths", 1000.5)):
-        if len(placed) >= _FEW and top / 2 < largest <= top and _chance(placed, top) < _BY_CHANCE:
-            width, height = placed[0][1]
-            return "wrong_scale", (
-                f"no box reaches beyond {largest:g}, in images of {width} x {height} px: these look like {scale} of the sides, not pixels; "
-                f"--box-scale {scale} reads them, --box-scale pixels takes them as they are"
-            )
-    outside = [(box, size) for box, size in placed if not _holds_middle(box, size)]
+    largest = max(max(box.box) for row in rows for box in row.boxes)
+    narrow = _narrow(placed, largest)
+    if narrow is not None and _is_of_all_images(placed, _STEPS[narrow]):
+        return "wrong_scale", (
+            f"{_reaches(placed, largest)}: these look like {narrow} of the sides, not pixels; "
+            f"--box-scale {narrow} reads them, --box-scale pixels takes them as they are"
+        )
+    outside = [(box, size) for _, box, size in placed if not _holds_middle(box, size)]
     if len(outside) >= _FEW and len(outside) >= _OUTSIDE * len(placed):
         width, height = outside[0][1]
         looks = "thousandths of the sides (--box-scale thousandths reads them), or " if 500 < largest <= 1010 else ""
@@ -220,12 +232,47 @@ def _pixel_fault(rows: Sequence[Row], sizes: Callable[[], Sizes]) -> tuple[str, 
     return None
 
 
-def _chance(placed: Sequence[tuple[Box, Size]], top: float) -> float:
-    """Return about how likely it is that objects anywhere in their images all lie within `top` px of the upper left corner."""
-    chance = 1.0
-    for _, (width, height) in placed[:60]:
-        chance *= min(1.0, top / width) * min(1.0, top / height)
-    return chance
+def _doubt(rows: Sequence[Row], sizes: Callable[[], Sizes]) -> str:
+    """Return what to say of pixels that may be of another scale, where too little speaks for it to refuse them."""
+    placed = _placed(rows, sizes())
+    largest = max(max(box.box) for row in rows for box in row.boxes)
+    narrow = _narrow(placed, largest) if len(placed) >= _FEW else None
+    return f"{_reaches(placed, largest)}: if these are {narrow} of the sides, --box-scale {narrow} reads them" if narrow else ""
+
+
+def _placed(rows: Sequence[Row], sizes: Sizes) -> list[_Placed]:
+    """Return the (image, box, image's size) of the rows, each object once however many sentences it has, where the size is known."""
+    found = ((row.image, box.box, sizes[row.image]) for row in rows if row.image in sizes for box in row.boxes)
+    return list(dict.fromkeys(found))
+
+
+def _reaches(placed: Sequence[_Placed], largest: float) -> str:
+    width, height = placed[0][2]
+    return f"no box reaches beyond {largest:g}, in images of {width} x {height} px"
+
+
+def _narrow(placed: Sequence[_Placed], largest: float) -> Scale | None:
+    """Return the scale by whose range all boxes end, where that is odd for objects that lie anywhere in their images."""
+    for scale in ("hundredths", "thousandths"):
+        top = _STEPS[scale] + 0.5
+        if top / 2 < largest <= top and _chance([size for _, _, size in placed], top) < _BY_CHANCE:
+            return scale
+    return None
+
+
+def _is_of_all_images(placed: Sequence[_Placed], top: float) -> bool:
+    """Return whether it is odd by several images, and the boxes reach over all of the range on both axes."""
+    sizes = {image: size for image, _, size in placed}
+    if len(sizes) < _SEVERAL_IMAGES or _chance(list(sizes.values()), top) >= _BY_CHANCE:
+        return False
+    low, high = (top * share for share in _RANGE)
+    sides = [[(box[axis], box[axis + 2]) for _, box, _ in placed] for axis in (0, 1)]
+    return all(min(first for first, _ in ends) <= low and max(last for _, last in ends) >= high for ends in sides)
+
+
+def _chance(sizes: Sequence[Size], top: float) -> float:
+    """Return about how likely it is that one object anywhere in each image lies within `top` px of the upper left corner."""
+    return math.prod(min(1.0, top / width) * min(1.0, top / height) for width, height in sizes[:60])
 
 
 def _holds_middle(box: Box, size: Size) -> bool:
@@ -234,7 +281,7 @@ def _holds_middle(box: Box, size: Size) -> bool:
 
 def _corner_fault(rows: Sequence[Row], sizes: Sizes) -> tuple[str, str] | None:
     """Return why boxes that should be x, y, width, height look like two corners; None where they do not."""
-    placed = [(box.box, sizes[row.image]) for row in rows for box in row.boxes if row.image in sizes]
+    placed = [(box, size) for _, box, size in _placed(rows, sizes)]
     if not placed:
         return None
     corners = [(x, y, right - x, bottom - y) for (x, y, right, bottom), _ in placed]

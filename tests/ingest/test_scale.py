@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from risbench.core.errors import InputError
 from risbench.core.imagery import encode_png
+from risbench.core.sizes import Size
 from risbench.formats.detect import read_source
 from risbench.formats.rows import GivenBox, Item, Refused, Row
 from risbench.formats.scale import BoxScales
@@ -176,6 +178,51 @@ def test_hundredths_and_thousandths_written_as_pixels_are_told_by_the_images_siz
     (first, *_), said = judged(pixels(*SPREAD), (640, 640), scale="hundredths")
     assert isinstance(first, Row)
     assert first.boxes[0].box == pytest.approx((0.05, 0.08, 0.2, 0.25))
+
+
+PARKED = pixels((10, 12, 34, 28), (40, 12, 64, 28), (70, 14, 95, 30))
+ROW_OF_CARS = pixels(*[(100 * k, 400, 100 * k + 80, 440) for k in range(5, 9)])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size", "images", "doubt"),
+    [
+        (
+            PARKED,
+            (1024, 1024),
+            1,
+            "no box reaches beyond 95, in images of 1024 x 1024 px: if these are hundredths of the sides, --box-scale",
+        ),
+        (ROW_OF_CARS, (4000, 3000), 1, "if these are thousandths"),
+        (pixels(*SPREAD), (640, 640), 1, "if these are hundredths"),
+        (pixels(*SPREAD), (640, 640), 3, "if these are hundredths"),
+        (PARKED * 3, (1024, 1024), 9, "if these are hundredths"),
+    ],
+)
+def test_objects_of_one_corner_are_pixels_and_the_doubt_is_said(boxes: list[GivenBox], size: Size, images: int, doubt: str) -> None:
+    rows = [replace(row, image=f"{place % images}.png") for place, row in enumerate(rows_of(boxes, size))]
+    scales = BoxScales()
+    assert list(scales.judged("f.json", rows)) == rows
+    assert doubt in scales.said()[0]
+
+
+def test_one_object_counts_once_however_many_sentences_it_has() -> None:
+    row = replace(rows_of(pixels((20, 30, 80, 60)), (1024, 1024))[0], image="a.png")
+    rows = [replace(row, sentence=f"the car nearest to corner {place}") for place in range(9)]
+    scales = BoxScales()
+    assert list(scales.judged("f.json", rows)) == rows
+    assert scales.said() == ["boxes of f.json: pixels"]
+
+
+def test_the_doubt_is_said_of_a_folder_only_where_most_of_its_files_have_it() -> None:
+    for doubtful, said in ((3, "; in 3 of them, such as: no box reaches beyond 95"), (2, "")):
+        scales = BoxScales()
+        for place in range(4):
+            boxes = PARKED if place < doubtful else pixels((300, 400, 900, 1000))
+            assert all(isinstance(item, Row) for item in scales.judged(f"labelTxt/{place}.txt", rows_of(boxes, (1024, 1024))))
+        (line,) = scales.said()
+        assert line.startswith("boxes of 4 files in labelTxt: pixels" + said)
+        assert said or line.endswith("pixels")
 
 
 def test_unclipped_boxes_at_the_border_are_pixels() -> None:
