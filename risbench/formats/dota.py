@@ -31,11 +31,11 @@ def read_dota(entry: Entry) -> Iterator[Item]:
     """Yield one row per object of a labelTxt file; its image has the file's stem.
 
     Raises:
-        Refusal: the file as a whole is in one of YOLO's forms, whose numbers stand in another order.
+        Refusal: the file as a whole is in one of YOLO's forms, whose numbers stand in another order, or of no encoding that is read.
     """
     metres_per_pixel: float | None = None
     stem = entry.stem
-    content = decoded(entry.read(64 << 20), entry.path, "replace")
+    content = decoded(entry.read(64 << 20), entry.path)
     if (form := yolo_form(content[:_HEAD])) is not None:
         raise Refusal("not_dota", "file", entry.path, f"{form}; YOLO's labels are not read: convert them to COCO")
     for index, line in enumerate(content.splitlines(), 1):

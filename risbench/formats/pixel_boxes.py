@@ -15,6 +15,7 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
 from risbench.core.errors import Refusal, shortened
+from risbench.core.sizes import Size
 from risbench.formats.rows import GivenBox, Item, Refused, Row, guarded, number, stated_size, unread_sentence
 from risbench.formats.text import decoded
 from risbench.formats.tree import Entry
@@ -25,6 +26,9 @@ _IMAGE_COLUMNS: Final = ("image_path", "image", "filename", "file_name")
 _CLASS_COLUMNS: Final = ("label", "class", "category", "name")
 _SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONGEST_CELL: Final = 1 << 24
+# Boxes reach a little over their image's border, and a few of a file are mistyped.
+_OVER_PX: Final = 2
+_HELD: Final = 0.9
 # Elements of an object that hold its box in a form that is not read, and whose form that is.
 _OTHER_BOXES: Final = {
     "robndbox": "an oriented box as roLabelImg and DIOR-R write it (robndbox)",
@@ -33,6 +37,8 @@ _OTHER_BOXES: Final = {
     "polygon": "a polygon (polygon)",
     "mbox_cx": "an oriented box as HRSC2016 writes it (mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang)",
 }
+# The first start tag, without its namespace's prefix; declarations begin otherwise.
+_ROOT: Final = re.compile(r"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)[\s/>]")
 OTHER_ROOTS: Final = {"HRSC_Image": "HRSC2016", "annotations": "CVAT for images"}
 
 
@@ -45,17 +51,18 @@ def looks_like_boxes(head: str) -> bool:
 
 def looks_like_voc(head: str) -> bool:
     """Return whether the first characters of an XML file are those of boxes on an image, and not of a scene's metadata."""
-    return re.search(rf"<(?:annotation|{'|'.join(OTHER_ROOTS)})\b", head) is not None
+    root = _ROOT.search(re.sub(r"<!--[\s\S]*?(?:-->|$)", "", head))
+    return root is not None and (root[1] in ("annotation", *OTHER_ROOTS) or re.search(r"<(?:[\w.-]+:)?bndbox\b", head) is not None)
 
 
 def read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     """Yield one row per line of a CSV file; columns may be parted by commas, semicolons, tabs or bars.
 
     Raises:
-        Refusal: the file lacks a column.
+        Refusal: the file lacks a column, or is of no encoding that is read.
     """
     csv.field_size_limit(_LONGEST_CELL)
-    content = decoded(entry.read(256 << 20), entry.path, "replace").replace("\r\n", "\n").replace("\r", "\n")
+    content = decoded(entry.read(256 << 20), entry.path).replace("\r\n", "\n").replace("\r", "\n")
     head = content.lstrip("\n").partition("\n")[0]
     separator = separator_of(head, class_field)
     table = csv.DictReader(io.StringIO(content), delimiter=separator)
@@ -63,12 +70,13 @@ def read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     image, label = columns_of(columns, class_field)
     if image is None or label is None or not set(_SIDES) <= set(columns):
         raise Refusal("unknown_layout", "columns", sorted(columns), _what_lacks(head, separator, image, label, class_field))
+    sized = _size_columns(content, separator, columns, image, entry)
     for index, row in _csv_rows(table, entry):
         if isinstance(row, Refused):
             yield row
             continue
         locator, key = f"line {index}", f"{entry.stem}:{index}"
-        make = partial(_csv_row, row, columns, image, label, separator, entry, key, locator)
+        make = partial(_csv_row, row, columns, image, label, sized, separator, entry, key, locator)
         yield guarded(make, entry.path, key, locator, partial(shortened, row))
 
 
@@ -114,7 +122,15 @@ def _csv_rows(table: csv.DictReader[str], entry: Entry) -> Iterator[tuple[int, d
 
 
 def _csv_row(
-    row: Mapping[Any, Any], columns: Mapping[str, str], image: str, label: str, separator: str, entry: Entry, key: str, locator: str
+    row: Mapping[Any, Any],
+    columns: Mapping[str, str],
+    image: str,
+    label: str,
+    sized: tuple[str, str] | None,
+    separator: str,
+    entry: Entry,
+    key: str,
+    locator: str,
 ) -> Row:
     if any(str(cell).strip() for cell in row.get(None) or ()):
         cells, wanted = len(row) - 1 + len(row[None]), len(row) - 1
@@ -130,18 +146,36 @@ def _csv_row(
         raise Refusal("missing_field", image if not file else label, None, "the cell is empty")
     others = {name: value for name, value in row.items() if name not in (image, label, None)}
     made = _pixel_row(entry, key, locator, file, category, bounds, unread_sentence(others, category))
-    return replace(made, stated_size=_image_size(row, columns, bounds))
+    return replace(made, stated_size=stated_size(*(row.get(name) for name in sized)) if sized is not None else None)
 
 
-def _image_size(row: Mapping[Any, Any], columns: Mapping[str, str], bounds: Sequence[float]) -> tuple[int, int] | None:
-    """Return the image's size where the table states it; `width` and `height` may also be those of the box, which then does not fit in."""
+def _size_columns(content: str, separator: str, columns: Mapping[str, str], image: str, entry: Entry) -> tuple[str, str] | None:
+    """Return the columns that state the image's size, None where none do; decided once for the file, for a row alone cannot tell.
+
+    `width` and `height` may also be those of the box. They are the image's where every image has one size, nearly every box lies in it, and
+    they are not the sides of each box.
+    """
     if {"image_width", "image_height"} <= set(columns):
-        return stated_size(row.get(columns["image_width"]), row.get(columns["image_height"]))
-    size = stated_size(row.get(columns.get("width")), row.get(columns.get("height")))
-    if size is None or bounds[2] > size[0] + 2 or bounds[3] > size[1] + 2:
+        return columns["image_width"], columns["image_height"]
+    if not {"width", "height"} <= set(columns):
         return None
-    of_box = (bounds[2] - bounds[0], bounds[3] - bounds[1])
-    return None if max(abs(one - other) for one, other in zip(size, of_box, strict=True)) <= 1 and min(bounds[:2]) > 2 else size
+    width, height = columns["width"], columns["height"]
+    sizes: dict[str, Size] = {}
+    held = of_box = rows = 0
+    for _, row in _csv_rows(csv.DictReader(io.StringIO(content), delimiter=separator), entry):
+        size = stated_size(row.get(width), row.get(height)) if not isinstance(row, Refused) else None
+        if isinstance(row, Refused) or size is None:
+            continue
+        if sizes.setdefault((row.get(image) or "").strip(), size) != size:
+            return None
+        try:
+            x_min, y_min, x_max, y_max = (_parsed(row.get(columns[name]), name, separator) for name in _SIDES)
+        except Refusal:
+            continue
+        rows += 1
+        held += x_max <= size[0] + _OVER_PX and y_max <= size[1] + _OVER_PX
+        of_box += abs(x_max - x_min - size[0]) <= 1 and abs(y_max - y_min - size[1]) <= 1
+    return (width, height) if of_box < rows and held >= _HELD * rows else None
 
 
 def read_voc(entry: Entry) -> Iterator[Item]:
@@ -154,11 +188,11 @@ def read_voc(entry: Entry) -> Iterator[Item]:
         root = SafeTree.fromstring(entry.read(64 << 20), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise Refusal("broken_xml", "file", entry.path, f"it is not plain XML ({error})") from None
+    for element in root.iter():
+        element.tag = str(element.tag).rpartition("}")[2]  # names in a namespace are {address}name
     if root.tag != "annotation":
-        if root.tag in OTHER_ROOTS:
-            reason = f"it is {OTHER_ROOTS[root.tag]} ({root.tag}), which is not read; only Pascal VOC (annotation, object, bndbox) is"
-            raise Refusal("unknown_layout", "file", root.tag, reason)
-        return
+        form = f"it is {OTHER_ROOTS[root.tag]} ({root.tag})" if root.tag in OTHER_ROOTS else f"its root element is {shortened(root.tag)}"
+        raise Refusal("unknown_layout", "file", root.tag, f"{form}, which is not read; only Pascal VOC (annotation, object, bndbox) is")
     image = (root.findtext("filename") or "").strip()
     size = stated_size(root.findtext("size/width"), root.findtext("size/height"))
     for index, item in enumerate(root.iter("object")):

@@ -309,15 +309,3 @@ def test_dota_csv_and_voc_in_shares_are_refused_by_name(tmp_path: Path) -> None:
     for kind, name in (("dota", "a.txt"), ("geotiff", "b.csv"), ("geotiff", "c.xml")):
         items = list(read_source(tree, kind, [tree.by_path[name]], None, BoxScales()))  # type: ignore[arg-type]
         assert "these are shares of the sides, not pixels" in why(items), name
-
-
-def test_what_csv_and_voc_state_of_the_image_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encode_png(picture(0)))
-    header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
-    (tmp_path / "b.csv").write_text(header + "a.png,192,192,ship,20,20,60,90\na.png,40,70,ship,20,20,60,90\na.png,4,7,ship,20,20,60,90\n")
-    voc = "<annotation><filename>a.png</filename><size><width>192</width><height>192</height></size><object><name>ship</name><bndbox>"
-    voc += "<xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>90</ymax></bndbox></object></annotation>"
-    (tmp_path / "c.xml").write_text(voc)
-    tree = SourceTree.open(tmp_path)
-    found = [item for name in ("b.csv", "c.xml") for item in read_source(tree, "geotiff", [tree.by_path[name]], None)]
-    assert [item.stated_size for item in found if isinstance(item, Row)] == [(192, 192), None, None, (192, 192)]
