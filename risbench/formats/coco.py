@@ -61,12 +61,17 @@ class IdTable(dict[Any, Any]):
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A COCO file's three tables by id."""
+    """A COCO file's three tables by id; `mask_sizes` are the sizes that only run lengths state, by image id."""
 
     images: IdTable
     categories: IdTable
     annotations: Sequence[Any]
+    mask_sizes: Mapping[Any, Size]
     _unread: dict[tuple[int, str], str | None] = field(default_factory=dict)
+
+    def size_of(self, image: Mapping[str, Any]) -> Size | None:
+        """Return the (width, height) that the file states of an image: in its entry, else by the run lengths of its masks."""
+        return stated_size(image.get("width"), image.get("height")) or self.mask_sizes.get(plain_id(image.get("id")))
 
     def unread_of_image(self, image: Mapping[str, Any], category: str) -> str | None:
         """Return the field of an image's entry that seems to hold the sentence of its annotations; looked for once an image."""
@@ -92,7 +97,34 @@ def load_coco(entry: Entry) -> CocoFile:
         tables[name] = table
     images = IdTable(tables["images"], lambda image: image)
     categories = IdTable(tables["categories"], lambda item: key_text(item.get("name")))
-    return CocoFile(images, categories, tables["annotations"])
+    return CocoFile(images, categories, tables["annotations"], _mask_sizes(images, tables["annotations"]))
+
+
+def _mask_sizes(images: IdTable, annotations: Sequence[Any]) -> dict[Any, Size]:
+    """Return the (width, height) on which all run lengths of an image agree, for the images whose entry states none.
+
+    Boxes and polygons beside such a mask are of the same image, so all of them are scaled or none is.
+    """
+    sizes: dict[Any, set[Size]] = {}
+    for annotation in annotations:
+        size = _mask_size(annotation.get("segmentation")) if isinstance(annotation, dict) else None
+        if size is None:
+            continue
+        try:
+            image = by_id(images, annotation.get("image_id"), "image_id", "image")
+        except Refusal:
+            continue
+        if stated_size(image.get("width"), image.get("height")) is None:
+            sizes.setdefault(plain_id(image.get("id")), set()).add(size)
+    return {key: next(iter(found)) for key, found in sizes.items() if len(found) == 1}
+
+
+def _mask_size(segmentation: Any) -> Size | None:
+    """Return the (width, height) that run lengths state; None where it is none, or no pair of numbers."""
+    if isinstance(segmentation, list) and len(segmentation) == 1:
+        segmentation = segmentation[0]
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    return stated_size(size[1], size[0]) if isinstance(size, list) and len(size) == 2 else None
 
 
 def plain_id(value: Any) -> int | str | None:
@@ -164,7 +196,7 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
         object_id=key,
         mask=mask,
         split=stated_split(file),
-        stated_size=stated_size(image.get("width"), image.get("height")),
+        stated_size=coco.size_of(image) or _mask_size(segmentation),
         unread=None if isinstance(sentence, str) else unread_sentence(annotation, name) or coco.unread_of_image(image, name),
     )
 

@@ -18,7 +18,7 @@ from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.taxonomy import to_class
 from risbench.core.truth import Match, match_boxes
 from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.rows import numbers, stated_size
+from risbench.formats.rows import numbers
 from risbench.formats.tree import Entry
 
 Annotation = Mapping[str, Any]
@@ -54,7 +54,7 @@ class Truth:
         for annotation in self.by_id.values():
             image = coco.images.get(plain_id(annotation.get("image_id")), {})
             name = str(image.get("file_name"))
-            self._stated[annotation["id"]] = stated_size(image.get("width"), image.get("height"))
+            self._stated[annotation["id"]] = coco.size_of(image)
             self._by_image[name].append(annotation)
             if stems[PurePosixPath(name).stem] == 1:
                 self._by_image[PurePosixPath(name).stem].append(annotation)

@@ -70,6 +70,30 @@ def test_what_was_annotated_at_another_size_is_scaled_onto_its_object(tmp_path: 
     assert record["problems"] == []
 
 
+def test_a_size_that_only_run_lengths_state_scales_boxes_and_polygons_too(tmp_path: Path) -> None:
+    annotations = coco(None, None, [runs(640, 480)])
+    other = {"id": 2, "image_id": "1", "category_id": 1, "bbox": [240, 160, 60, 40], "segmentation": POLYGON, "expression": "the white one"}
+    annotations["annotations"].append(other)
+    result = ingested(tmp_path, yard(320, 240), annotations)
+    assert result["notes"]["repaired_scaled"] == 2
+    for record in records(tmp_path / "w" / "1-ingest"):
+        assert record["targets"][0]["box"] == [192, 128, 240, 160]
+        assert [repair["rule"] for repair in record["targets"][0]["repairs"]] == ["scaled"]
+        assert int(decode_rle(tuple(record["mask"]["size"]), record["mask"]["counts"]).sum()) == 1536
+        assert record["problems"] == []
+
+
+def test_run_lengths_of_two_sizes_state_the_size_of_their_own_row_alone(tmp_path: Path) -> None:
+    annotations = coco(None, None, runs(640, 480))
+    small = {"id": 2, "image_id": 1, "category_id": 1, "bbox": [120, 80, 30, 20], "segmentation": runs(320, 240), "expression": "the one"}
+    annotations["annotations"].append(small)
+    ingested(tmp_path, yard(320, 240), annotations)
+    found = records(tmp_path / "w" / "1-ingest")
+    assert [record["targets"][0]["box"] for record in found] == [[192, 128, 240, 160]] * 2
+    assert sorted(len(record["targets"][0]["repairs"]) for record in found) == [0, 1]
+    assert all(record["problems"] == [] for record in found)
+
+
 def test_a_picture_of_another_ratio_is_refused_with_both_sizes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="wrong_size .*image size = 640 x 480 px; the picture has 320 x 200 px; its ratio is another one"):
         ingested(tmp_path, yard(320, 200), coco(640, 480, POLYGON))
