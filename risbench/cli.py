@@ -64,7 +64,7 @@ def ingest(
         str | None,
         typer.Option(help="What the boxes' numbers are: pixels, shares, hundredths or thousandths; else judged by file."),
     ] = None,
-    box_order: Annotated[str | None, typer.Option(help="How COCO's bbox is written: xywh, or xyxy for two corners.")] = None,
+    box_order: Annotated[str | None, typer.Option(help="How the bbox of COCO and REFER is written: xywh, or xyxy for two corners.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
     quiet: QuietOption = False,

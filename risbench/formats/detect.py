@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, get_args
 
 from risbench.core.errors import InputError, OptionError, Refusal
@@ -25,6 +25,9 @@ Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "par
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 # Formats whose boxes are numbers of the image; the others have none, or those of whole records.
 _SCALED: Final = ("vrsbench", "dota", "coco", "refer")
+# Formats whose box is a list of four numbers that people also fill with two corners.
+_ORDERED: Final = ("coco", "refer")
+_PIXEL_SUFFIXES: Final = (".csv", ".xml")
 _HEAD_BYTES: Final = 1 << 16
 # Before one another: a release of ours holds whole records beside everything else, a REFER or phrase folder COCO files too, and a
 # VRSBench folder may hold a COCO truth.
@@ -112,6 +115,21 @@ def choose_format(tree: SourceTree, wanted: str | None, only: Entry | None) -> t
     return kinds[0], found[kinds[0]], said
 
 
+def check_box_options(kind: Format, files: Sequence[Entry], scale: str | None, order: str | None) -> None:
+    """Refuse what says of a source's boxes what they cannot be.
+
+    Raises:
+        OptionError: --box-scale or --box-order is given, and none of the files has boxes that it is about.
+    """
+    shown = f"the source is read as {kind} ({_count(list(files))}), which has"
+    scaled = kind in _SCALED or (kind == "geotiff" and any(entry.suffix in _PIXEL_SUFFIXES for entry in files))
+    if scale is not None and not scaled:
+        has = f"{', '.join(_SCALED)}, CSV and Pascal VOC have them"
+        raise OptionError(f"--box-scale {scale}: {shown} no boxes in numbers of the image; leave it out ({has})")
+    if order is not None and kind not in _ORDERED:
+        raise OptionError(f"--box-order {order}: {shown} no bbox of four numbers in a list, as {' and '.join(_ORDERED)} have; leave it out")
+
+
 def forms_of(entries: Iterable[Entry]) -> str:
     """Return one line of the forms that are not read which some files are in; empty where none is."""
     return said_of_forms((entry for entry in entries if _kind_of(entry, has_tiff=False) is None), head_of)
@@ -168,4 +186,4 @@ def read_source(
         files = [entry for entry in files if entry in refs_files(tree)]
     for entry in files:
         items = guarded_file(readers[kind](entry), entry.path)
-        yield from scales.judged(entry.path, items, corners=kind in ("coco", "refer")) if kind in _SCALED else items
+        yield from scales.judged(entry.path, items, corners=kind in _ORDERED) if kind in _SCALED else items

@@ -234,8 +234,12 @@ def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
 
 
 def stated_split(path: str) -> str | None:
-    """Return the split that a file's name, else the nearest of its folders, is of: train, val, test ... None where none says."""
+    """Return the split that a file's name, else the nearest of its folders, is of: train, val, test ...
+
+    None where no part of the path says, or the nearest that does names several (`train_and_val.json`).
+    """
     for part in reversed(path.casefold().split("/")):
-        if (words := _SPLIT_WORD.findall(part)) != []:
-            return "val" if words[-1] in ("valid", "validation") else str(words[-1])
+        words = {"val" if word in ("valid", "validation") else str(word) for word in _SPLIT_WORD.findall(part)}
+        if words:
+            return words.pop() if len(words) == 1 else None
     return None

@@ -18,7 +18,7 @@ from risbench.core.storage import PartResult, StageRun, digest_of, to_json, vers
 from risbench.core.unexpected import ERRORS_LOG
 from risbench.core.workspace import INGEST, SETTINGS_FILE, Settings, Workspace
 from risbench.formats.archives import is_zip
-from risbench.formats.detect import choose_format, forms_of, read_source, size_of_image
+from risbench.formats.detect import check_box_options, choose_format, forms_of, read_source, size_of_image
 from risbench.formats.rows import Item
 from risbench.formats.scale import BoxOrder, BoxScales, Scale
 from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
@@ -70,7 +70,7 @@ def ingest(
     kept from being read; the tracebacks are in 1-ingest/errors.log.
 
     Raises:
-        OptionError: an option's value is not one of those named.
+        OptionError: an option's value is not one of those named, or the option says nothing of such a source.
         InputError: the source cannot be read at all, gives no record, or the workspace holds another source's records.
         EnvironmentLacks: the disk is full, or a file cannot be read by a failure of the machine.
         TryAgainLater: another run holds the workspace.
@@ -85,6 +85,7 @@ def ingest(
         if Path(source).resolve() == Path(workspace).resolve():
             raise OptionError(f"-w {workspace}: the source cannot be its own workspace; name another folder with -w")
         kind, files, said = choose_format(tree, format, only)
+        check_box_options(kind, files, box_scale, box_order)
         scales = BoxScales(box_scale, box_order, partial(size_of_image, tree, upright=exif == "upright"))
         items: Iterable[Item] = reading.counting(read_source(tree, kind, files, class_field, scales))
         sorted_rows = triage(

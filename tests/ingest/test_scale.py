@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from risbench.core.errors import InputError
+from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import encode_png
 from risbench.core.sizes import Size
-from risbench.formats.detect import read_source
+from risbench.formats.detect import check_box_options, read_source
 from risbench.formats.rows import GivenBox, Item, Refused, Row
 from risbench.formats.scale import BoxScales
 from risbench.formats.tree import SourceTree
@@ -255,6 +255,41 @@ def test_two_corners_far_from_the_origin_are_not_called_thousandths() -> None:
 def test_an_option_that_cannot_be_is_said(make_source: Callable[..., Path]) -> None:
     assert "no part of the sides" not in why(judged(pixels((100, 100, 600, 300)), (640, 480), scale="shares")[0])
     assert "shares are asked for; --box-scale" in why(judged(pixels((100, 100, 600, 300)), (640, 480), scale="shares")[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("phrases", {"box_scale": "thousandths"}, "--box-scale thousandths: the source is read as phrases .* has no boxes in numbers"),
+        ("phrases", {"box_order": "xyxy"}, "--box-order xyxy: the source is read as phrases"),
+        ("geojson", {"box_scale": "shares"}, "--box-scale shares: the source is read as geotiff"),
+        ("geojson", {"box_order": "xywh"}, "--box-order xywh: .* no bbox of four numbers in a list, as coco and refer have; leave it out"),
+        ("csv", {"box_order": "xyxy"}, r"--box-order xyxy: the source is read as geotiff \(b.csv\)"),
+    ],
+)
+def test_an_option_that_says_nothing_of_the_source_is_refused(tmp_path: Path, kind: str, options: dict[str, Any], said: str) -> None:
+    source = tmp_path / "s"
+    source.mkdir()
+    (source / "a.tif").write_bytes(encode_png(picture(0)))
+    names = {"phrases": "output_phrase_train.txt", "geojson": "a.geojson", "csv": "b.csv"}
+    texts = {
+        "phrases": "0001.png the white vehicle\n",
+        "geojson": '{"type": "FeatureCollection", "features": []}',
+        "csv": "image_path,xmin,ymin,xmax,ymax,label\na.tif,1,1,41,41,ship\n",
+    }
+    (source / names[kind]).write_text(texts[kind])
+    with pytest.raises(OptionError, match=said):
+        ingest(source, workspace=tmp_path / "w", quiet=True, **options)
+    assert not (tmp_path / "w").exists()
+
+
+def test_releases_take_neither_option_and_boxes_in_numbers_both_or_one() -> None:
+    for options in (("pixels", None), (None, "xywh")):
+        with pytest.raises(OptionError, match="the source is read as parquet"):
+            check_box_options("parquet", [], *options)
+    check_box_options("coco", [], "pixels", "xyxy")
+    check_box_options("dota", [], "pixels", None)
+    check_box_options("webdataset", [], None, None)
 
 
 OBB = "1 0.0625 0.09375 0.1875 0.09375 0.1875 0.15625 0.0625 0.15625\n"
