@@ -35,9 +35,9 @@ _MANY: Final = 0.1
 _OUTSIDE: Final = 0.2
 _FEW: Final = 3
 _BY_CHANCE: Final = 1e-3
-# Objects of one image cluster: only images are independent of one another, and boxes of a part of the sides reach over all of its range.
+# Objects of one image cluster: only images are independent of one another, and boxes of a part of the sides reach over most of its range.
 _SEVERAL_IMAGES: Final = 4
-_RANGE: Final = (0.2, 0.8)
+_RANGE: Final = (0.3, 0.7)
 _SAMPLED_IMAGES: Final = 40
 
 
@@ -261,7 +261,7 @@ def _narrow(placed: Sequence[_Placed], largest: float) -> Scale | None:
 
 
 def _is_of_all_images(placed: Sequence[_Placed], top: float) -> bool:
-    """Return whether it is odd by several images, and the boxes reach over all of the range on both axes."""
+    """Return whether it is odd by several images, and the boxes reach over most of the range on both axes."""
     sizes = {image: size for image, _, size in placed}
     if len(sizes) < _SEVERAL_IMAGES or _chance(list(sizes.values()), top) >= _BY_CHANCE:
         return False

@@ -206,6 +206,12 @@ def test_objects_of_one_corner_are_pixels_and_the_doubt_is_said(boxes: list[Give
     assert doubt in scales.said()[0]
 
 
+def test_hundredths_of_many_images_are_refused_without_reaching_the_border() -> None:
+    corners = [(12, 8), (45, 60), (70, 30), (33, 25), (58, 44), (20, 52)]
+    boxes = pixels(*[(x, y, x + 9, y + 13) for x, y in corners])
+    assert "look like hundredths of the sides, not pixels" in why(judged(boxes, (640, 640))[0])
+
+
 def test_one_object_counts_once_however_many_sentences_it_has() -> None:
     row = replace(rows_of(pixels((20, 30, 80, 60)), (1024, 1024))[0], image="a.png")
     rows = [replace(row, sentence=f"the car nearest to corner {place}") for place in range(9)]
