@@ -76,8 +76,8 @@ def _what_to_do(stated: Size, found: Size) -> str:
     turned = (stated[1], stated[0])
     if all(abs(one - other) <= NEARLY_PX for one, other in zip(turned, found, strict=True)) or _same_ratio(turned, found):
         return (
-            "the sides are exchanged: the picture has an EXIF turn, or was turned after it was annotated; --exif stored reads pictures as "
-            "they are stored, or put the picture that was annotated in its place"
+            "the sides are exchanged: the picture has an EXIF turn, or was turned after it was annotated; `ingest --exif stored` reads "
+            "pictures as they are stored, or put the picture that was annotated in its place"
         )
     return "its ratio is another one, so it was cut or is another picture: put the picture that was annotated in its place"
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, Refusal, printable, typed
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
@@ -61,10 +61,10 @@ def audit(
     folder = opened.latest() if round_number is None else opened.stage(REFINE) / f"round-{round_number}"
     if not (folder / "run.json").exists():
         raise InputError(f"{folder}: there is no such finished round")
-    known = Truth(Path(truth))
+    records = list(read_records(folder))
+    known = Truth(Path(truth), records)
     matcher = _Matcher(known, _load_links(Path(links)) if links else None)
     scores: list[Score] = []
-    records = list(read_records(folder))
     with Progress("audit", len(records), quiet=quiet) as progress:
         for record in records:
             ids = matcher.match(record)
@@ -121,10 +121,11 @@ class _Matcher:
         if key not in self._links:
             self.not_scored["no_link"] += 1
             return []
-        missing = [value for value in self._links[key] if value not in self._truth.by_id]
+        found = [self._truth.find(value) for value in self._links[key]]
+        missing = [value for value, one in zip(self._links[key], found, strict=True) if one is None]
         if missing:
-            raise InputError(f"--links: {printable(key)} = {printable(missing[0])}: {self._truth.path} has no annotation of this id")
-        return self._links[key]
+            raise InputError(f"--links: {printable(key)} = {typed(missing[0])}: {self._truth.path} has no annotation of this id")
+        return found
 
     def _by_overlap(self, record: Record) -> list[Any]:
         matches = self._truth.matches(record)

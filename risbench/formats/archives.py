@@ -14,7 +14,7 @@ from risbench.core.errors import InputError, Refusal
 from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
 from risbench.formats.entry import DAMAGED_ARCHIVE, MAX_ENTRY_BYTES, Entry, check_reference, open_listed, open_zip, said_of
 from risbench.formats.parquet import is_record_table, picture, picture_names
-from risbench.formats.unopened import packed_as
+from risbench.formats.unopened import packed_as, part_of
 
 MAX_ENTRIES: Final = 1_000_000
 MAX_RATIO: Final = 1000
@@ -40,7 +40,7 @@ def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
         if member.is_dir():
             continue
         where = prefix + member.filename
-        reason = _member_refusal(member, where, seen) or _packed_twice(member)
+        reason = _member_refusal(member, where, seen) or _packed_twice(member.filename, "zip")
         if reason is not None:
             refused.append((where, reason))
             continue
@@ -66,6 +66,8 @@ def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
                     refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link, a device or sparse")))
                 elif member.name in seen:
                     refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
+                elif (reason := _packed_twice(member.name, "tar")) is not None:
+                    refused.append((where, reason))
                 elif member.size > MAX_ENTRY_BYTES:
                     refused.append((where, Refusal("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
                 else:
@@ -151,11 +153,14 @@ def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[t
         entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
 
 
-def _packed_twice(member: zipfile.ZipInfo) -> Refusal | None:
-    if member.filename.lower().endswith((".tar", ".parquet", ".zip")) or packed_as(member.filename):
-        inside = f"{member.filename} inside a zip is not opened"
-        return Refusal("archive_in_archive", "entry", member.filename, f"{inside}; unpack the outer zip first, then ingest the folder")
-    return None
+def _packed_twice(name: str, outer: str) -> Refusal | None:
+    """Return why a member of an archive is not read where it is one itself, or a part of one."""
+    whole = part_of(name.rpartition("/")[2])
+    if whole is None and not name.lower().endswith((".tar", ".parquet", ".zip")) and not packed_as(name):
+        return None
+    what = f"{name}, a part of {whole}," if whole is not None else name
+    mend = f"unpack the outer {outer} first, then ingest the folder"
+    return Refusal("archive_in_archive", "entry", name, f"{what} inside a {outer} is not opened; {mend}")
 
 
 def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:

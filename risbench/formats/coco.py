@@ -134,17 +134,23 @@ def plain_id(value: Any) -> int | str | None:
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
+def forms_of_id(value: Any) -> list[int | str]:
+    """Return an id as it is, then in its other form: 1 (number) is "1" (text); none where it is no id."""
+    key = plain_id(value)
+    if key is None:
+        return []
+    if isinstance(key, int):
+        return [key, str(key)] if abs(key) < 10**18 else [key]
+    return [key, int(key)] if key.isascii() and key.isdigit() and len(key) < 19 and str(int(key)) == key else [key]
+
+
 def by_id(table: IdTable, value: Any, field: str, of: str) -> Any:
     """Return what an id of a file stands for; 1 (number) and "1" (text) are the same id where only one of them is there.
 
     Raises:
         Refusal: nothing of the file has this id, or different things have it; the reason shows types.
     """
-    key = plain_id(value)
-    twin: int | str | None = str(key) if isinstance(key, int) and abs(key) < 10**18 else None
-    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 19 and str(int(key)) == key:
-        twin = int(key)
-    known = [one for one in (key, twin) if one is not None and (one in table or one in table.twice)]
+    known = [one for one in forms_of_id(value) if one in table or one in table.twice]
     if not known:
         first = next(iter(table), None)
         has = f"; its first is {typed(first)}" if first is not None else ""

@@ -118,10 +118,17 @@ class ImageIndex:
         Raises:
             Refusal: several that differ are equally near.
         """
+        elsewhere = [entry for entry in found if of_other_splits(entry.path, str(pure.parent), str(PurePosixPath(beside).parent))]
+        if found and len(elsewhere) == len(found):
+            mend = "put the row's own image into the source, or mend the row"
+            there = ", ".join(entry.path for entry in found[:_NAMED])
+            of = beside if stated_split(str(pure.parent)) is None else reference
+            raise Refusal("image_missing", "image", reference, f"{there} has this name and is of another split than {of}; {mend}")
+        found = [entry for entry in found if entry not in elsewhere]
         preferred = [entry for entry in found if PurePosixPath(entry.path).parent.name.lower() in folders]
         found = _deepest(found, pure) or preferred or found
         if len(found) > 1 and len({self._content(entry) for entry in found}) > 1:
-            found = _nearest(found, beside)
+            found = nearest(found, beside)
             if len({self._content(entry) for entry in found}) > 1:
                 places = ", ".join(entry.path for entry in found[:_NAMED])
                 mend = "write the folder into the row too, or read the folders one by one"
@@ -163,7 +170,17 @@ def _deepest(entries: Sequence[Entry], pure: PurePosixPath) -> list[Entry]:
     return [entry for entry in entries if most and alike(entry) == most]
 
 
-def _nearest(entries: Sequence[Entry], beside: str) -> list[Entry]:
+def of_other_splits(path: str, *homes: str) -> bool:
+    """Return whether a file lies in a folder of training data and what refers to it in one of other data, or the other way round.
+
+    `homes` are folders, the one that counts most first. Validation and test data often share their images; nothing is concluded there.
+    """
+    own = stated_split(str(PurePosixPath(path).parent))
+    home = next((split for folder in homes if (split := stated_split(folder)) is not None), None)
+    return own is not None and home is not None and own != home and "train" in (own, home)
+
+
+def nearest(entries: Sequence[Entry], beside: str) -> list[Entry]:
     """Return those entries that are of the annotation file's split, and of these the ones that share most folders with it."""
     split, home = stated_split(beside), PurePosixPath(beside).parent.parts
     same = [entry for entry in entries if split is not None and stated_split(entry.path) == split] or list(entries)

@@ -9,6 +9,7 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
+from risbench.formats.find_image import nearest, of_other_splits
 from risbench.formats.rows import GivenMask, Item, Refused, Row
 from risbench.formats.text import decoded
 from risbench.formats.tree import MASK_FOLDERS, Entry, SourceTree
@@ -31,16 +32,19 @@ def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     """
     named = _FILE_NAME.match(entry.name)
     split = named[1] if named else None
-    masks = {item.stem: item.path for item in tree.entries if PurePosixPath(item.path).parent.name.lower() in MASK_FOLDERS}
+    masks: dict[str, list[Entry]] = {}
+    for item in tree.entries:
+        if PurePosixPath(item.path).parent.name.lower() in MASK_FOLDERS:
+            masks.setdefault(item.stem, []).append(item)
     content = decoded(entry.read(256 << 20), entry.path)
     for index, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         key, locator = f"{split}:{index}", f"line {index}"
         name, _, sentence = line.strip().partition(" ")
-        mask = masks.get(PurePosixPath(name).stem)
-        if mask is None:
-            reason = Refusal("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}")
+        try:
+            mask = _mask_of(name, masks.get(PurePosixPath(name).stem, ()), entry.path)
+        except Refusal as reason:
             yield Refused(entry.path, key, locator, reason, line)
             continue
         yield Row(
@@ -56,6 +60,23 @@ def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
             mask=GivenMask(path=mask),
             split=split,
         )
+
+
+def _mask_of(name: str, there: Sequence[Entry], beside: str) -> str:
+    """Return the path of the mask that a line means: of the phrase file's split, and of these the nearest to it.
+
+    Raises:
+        Refusal: there is none, or several are equally near.
+    """
+    own = [mask for mask in there if not of_other_splits(mask.path, str(PurePosixPath(beside).parent))]
+    if not own:
+        where = f"; {there[0].path} is of another split than {beside}" if there else ""
+        raise Refusal("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}{where}")
+    found = nearest(own, beside) if len(own) > 1 else own
+    if len(found) > 1:
+        places = ", ".join(mask.path for mask in found[:3])
+        raise Refusal("mask_ambiguous", "image", name, f"{len(found)} masks have this name: {places}; read the folders one by one")
+    return found[0].path
 
 
 def phrase_lines(records: Sequence[Record], names: dict[str, str]) -> str:

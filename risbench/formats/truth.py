@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,8 +17,8 @@ from risbench.core.record import Box, Record
 from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.taxonomy import to_class
 from risbench.core.truth import Match, match_boxes
-from risbench.formats.coco import CocoFile, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.rows import numbers
+from risbench.formats.coco import CocoFile, by_id, forms_of_id, given_mask, load_coco, mask_pixels, plain_id
+from risbench.formats.rows import numbers, stated_split
 from risbench.formats.tree import Entry
 
 Annotation = Mapping[str, Any]
@@ -27,8 +27,8 @@ Annotation = Mapping[str, Any]
 class Truth:
     """A COCO file's annotations, found by id, by image and by overlap."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file.
+    def __init__(self, path: Path, records: Iterable[Record] = ()) -> None:
+        """Read the file; `records` are those of the workspace: images of one name are told apart by their folders, or not at all.
 
         Raises:
             InputError: there is no such file, or it holds no COCO instances.
@@ -50,24 +50,53 @@ class Truth:
                 raise InputError(f"--truth {path}: annotations[{place}]: {what}; every annotation needs one of its own")
             self.by_id[key] = item
         self._by_image: dict[str, list[Annotation]] = defaultdict(list)
-        stems = Counter(PurePosixPath(str(image.get("file_name"))).stem for image in coco.images.values())
+        self._coco = coco
         for annotation in self.by_id.values():
-            image = coco.images.get(plain_id(annotation.get("image_id")), {})
-            name = str(image.get("file_name"))
+            image = self._image_of(annotation)
             self._stated[annotation["id"]] = coco.size_of(image)
-            self._by_image[name].append(annotation)
-            if stems[PurePosixPath(name).stem] == 1:
-                self._by_image[PurePosixPath(name).stem].append(annotation)
-        self._classes = {key: to_class(name) for key, name in coco.categories.items()}
+            self._by_image[str(image.get("file_name"))].append(annotation)
+        self._named: dict[str, list[str]] = defaultdict(list)
+        for name in dict.fromkeys(str(image.get("file_name")) for image in coco.images.values()):
+            self._named[PurePosixPath(name).name].append(name)
+            if PurePosixPath(name).stem != PurePosixPath(name).name:
+                self._named[PurePosixPath(name).stem].append(name)
+        paths = {record.image.source_path for record in records}
+        self._homonyms = Counter(PurePosixPath(path).stem for path in paths)
+
+    def _image_of(self, annotation: Annotation) -> Mapping[str, Any]:
+        try:
+            image: Mapping[str, Any] = by_id(self._coco.images, annotation.get("image_id"), "image_id", "image")
+        except Refusal:
+            return {}
+        return image
+
+    def find(self, value: Any) -> Any:
+        """Return the id of an annotation as the file has it: 1 (number) and "1" (text) are the same; None where it has none."""
+        return next((one for one in forms_of_id(value) if one in self.by_id), None)
 
     def in_image(self, record: Record) -> list[Annotation]:
-        """Return the annotations of the image that a record's image was cut from, by file name, else by stem."""
-        name = PurePosixPath(record.image.source_path)
-        return self._by_image.get(name.name) or self._by_image.get(name.stem) or []
+        """Return the annotations of the image that a record's image was cut from, by folder and file name, else by stem.
+
+        Raises:
+            Refusal: `image_ambiguous`, several images have this name and their folders do not tell them apart.
+        """
+        path = PurePosixPath(record.image.source_path)
+        names = self._named.get(path.name) or self._named.get(path.stem) or []
+        shared = [(_shared_folders(name, path), name) for name in names]
+        most = max((count for count, _ in shared), default=0)
+        nearest = [name for count, name in shared if count == most and not _of_another_split(name, path)]
+        if len(nearest) > 1 or (nearest and most == 0 and self._homonyms[path.stem] > 1):
+            raise Refusal(
+                "image_ambiguous", "file_name", path.name, "several images have this name; write their folders into file_name too"
+            )
+        return self._by_image.get(nearest[0], []) if nearest else []
 
     def class_of(self, annotation: Annotation) -> str | None:
         """Return an annotation's class, or None where its category is none of the 26."""
-        return self._classes.get(plain_id(annotation.get("category_id")))
+        try:
+            return to_class(by_id(self._coco.categories, annotation.get("category_id"), "category_id", "category"))
+        except Refusal:
+            return None
 
     def matches(self, record: Record) -> list[Match[Any]]:
         """Return the annotation that each target of a record means, by id (`core/truth`), of those of its image and class.
@@ -144,3 +173,16 @@ class Truth:
                 path, detail = found[0]
                 said.append(f"{rule}: {len(found):,} images {meaning}, such as {printable(path, 120)}: {printable(detail, 300)}")
         return said
+
+
+def _shared_folders(name: str, path: PurePosixPath) -> int:
+    """Return how many of their last folders a file name of the truth and the path of a source image share."""
+    pairs = zip(reversed(PurePosixPath(name).parent.parts), reversed(path.parent.parts), strict=False)
+    return next(
+        (count for count, (own, other) in enumerate(pairs) if own != other), min(len(PurePosixPath(name).parts), len(path.parts)) - 1
+    )
+
+
+def _of_another_split(name: str, path: PurePosixPath) -> bool:
+    own, other = stated_split(str(PurePosixPath(name).parent)), stated_split(str(path.parent))
+    return own is not None and other is not None and own != other

@@ -90,9 +90,15 @@ class SceneRule:
         return (found[self._group] or stem) if found is not None else stem
 
     def is_window(self, path: str) -> bool:
-        """Return whether an image is a window that was cut from a larger scene: it is then kept as it is."""
+        """Return whether an image is a window that was cut from a larger scene, and is kept as it is.
+
+        With a regular expression it is one whose name holds its scene's and more: a folder that names the scene (a flight, a place)
+        holds photos of any size.
+        """
         if self._pattern is not None:
-            return self.scene(path, "") not in ("", PurePosixPath(path).stem)
+            found = self._pattern.search(path)
+            in_name = found is not None and found.start(self._group) > path.rfind("/")
+            return in_name and self.scene(path, "") not in ("", PurePosixPath(path).stem)
         return self.rule != "image" and is_window_name(path)
 
     def said(self, stems: Mapping[str, str]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def train_adapter(
         raise OptionError(f"--batch {recipe.batch}: must be a multiple of the {together} processes that train together")
     with opened.lock("train-adapter") if rank == 0 else contextlib.nullcontext():
         records = list(read_records(opened.latest()))
-        known = from_truth(records, Truth(Path(truth))) if truth is not None else from_records(records)
+        known = from_truth(records, Truth(Path(truth), records)) if truth is not None else from_records(records)
         try:
             return _adapt(
                 opened, records, known, recipe, box_noise, gross, Path(base) if base else None, "cuda" if gpu else "cpu", quiet or rank > 0

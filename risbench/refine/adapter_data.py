@@ -101,7 +101,12 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
                 # both are cut by the image's border: what lies beyond is no error of the box
                 pairs.append(Pair(target.box, _within(here, record), target.box_precision))
     for record in of_image.values():
-        for annotation in truth.in_image(record):
+        try:
+            annotations = truth.in_image(record)
+        except Refusal as reason:
+            left_out[reason.code] += 1
+            continue
+        for annotation in annotations:
             if annotation.get("iscrowd") == 1:
                 left_out["crowd"] += 1
                 continue

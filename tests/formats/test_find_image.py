@@ -235,3 +235,45 @@ def test_links_in_archives_are_never_followed(tmp_path: Path) -> None:
         archive.addfile(link)
     (source / "rows.json").write_text("[]")
     assert [reason.code for _, reason in SourceTree.open(source, follow_links=True).refused] == ["tar_link"]
+
+
+def _place(folder: Path, *paths: str) -> SourceTree:
+    for number, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(bytes([number]) * 8)
+    return SourceTree.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("there", "reference", "beside", "found"),
+    [
+        ("valid/0001.png", "0001.png", "train/a.json", None),
+        ("valid/0001.png", "train/0001.png", "instances.json", None),
+        ("train/images/P0001.png", "P0001", "val/labelTxt/P0001.txt", None),
+        ("Images_val/P0001.png", "P0001.png", "VRSBench_EVAL_referring.json", "Images_val/P0001.png"),
+        ("Images_train/P0001.png", "P0001.png", "VRSBench_EVAL_referring.json", "Images_train/P0001.png"),
+        ("train2014/P0001.png", "P0001.png", "refcoco/instances.json", "train2014/P0001.png"),
+        ("val/P0001.png", "P0001.png", "test/instances.json", "val/P0001.png"),
+    ],
+)
+def test_an_image_of_the_other_split_is_not_taken_for_one_that_is_missing(
+    tmp_path: Path, there: str, reference: str, beside: str, found: str | None
+) -> None:
+    tree = _place(tmp_path, there)
+    if found is not None:
+        assert tree.find_image(reference, beside=beside).path == found
+        return
+    with pytest.raises(Refusal, match=f"{there} has this name and is of another split") as error:
+        tree.find_image(reference, beside=beside)
+    assert error.value.code == "image_missing"
+
+
+def test_archives_in_a_tar_and_parts_of_one_are_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        for name in ("images.zip", "images.tar.gz", "images.zip.001", "a.txt"):
+            (tmp_path / "x").write_bytes(b"x")
+            archive.add(tmp_path / "x", name)
+    (tmp_path / "x").unlink()
+    refused = {path: str(reason) for path, reason in SourceTree.open(tmp_path).refused}
+    assert set(refused) == {"data.tar/images.zip", "data.tar/images.tar.gz", "data.tar/images.zip.001"}
+    assert "a part of images.zip, inside a tar is not opened; unpack the outer tar first" in refused["data.tar/images.zip.001"]

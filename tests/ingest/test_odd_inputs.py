@@ -55,6 +55,22 @@ def test_a_mask_of_the_same_name_is_not_the_image(tmp_path: Path) -> None:
     assert codes(tmp_path / "w") == ["image_missing"]
 
 
+def test_the_mask_of_a_phrase_is_that_of_its_own_split(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    for number, split in enumerate(("train", "val")):
+        mask = np.zeros((96, 96), np.uint8)
+        mask[10 + 40 * number : 40 + 40 * number, 10:40] = 255
+        write(source / split, **{f"output_phrase_{split}__txt": "a.png the ship\n"})
+        write(source / split / "images", a__png=encode_png(picture(number)))
+        write(source / split / "masks", a__png=encode_png(mask))
+    ingest(source, workspace=tmp_path / "w", fit="keep", uninformative="keep", quiet=True)
+    made = {record["image"]["source_path"]: record["targets"][0]["box"] for record in records(tmp_path / "w" / "1-ingest")}
+    assert made == {"train/images/a.png": [10, 10, 40, 40], "val/images/a.png": [10, 50, 40, 80]}
+    (source / "train" / "masks" / "a.png").unlink()
+    ingest(source, workspace=tmp_path / "w2", fit="keep", uninformative="keep", quiet=True)
+    assert codes(tmp_path / "w2") == ["mask_missing"]
+
+
 def test_a_changed_side_file_makes_the_ingest_stale(tmp_path: Path) -> None:
     source = write(tmp_path / "s", a__png=encode_png(picture(0)), instances__json=coco(),
                    refs__json=[{"ref_id": 1, "ann_id": 1, "sentences": [{"sent_id": 1, "raw": "the left ship"}]}])  # fmt: skip

@@ -36,6 +36,7 @@ def test_what_scenes_are_can_be_said() -> None:
     assert folder.is_window("x/P0003_0002.png")
     assert not folder.is_window("x/DJI_0001.JPG")
     assert [pattern.scene(path, "stem") for path in ("flight3/DJI_0001.JPG", "other/DJI_0001.JPG")] == ["flight3", "stem"]
+    assert not pattern.is_window("flight3/DJI_0001.JPG")
     assert first.scene("x/harbor_0002.png", "harbor_0002") == "harbor"
     assert (first.is_window("x/harbor_0002.png"), first.is_window("x/harbor.png")) == (True, False)
 
