@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from risbench.cli import app
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.scenes.source import write_source
@@ -128,3 +131,13 @@ def test_a_tilde_is_the_home_folder_and_never_a_folder_of_that_name(tmp_path: Pa
         done = cli("validate", *words, cwd=here, env={"HOME": str(home)})
         assert str(home) in done.stderr, done.stderr
     assert list(here.iterdir()) == []
+
+
+def test_a_path_that_the_system_fails_to_look_at_is_no_wrong_option(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    for words in (
+        ["validate", "-w", str(workspace)],
+        ["verify", str(workspace / "nowhere")],
+        ["ingest", str(workspace / "nowhere"), "-w", "w"],
+    ):
+        assert CliRunner().invoke(app, words).exit_code != 2, words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,6 +55,7 @@ class ImageIndex:
         self._by_stem: dict[str, list[Entry]] = {}
         self._unread: dict[str, list[Entry]] = {}
         self._contents: dict[str, str] = {}
+        self._find = functools.lru_cache(maxsize=1 << 14)(self._look_for)  # rows of one image ask the same
         for entry in entries:
             if entry.suffix in UNREAD_IMAGES:
                 self._unread.setdefault(_folded(entry.stem), []).append(entry)
@@ -72,6 +74,9 @@ class ImageIndex:
         Raises:
             Refusal: an unsafe path, no such image, or several that differ.
         """
+        return self._find(reference, beside, folders)
+
+    def _look_for(self, reference: str, beside: str, folders: tuple[str, ...]) -> Found:
         try:
             check_reference(reference)
         except Refusal as reason:
@@ -118,15 +123,19 @@ class ImageIndex:
         Raises:
             Refusal: several that differ are equally near.
         """
-        elsewhere = [entry for entry in found if of_other_splits(entry.path, str(pure.parent), str(PurePosixPath(beside).parent))]
-        if found and len(elsewhere) == len(found):
+        # what stands in a path of another machine, or an address, says nothing of this source's folders
+        elsewhere = pure.is_absolute() or ":" in pure.parts[0]
+        home = beside if elsewhere or stated_split(str(pure.parent)) is None else reference
+        own = [entry for entry in found if not of_another_split(entry.path, home)]
+        if found and not own:
             mend = "put the row's own image into the source, or mend the row"
             there = ", ".join(entry.path for entry in found[:_NAMED])
-            of = beside if stated_split(str(pure.parent)) is None else reference
-            raise Refusal("image_missing", "image", reference, f"{there} has this name and is of another split than {of}; {mend}")
-        found = [entry for entry in found if entry not in elsewhere]
+            raise Refusal("image_missing", "image", reference, f"{there} has this name and is of another split than {home}; {mend}")
+        found = own
         preferred = [entry for entry in found if PurePosixPath(entry.path).parent.name.lower() in folders]
-        found = _deepest(found, pure) or preferred or found
+        most = max((shared_folders(entry.path, pure) for entry in found), default=0)
+        deepest = [entry for entry in found if most and shared_folders(entry.path, pure) == most]
+        found = deepest or preferred or found
         if len(found) > 1 and len({self._content(entry) for entry in found}) > 1:
             found = nearest(found, beside)
             if len({self._content(entry) for entry in found}) > 1:
@@ -159,25 +168,18 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _deepest(entries: Sequence[Entry], pure: PurePosixPath) -> list[Entry]:
-    """Return the entries whose last folders agree longest with those of a reference; none where only the names do."""
-
-    def alike(entry: Entry) -> int:
-        pairs = zip(reversed(PurePosixPath(entry.path).parent.parts), reversed(pure.parent.parts), strict=False)
-        return next((index for index, (own, other) in enumerate(pairs) if own != other), min(entry.path.count("/"), len(pure.parent.parts)))
-
-    most = max(map(alike, entries), default=0)
-    return [entry for entry in entries if most and alike(entry) == most]
+def shared_folders(path: str, other: PurePosixPath) -> int:
+    """Return how many of their last folders two paths of files share, counted from the files upwards."""
+    pairs = zip(reversed(PurePosixPath(path).parent.parts), reversed(other.parent.parts), strict=False)
+    return next((index for index, (one, two) in enumerate(pairs) if one != two), min(path.count("/"), len(other.parent.parts)))
 
 
-def of_other_splits(path: str, *homes: str) -> bool:
-    """Return whether a file lies in a folder of training data and what refers to it in one of other data, or the other way round.
-
-    `homes` are folders, the one that counts most first. Validation and test data often share their images; nothing is concluded there.
-    """
-    own = stated_split(str(PurePosixPath(path).parent))
-    home = next((split for folder in homes if (split := stated_split(folder)) is not None), None)
-    return own is not None and home is not None and own != home and "train" in (own, home)
+def of_another_split(path: str, other: str) -> bool:
+    """Return whether the folders of two files say that they are of different splits; `eval` and `dev` may be validation or test."""
+    one, two = (stated_split(str(PurePosixPath(place.replace("\\", "/")).parent)) for place in (path, other))
+    if one is None or two is None or one == two:
+        return False
+    return "train" in (one, two) or not {one, two} & {"eval", "dev"}
 
 
 def nearest(entries: Sequence[Entry], beside: str) -> list[Entry]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
-from risbench.formats.find_image import nearest, of_other_splits
+from risbench.formats.find_image import nearest, of_another_split
 from risbench.formats.rows import GivenMask, Item, Refused, Row
 from risbench.formats.text import decoded
 from risbench.formats.tree import MASK_FOLDERS, Entry, SourceTree
@@ -68,7 +68,7 @@ def _mask_of(name: str, there: Sequence[Entry], beside: str) -> str:
     Raises:
         Refusal: there is none, or several are equally near.
     """
-    own = [mask for mask in there if not of_other_splits(mask.path, str(PurePosixPath(beside).parent))]
+    own = [mask for mask in there if not of_another_split(mask.path, beside)]
     if not own:
         where = f"; {there[0].path} is of another split than {beside}" if there else ""
         raise Refusal("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}{where}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,6 +234,7 @@ def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
     return (sides[0], sides[1])
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def stated_split(path: str) -> str | None:
     """Return the split that a file's name, else the nearest of its folders, is of: train, val, test ...
 

@@ -18,7 +18,8 @@ from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.taxonomy import to_class
 from risbench.core.truth import Match, match_boxes
 from risbench.formats.coco import CocoFile, by_id, forms_of_id, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.rows import numbers, stated_split
+from risbench.formats.find_image import of_another_split, shared_folders
+from risbench.formats.rows import numbers
 from risbench.formats.tree import Entry
 
 Annotation = Mapping[str, Any]
@@ -49,17 +50,17 @@ class Truth:
                 what = f"id {key!r} is used before" if key is not None else "has no id that is a whole number or a string"
                 raise InputError(f"--truth {path}: annotations[{place}]: {what}; every annotation needs one of its own")
             self.by_id[key] = item
-        self._by_image: dict[str, list[Annotation]] = defaultdict(list)
+        self._by_image: dict[Any, list[Annotation]] = defaultdict(list)
         self._coco = coco
         for annotation in self.by_id.values():
             image = self._image_of(annotation)
             self._stated[annotation["id"]] = coco.size_of(image)
-            self._by_image[str(image.get("file_name"))].append(annotation)
-        self._named: dict[str, list[str]] = defaultdict(list)
-        for name in dict.fromkeys(str(image.get("file_name")) for image in coco.images.values()):
-            self._named[PurePosixPath(name).name].append(name)
-            if PurePosixPath(name).stem != PurePosixPath(name).name:
-                self._named[PurePosixPath(name).stem].append(name)
+            self._by_image[plain_id(image.get("id"))].append(annotation)
+        self._named: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+        for key, image in coco.images.items():
+            name = PurePosixPath(str(image.get("file_name")))
+            for spelling in {name.name, name.stem}:
+                self._named[spelling].append((str(name), key))
         paths = {record.image.source_path for record in records}
         self._homonyms = Counter(PurePosixPath(path).stem for path in paths)
 
@@ -81,10 +82,10 @@ class Truth:
             Refusal: `image_ambiguous`, several images have this name and their folders do not tell them apart.
         """
         path = PurePosixPath(record.image.source_path)
-        names = self._named.get(path.name) or self._named.get(path.stem) or []
-        shared = [(_shared_folders(name, path), name) for name in names]
-        most = max((count for count, _ in shared), default=0)
-        nearest = [name for count, name in shared if count == most and not _of_another_split(name, path)]
+        named = self._named.get(path.name) or self._named.get(path.stem) or []
+        own = [(shared_folders(name, path), key) for name, key in named if not of_another_split(name, str(path))]
+        most = max((count for count, _ in own), default=0)
+        nearest = [key for count, key in own if count == most]
         if len(nearest) > 1 or (nearest and most == 0 and self._homonyms[path.stem] > 1):
             raise Refusal(
                 "image_ambiguous", "file_name", path.name, "several images have this name; write their folders into file_name too"
@@ -173,16 +174,3 @@ class Truth:
                 path, detail = found[0]
                 said.append(f"{rule}: {len(found):,} images {meaning}, such as {printable(path, 120)}: {printable(detail, 300)}")
         return said
-
-
-def _shared_folders(name: str, path: PurePosixPath) -> int:
-    """Return how many of their last folders a file name of the truth and the path of a source image share."""
-    pairs = zip(reversed(PurePosixPath(name).parent.parts), reversed(path.parent.parts), strict=False)
-    return next(
-        (count for count, (own, other) in enumerate(pairs) if own != other), min(len(PurePosixPath(name).parts), len(path.parts)) - 1
-    )
-
-
-def _of_another_split(name: str, path: PurePosixPath) -> bool:
-    own, other = stated_split(str(PurePosixPath(name).parent)), stated_split(str(path.parent))
-    return own is not None and other is not None and own != other

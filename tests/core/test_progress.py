@@ -106,3 +106,12 @@ def test_a_log_that_cannot_be_written_does_not_end_the_work(monkeypatch: pytest.
     if opened is not None:
         with contextlib.suppress(OSError):
             opened.close()
+
+
+def test_items_are_counted_as_they_go_by() -> None:
+    with Progress("read", 0) as bar:
+        items = bar.counting(iter("abc"))
+        assert next(items) == "a"
+        assert list(items) == ["b", "c"]
+        assert bar._lines is not None
+        assert bar._lines.line().startswith("read: 3 done")

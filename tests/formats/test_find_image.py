@@ -253,7 +253,11 @@ def _place(folder: Path, *paths: str) -> SourceTree:
         ("Images_val/P0001.png", "P0001.png", "VRSBench_EVAL_referring.json", "Images_val/P0001.png"),
         ("Images_train/P0001.png", "P0001.png", "VRSBench_EVAL_referring.json", "Images_train/P0001.png"),
         ("train2014/P0001.png", "P0001.png", "refcoco/instances.json", "train2014/P0001.png"),
-        ("val/P0001.png", "P0001.png", "test/instances.json", "val/P0001.png"),
+        ("val/P0001.png", "P0001.png", "test/instances.json", None),
+        ("Images_val/P0001.png", "P0001.png", "eval/instances.json", "Images_val/P0001.png"),
+        ("train/P0001.png", "/data/test_project/images/P0001.png", "instances.json", "train/P0001.png"),
+        ("train/P0001.png", "C:\\test\\images\\P0001.png", "instances.json", "train/P0001.png"),
+        ("train/P0001.png", "P0001.png", "eval/instances.json", None),
     ],
 )
 def test_an_image_of_the_other_split_is_not_taken_for_one_that_is_missing(

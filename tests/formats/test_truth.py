@@ -60,3 +60,9 @@ def test_ids_as_text_and_as_numbers_are_one(tmp_path: Path) -> None:
         truth = Truth(_truth_file(tmp_path / "truth.json", images, image_of, category))
         assert truth.matches(a_record())[0].key == 1
     assert (truth.find("1"), truth.find(1.0), truth.find("2"), truth.find(None)) == (1, 1, None, None)
+
+
+def test_one_name_under_two_image_ids_is_ambiguous_and_nothing_is_merged(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.png"}]
+    truth = Truth(_truth_file(tmp_path / "truth.json", images, [1, 2]))
+    assert truth.matches(a_record())[0].reason == "image_ambiguous"
