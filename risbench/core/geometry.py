@@ -48,8 +48,7 @@ def lies_in(box: Box, width: int, height: int) -> bool:
 
 def quad_bounds(points: Iterable[tuple[float, float]]) -> Box:
     """Return the upright box around points."""
-    points = tuple(points)
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    xs, ys = zip(*points, strict=True)
     return (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
 
 
@@ -88,8 +87,10 @@ def map_quad(affine: Affine, quad: Quad) -> Quad:
 def map_box(affine: Affine, box: Box) -> Box:
     """Return the upright box around the mapped corners."""
     x_min, y_min, x_max, y_max = box
-    corners = ((x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max))
-    return quad_bounds(apply_affine(affine, x, y) for x, y in corners)
+    corners = (apply_affine(affine, x_min, y_min), apply_affine(affine, x_max, y_max))
+    if affine[1] or affine[3]:  # else two corners say where all four lie
+        corners = (*corners, apply_affine(affine, x_max, y_min), apply_affine(affine, x_min, y_max))
+    return quad_bounds(corners)
 
 
 def window_starts(length: int, side: int) -> list[int]:

@@ -140,9 +140,10 @@ def _around(row: Row, coarsest: float) -> Iterator[Hashable]:
     width, height = first.box[2] - left, first.box[3] - top
     if width <= 0 or height <= 0:
         return
+    reach_x, reach_y = _REACH * width, _REACH * height
     for across, down in product(_levels(width), _levels(height)):
-        columns = _cells(left - _REACH * width, left + _REACH * width, 2.0**across)
-        for cell in product(columns, _cells(top - _REACH * height, top + _REACH * height, 2.0**down)):
+        columns = _cells(left - reach_x, left + reach_x, 2.0**across)
+        for cell in product(columns, _cells(top - reach_y, top + reach_y, 2.0**down)):
             yield "near", first.relative, (across, down), cell
 
 

@@ -32,12 +32,17 @@ def open_project(page: Page, person: Person, project: int) -> None:
     page.wait_for_timeout(1500)
 
 
-def submit(page: Page) -> None:
-    """Submit, and wait until the next task is there."""
-    sentence = page.locator(".said").inner_text()
-    page.get_by_test_id("bottombar-submit-button").click()
-    page.wait_for_function("before => document.querySelector('.said')?.innerText !== before", arg=sentence, timeout=60_000)
-    page.wait_for_load_state("networkidle")
+def submit(page: Page, *, last: bool = False) -> None:
+    """Submit, wait until the server has the answer and, unless it was the last one, until the next task is there."""
+    key = page.evaluate("Htx.task.dataObj.key")
+    with page.expect_response(lambda reply: reply.request.method == "POST" and "/annotations" in reply.url, timeout=60_000) as stored:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert stored.value.ok, stored.value.status
+    if not last:
+        # between two tasks the page has none for a moment
+        there = "key => { const now = Htx.task?.dataObj?.key; return now && now !== key && document.querySelector('.said') }"
+        page.wait_for_function(there, arg=key, timeout=60_000)
+        page.wait_for_load_state("networkidle")
 
 
 def picture_box(page: Page) -> FloatRect:

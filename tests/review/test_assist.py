@@ -126,11 +126,7 @@ def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page
             page.screenshot(path=tmp_path / f"{way}.png")
             page.locator("[class*=auto-accept] button").last.click()
             page.keyboard.press("f")
-            if way == "box":
-                submit(page)
-                page.wait_for_timeout(1000)
-        page.get_by_test_id("bottombar-submit-button").click()
-        page.wait_for_timeout(3000)
+            submit(page, last=way == "point")
     assert pull(workspace=workspace, quiet=True)["new"] == 2
     for answer in read_answers(Desk(Workspace.open(workspace))):
         mask = answer.mask()

@@ -250,8 +250,7 @@ def test_an_auditor_draws_on_the_page(lab: Lab, page: Page, tmp_path: Path) -> N
     page.mouse.up()
     page.keyboard.press("d")
     page.screenshot(path=tmp_path / "audit.png")
-    submit(page)
-    page.wait_for_timeout(1500)
+    submit(page, last=True)
     found = audit_sample(["ben"], count=1, workspace=workspace, quiet=True)
     assert found["drawn"] == 1
     [row] = [json.loads(line) for line in (workspace / "review/audit/drawn.jsonl").read_text().splitlines()]

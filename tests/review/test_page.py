@@ -84,8 +84,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     page.wait_for_timeout(1500)
     page.get_by_text("object", exact=True).last.click()  # u is a verdict also while a mask is chosen
     page.keyboard.press("u")
-    page.get_by_test_id("bottombar-submit-button").click()
-    page.wait_for_timeout(3000)
+    submit(page, last=True)
 
     assert pull(workspace=workspace, quiet=True)["new"] == 3
     answers = {answer.record: answer for answer in read_answers(Desk(Workspace.open(workspace)))}
@@ -128,8 +127,7 @@ def test_an_expert_sees_every_candidate_and_picks_one(lab: Callable[..., Path], 
     assert np.abs(colours[0] - colours[1]).max() > 40  # candidates are told apart by colour
     page.keyboard.press("2")
     page.keyboard.press("t")
-    page.get_by_test_id("bottombar-submit-button").click()
-    page.wait_for_timeout(3000)
+    submit(page, last=True)
     pull(workspace=workspace, quiet=True)
     assert consensus(workspace=workspace, quiet=True)["status"]["adjudicated"] == 1
     [record] = [record for record in read_records(workspace / REVIEW) if record.review.status == "adjudicated"]
