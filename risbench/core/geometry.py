@@ -87,9 +87,9 @@ def map_quad(affine: Affine, quad: Quad) -> Quad:
 def map_box(affine: Affine, box: Box) -> Box:
     """Return the upright box around the mapped corners."""
     x_min, y_min, x_max, y_max = box
-    corners = (apply_affine(affine, x_min, y_min), apply_affine(affine, x_max, y_max))
+    corners = [apply_affine(affine, x_min, y_min), apply_affine(affine, x_max, y_max)]
     if affine[1] or affine[3]:  # else two corners say where all four lie
-        corners = (*corners, apply_affine(affine, x_max, y_min), apply_affine(affine, x_min, y_max))
+        corners += [apply_affine(affine, x_max, y_min), apply_affine(affine, x_min, y_max)]
     return quad_bounds(corners)
 
 
