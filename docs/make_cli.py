@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from typer.main import get_command
 
-from risbench.cli import app
+from risbench.cli.app import app
 
 
 def commands(command: click.Command, name: str = "") -> Iterator[str]:

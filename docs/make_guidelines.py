@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.export.draw import BOX_COLOR, MASK_COLOR, Panel, captioned, tile
+from risbench.core.draw import BOX_COLOR, MASK_COLOR, Panel, captioned, tile
 from risbench.scenes.source import WORLDS
 from risbench.scenes.world import Placed, Scene, draw_scene
 

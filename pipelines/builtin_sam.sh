@@ -11,7 +11,7 @@ MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_TOP_P
   risbench train-builtin "$out" --seed 0 --steps "${STEPS:-4400}" --batch "${BATCH:-48}" --workers "${WORKERS:-1}" ${GPU:-}
 
 # 2  score it on real boxes and masks where they are at hand: a third of the images to choose by, two thirds to report
-python "$(dirname "$0")/../benchmarks/builtin_on_real_boxes.py" --weights "$out/builtin_sam.safetensors"
+python "$(dirname "$0")/../experiments/builtin_on_real_boxes.py" --weights "$out/builtin_sam.safetensors"
 
 # 3  ship it: the weights go into the package beside their card
 #    cp "$out/builtin_sam.safetensors" risbench/sam/builtin_sam.safetensors, and bring risbench/sam/builtin_sam.md up to date

@@ -6,7 +6,7 @@
 # (the workspace holds its images once more, and so does each release; one in every format holds them four times).
 # GPU=--gpu uses one. ENGINE="--engine sam --checkpoint sam_vit_h_4b8939.pth" takes Meta's SAM instead of the built-in model.
 # SPLIT=official releases the lists that VRSBench came with, and shows what they leak. Killed at any moment, the same line goes on.
-# Times: measured on two CPU cores without a GPU (benchmarks/results/recipe.txt), for all 29,614 images and 52,472 triplets unless said.
+# Times: measured on two CPU cores without a GPU (experiments/results/recipe.txt), for all 29,614 images and 52,472 triplets unless said.
 set -euo pipefail
 
 usage="usage: risbench.sh build VRSBENCH_FOLDER [WORKSPACE], or risbench.sh release [WORKSPACE]"

@@ -1,5 +1,5 @@
 """`python -m risbench`."""
 
-from risbench.cli import main
+from risbench.cli.app import main
 
 main()

@@ -23,7 +23,7 @@ from hypothesis import settings
 from risbench.core.imagery import encode_png
 
 if util.find_spec("torch"):
-    from risbench.sam.device import keep_freed_memory
+    from risbench.learn.device import keep_freed_memory
 
     keep_freed_memory()  # as the commands do: a third of the time
 
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "test_kill.py" not in item.nodeid)
 
 
-_TOGETHER = ("tests/review/", "tests/benchmark/test_benchmark.py", "tests/export/test_report.py", "tests/test_faults.py")
+_TOGETHER = ("tests/review/", "tests/benchmark/test_benchmark.py", "tests/inspect/test_report.py", "tests/test_faults.py")
 
 
 @pytest.hookimpl(optionalhook=True)

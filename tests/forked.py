@@ -80,7 +80,7 @@ def _serve() -> None:
     import risbench.export
     import risbench.ingest
     import risbench.refine  # noqa: F401 - what the commands would import
-    from risbench.cli import main
+    from risbench.cli.app import main
 
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from risbench.cli import app
+from risbench.cli.app import app
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.scenes.source import write_source

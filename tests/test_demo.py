@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from risbench.cli.demo import demo
 from risbench.core.errors import InputError
-from risbench.demo import demo
 
 
 def test_the_demo_runs_every_stage_and_leaves_a_picture(tmp_path: Path) -> None:

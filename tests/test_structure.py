@@ -4,6 +4,7 @@ import ast
 import resource
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "risbench"
 # Who may import whom: a room may import the rooms of lower layers only, and stages never each other.
 LAYERS = [
-    {
-        "cli",
-        "cli_base",
-        "cli_benchmark",
-        "cli_models",
-        "cli_review",
-        "demo",
-        "doctor",
-        "printing",
-        "printing_benchmark",
-        "printing_review",
-        "__main__",
-    },
-    {"ingest", "refine", "review", "export", "benchmark"},
-    {"sam", "scenes", "formats"},
+    {"cli", "__main__"},
+    {"ingest", "refine", "adapt", "review", "export", "inspect", "benchmark"},
+    {"sam", "scenes", "formats", "learn"},
     {"core"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -71,6 +60,50 @@ def test_the_rule_itself_catches_what_it_forbids() -> None:
     assert wrong_imports("refine", {"sam", "core", "refine"}) == set()
 
 
+def module_of(path: Path) -> str:
+    """Return a module's dotted name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """Return which modules of risbench each one imports, anywhere in it."""
+    files = {module_of(path): path for path in package.rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        targets: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                targets |= {
+                    f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in files else node.module for alias in node.names
+                }
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+        graph[name] = targets & files.keys() - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other in a circle."""
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        first: list[str] = error.args[1]
+        rest = {name: targets - {first[0]} for name, targets in graph.items() if name != first[0]}
+        return [first, *circles(rest)]
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circles(import_graph(PACKAGE)) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) != []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+
+
 def test_help_takes_less_than_half_a_second() -> None:
     assert min(help_seconds(sys.executable) for _ in range(5)) < 0.5
 
@@ -84,7 +117,7 @@ def help_seconds(python: str | Path) -> float:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys\nfrom risbench.cli import app\ntry: app(['--help'])\nexcept SystemExit: pass\nprint(sorted(set(sys.modules) & {'torch', 'cv2', 'numpy', 'pydantic', 'rasterio', 'pandas', 'matplotlib'}))"
+    code = "import sys\nfrom risbench.cli.app import app\ntry: app(['--help'])\nexcept SystemExit: pass\nprint(sorted(set(sys.modules) & {'torch', 'cv2', 'numpy', 'pydantic', 'rasterio', 'pandas', 'matplotlib'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
+from risbench.benchmark.eval.slices import FAILURE_KINDS, KINDS
 from risbench.benchmark.settings import MODELS
-from risbench.benchmark.slices import FAILURE_KINDS, KINDS
 from risbench.core.errors import InputError, printable
 
 _HEX: Final = r"^[0-9a-f]{64}$"

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from risbench.benchmark.checkpoint import ABOUT, begun_with
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import Sample
-from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.results import mean_of, same_data, samples_of
-from risbench.benchmark.scoring import check_protocol
+from risbench.benchmark.eval.evaluate import evaluate
+from risbench.benchmark.eval.results import mean_of, same_data, samples_of
+from risbench.benchmark.eval.scoring import check_protocol
 from risbench.benchmark.settings import load_settings
-from risbench.benchmark.table import METRICS
-from risbench.benchmark.together import train_all
+from risbench.benchmark.table.table import METRICS
+from risbench.benchmark.train.checkpoint import ABOUT, begun_with
+from risbench.benchmark.train.together import train_all
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import mask_iou, paired_interval
 from risbench.core.record import SPLITS
 from risbench.core.storage import to_json, write_durably
-from risbench.sam.device import need_cuda
+from risbench.learn.device import need_cuda
 
 
 def compare(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from risbench.benchmark.baselines import BOXES, TRIVIAL
+from risbench.benchmark.eval.baselines import BOXES, TRIVIAL
 from risbench.benchmark.settings import MODELS
 from risbench.core.errors import OptionError
 

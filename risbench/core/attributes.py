@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from risbench.core.classes import find_class
 from risbench.core.record import Attribute, Attributes
-from risbench.core.taxonomy import find_class
 
 COLORS: Final = (
     "white",

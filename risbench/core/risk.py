@@ -21,7 +21,7 @@ _ODD_FACTOR: Final = 8.0
 _ENOUGH_OF_A_CLASS: Final = 20
 _ALIKE: Final = 0.8
 # How much each term says. The first five: a logistic regression on the built-in model's masks of NWPU VHR-10, rounded
-# (benchmarks/risk_order.py); on those boxes `odd_area` and `alike` said nothing. The rest, by judgement. What an engine does
+# (experiments/risk_order.py); on those boxes `odd_area` and `alike` said nothing. The rest, by judgement. What an engine does
 # not report has no say.
 WEIGHTS: Final[Mapping[str, float]] = {
     "stability": 1.0,

@@ -1,5 +1,5 @@
 """Stage 4: splits by scene, release formats, statistics and checks."""
 
-from risbench.export.export import export
+from risbench.export.run import export
 
 __all__ = ["export"]

@@ -12,8 +12,8 @@ import numpy as np
 from risbench.core.geometry import size_of
 from risbench.core.markdown import code, escaped
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
+from risbench.core.strata import area_of
 from risbench.export.split import shared_by_two
-from risbench.export.strata import area_of
 
 _HUB_NAMES: Final = {"train": "train", "val": "validation", "test": "test"}
 _SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

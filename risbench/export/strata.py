@@ -16,30 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.geometry import size_of
-from risbench.core.record import SPLITS, Attributes, Record, Split
+from risbench.core.record import SPLITS, Record, Split
+from risbench.core.strata import strata_of
 
 # A value that fewer of the records have cannot change a split's shares by one in a hundred.
 _COMMON_FROM: Final = 0.01
 _MOST_SWAPS: Final = 3000
 _LOOKED_AT: Final = 48
 Counts = NDArray[np.float64]
-
-
-def area_of(record: Record) -> float:
-    """Return the area of a record's boxes in pixels."""
-    return sum((box[2] - box[0]) * (box[3] - box[1]) for box in (target.box for target in record.targets))
-
-
-def strata_of(record: Record) -> list[tuple[str, str]]:
-    """Return (kind, value) of all that is to be even: class, size, class within size, and each attribute kind with its value."""
-    name, size = record.category.name, size_of(area_of(record))
-    found = [("class", name), ("size", size), ("class and size", f"{name}/{size}")]
-    for kind in Attributes.model_fields:
-        attribute = getattr(record.attributes, kind)
-        if attribute is not None and kind != "category":
-            found += [("attribute", kind), ("attribute", f"{kind}: {attribute.value}")]
-    return found
 
 
 def assign_scenes(records: Sequence[Record], groups: Mapping[str, str], targets: tuple[int, int, int], seed: int) -> dict[str, Split]:

@@ -11,15 +11,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.core.classes import CLASSES
 from risbench.core.errors import InputError, Refusal, shortened, typed
 from risbench.core.geometry import mask_bounds
 from risbench.core.masks import decode_rle, mask_of, polygons_mask
 from risbench.core.record import Record, Repair
 from risbench.core.rle import check_mask_size, compress_runs
 from risbench.core.sizes import Size, SizeMatch, fit_mask, match_size
-from risbench.core.taxonomy import CLASSES
-from risbench.formats.lenient_json import load_json
-from risbench.formats.rows import (
+from risbench.formats.source.lenient_json import load_json
+from risbench.formats.source.rows import (
     GivenBox,
     GivenMask,
     Item,
@@ -32,7 +32,7 @@ from risbench.formats.rows import (
     text,
     unread_sentence,
 )
-from risbench.formats.tree import Entry
+from risbench.formats.source.tree import Entry
 
 DATASET: Final = "COCO"
 # A table holds objects: the list of names "images" in the rows of chats is none. What a category is called does not matter.

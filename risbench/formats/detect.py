@@ -14,11 +14,11 @@ from risbench.formats.phrases import is_phrase_file, read_phrases
 from risbench.formats.pixel_boxes import looks_like_boxes, looks_like_voc
 from risbench.formats.refer import is_refs_file, read_refer, refs_files
 from risbench.formats.released import ReleasedRows, sample_files, table_files
-from risbench.formats.rows import Item, Row, guarded_file
-from risbench.formats.scale import BoxScales
-from risbench.formats.text import decoded
-from risbench.formats.tree import IMAGE_SUFFIXES, Entry, SourceTree
-from risbench.formats.unread_forms import said_of_forms
+from risbench.formats.source.rows import Item, Row, guarded_file
+from risbench.formats.source.scale import BoxScales
+from risbench.formats.source.text import decoded
+from risbench.formats.source.tree import IMAGE_SUFFIXES, Entry, SourceTree
+from risbench.formats.source.unread_forms import said_of_forms
 from risbench.formats.vrsbench import looks_like_vrsbench, read_vrsbench
 
 Format = Literal["vrsbench", "dota", "coco", "refer", "phrases", "geotiff", "parquet", "webdataset"]

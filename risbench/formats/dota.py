@@ -9,9 +9,9 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
-from risbench.formats.rows import LARGEST, GivenBox, Item, Row, guarded, number, stated_split
-from risbench.formats.text import decoded
-from risbench.formats.tree import Entry
+from risbench.formats.source.rows import LARGEST, GivenBox, Item, Row, guarded, number, stated_split
+from risbench.formats.source.text import decoded
+from risbench.formats.source.tree import Entry
 from risbench.formats.yolo import yolo_form
 
 DATASET: Final = "DOTA"

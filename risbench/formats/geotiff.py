@@ -21,11 +21,11 @@ from risbench.core.geometry import apply_affine, invert_affine, is_oriented, qua
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
 from risbench.core.rasters import unusable_georeference, with_dataset
 from risbench.core.record import Affine, Quad
-from risbench.formats.lenient_json import load_json
 from risbench.formats.pixel_boxes import read_csv, read_voc
-from risbench.formats.rows import GivenBox, Item, Row, guarded, guarded_file, key_text, number, unread_sentence
-from risbench.formats.scale import BoxScales
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.lenient_json import load_json
+from risbench.formats.source.rows import GivenBox, Item, Row, guarded, guarded_file, key_text, number, unread_sentence
+from risbench.formats.source.scale import BoxScales
+from risbench.formats.source.tree import Entry, SourceTree
 
 DATASET: Final = "geotiff"
 MIN_SIDE_PX: Final = 1.0

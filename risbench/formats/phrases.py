@@ -9,10 +9,10 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
-from risbench.formats.find_image import nearest, of_another_split
-from risbench.formats.rows import GivenMask, Item, Refused, Row
-from risbench.formats.text import decoded
-from risbench.formats.tree import MASK_FOLDERS, Entry, SourceTree
+from risbench.formats.source.find_image import nearest, of_another_split
+from risbench.formats.source.rows import GivenMask, Item, Refused, Row
+from risbench.formats.source.text import decoded
+from risbench.formats.source.tree import MASK_FOLDERS, Entry, SourceTree
 
 DATASET: Final = "phrases"
 IMAGE_FOLDERS: Final = ("img_rgb", "images", "image", "imgs")

@@ -16,9 +16,9 @@ from defusedxml import ElementTree as SafeTree
 
 from risbench.core.errors import Refusal, shortened
 from risbench.core.sizes import Size
-from risbench.formats.rows import GivenBox, Item, Refused, Row, guarded, number, stated_size, unread_sentence
-from risbench.formats.text import decoded
-from risbench.formats.tree import Entry
+from risbench.formats.source.rows import GivenBox, Item, Refused, Row, guarded, number, stated_size, unread_sentence
+from risbench.formats.source.text import decoded
+from risbench.formats.source.tree import Entry
 
 DATASET: Final = "geotiff"
 _SIDES: Final = ("xmin", "ymin", "xmax", "ymax")

@@ -15,10 +15,10 @@ from typing import Any, Final
 from risbench.core.errors import Refusal, shortened
 from risbench.core.record import Record
 from risbench.formats.coco import CocoFile, IdTable, annotation_row, by_id, coco_instances, load_coco
-from risbench.formats.lenient_json import load_json
 from risbench.formats.plain_pickle import load_plain_pickle
-from risbench.formats.rows import Item, Refused, Row, guarded, key_text, text
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.lenient_json import load_json
+from risbench.formats.source.rows import Item, Refused, Row, guarded, key_text, text
+from risbench.formats.source.tree import Entry, SourceTree
 
 DATASET: Final = "REFER"
 MAX_REFS_BYTES: Final = 256 << 20

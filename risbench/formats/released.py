@@ -13,8 +13,8 @@ from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Record
 from risbench.formats.parquet import is_record_table, table_rows
-from risbench.formats.rows import Item, Refused, Row, guarded
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.rows import Item, Refused, Row, guarded
+from risbench.formats.source.tree import Entry, SourceTree
 
 MAX_RECORD_BYTES: Final = 8 << 20
 _REFUSED_NAMED: Final = 10_000

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from risbench.core.classes import to_class
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import invert_affine, map_box
 from risbench.core.record import Box, Record
 from risbench.core.sizes import Size, SizeMatch, match_size
-from risbench.core.taxonomy import to_class
 from risbench.core.truth import Match, match_boxes
 from risbench.formats.coco import CocoFile, by_id, forms_of_id, given_mask, load_coco, mask_pixels, plain_id
-from risbench.formats.find_image import of_another_split, shared_folders
-from risbench.formats.rows import numbers
-from risbench.formats.tree import Entry
+from risbench.formats.source.find_image import of_another_split, shared_folders
+from risbench.formats.source.rows import numbers
+from risbench.formats.source.tree import Entry
 
 Annotation = Mapping[str, Any]
 

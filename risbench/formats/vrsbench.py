@@ -16,10 +16,10 @@ from typing import Any, Final
 from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
-from risbench.formats.lenient_json import Json5Budget, load_json, parse_json
-from risbench.formats.rows import GivenBox, Item, Refused, Row, SetAside, guarded, key_text, numbers, stated_split, text
-from risbench.formats.text import decoded
-from risbench.formats.tree import Entry
+from risbench.formats.source.lenient_json import Json5Budget, load_json, parse_json
+from risbench.formats.source.rows import GivenBox, Item, Refused, Row, SetAside, guarded, key_text, numbers, stated_split, text
+from risbench.formats.source.text import decoded
+from risbench.formats.source.tree import Entry
 
 DATASET: Final = "VRSBench"
 LICENCE: Final = "text CC-BY-4.0; images DOTA (academic use) or DIOR (CC BY-NC)"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.taxonomy import CLASSES
+from risbench.core.classes import CLASSES
 
 Contour = NDArray[np.int32]
 # Of a mask in very many pieces the largest are kept, and of a very long ring some corners are looked at to find where to join it.

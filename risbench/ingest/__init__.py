@@ -1,5 +1,5 @@
 """Stage 1: readers' rows become repaired, de-duplicated records on 512 x 512 images."""
 
-from risbench.ingest.ingest import ingest
+from risbench.ingest.run import ingest
 
 __all__ = ["ingest"]

@@ -36,9 +36,9 @@ from risbench.core.record import (
 )
 from risbench.core.sizes import Size, SizeMatch, match_size
 from risbench.core.storage import digest_of
-from risbench.formats.given_mask import given_pixels
-from risbench.formats.rows import GivenBox, Row
-from risbench.formats.tree import SourceTree
+from risbench.formats.source.given_mask import given_pixels
+from risbench.formats.source.rows import GivenBox, Row
+from risbench.formats.source.tree import SourceTree
 from risbench.ingest.fit import View, render_mask
 from risbench.ingest.merge import Candidate
 from risbench.ingest.sentences import names_several, normalise

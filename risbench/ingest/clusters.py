@@ -15,7 +15,7 @@ from itertools import product
 from typing import Final
 
 from risbench.core.record import Box
-from risbench.formats.rows import Row
+from risbench.formats.source.rows import Row
 
 # Of two boxes with an IoU of .9 the sides' ratio is .9 at least, and their edges lie less than .112 of the shorter side apart.
 _REACH: Final = 0.115

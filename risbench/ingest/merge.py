@@ -8,7 +8,7 @@ from typing import Final
 
 from risbench.core.geometry import box_iou
 from risbench.core.record import SourceRow
-from risbench.formats.rows import GivenBox, Row, SetAside
+from risbench.formats.source.rows import GivenBox, Row, SetAside
 from risbench.ingest.clusters import Cluster, ClusterIndex, clipped, kind_of
 from risbench.ingest.sentences import normalise
 

@@ -13,8 +13,8 @@ from risbench.core.overlap import Corners, at_source_scale, corners_of
 from risbench.core.record import ImageRef, Record
 from risbench.core.storage import PartResult, explain_os_error, sha256_of, write_durably
 from risbench.core.unexpected import Unexpected, refusal_of
-from risbench.formats.rows import SetAside
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.rows import SetAside
+from risbench.formats.source.tree import Entry, SourceTree
 from risbench.ingest.build import Placed, build_record, object_names, place, placement_of, view_transform
 from risbench.ingest.fit import FitOption, View, choose_fit, render, shows, view_name, views
 from risbench.ingest.merge import Candidate

@@ -7,12 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
+from risbench.core.classes import CLASSES, to_class
 from risbench.core.errors import OptionError, Refusal
 from risbench.core.storage import digest_of
-from risbench.core.taxonomy import CLASSES, to_class
-from risbench.formats.rows import Row
-from risbench.formats.scale import BOX_ORDERS, SCALES
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.rows import Row
+from risbench.formats.source.scale import BOX_ORDERS, SCALES
+from risbench.formats.source.tree import Entry, SourceTree
 from risbench.ingest.fit import FitOption
 from risbench.ingest.triage import MultiTarget, Triage, Uninformative
 

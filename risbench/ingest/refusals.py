@@ -11,7 +11,7 @@ from typing import Any, Final
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.storage import sha256_of, write_durably
 from risbench.core.unexpected import ERRORS_LOG, READER_ERROR, Unexpected
-from risbench.formats.rows import SetAside
+from risbench.formats.source.rows import SetAside
 
 # Of one code in one file: so many lines are whole, so many more say which row it is, and all others are counted on one line.
 WHOLE_LINES: Final = 1000

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from typing import Final
 
+from risbench.core.classes import CLASS_PHRASES, find_class, to_class
 from risbench.core.errors import Refusal
-from risbench.core.taxonomy import CLASS_PHRASES, find_class, to_class
 
 MAX_SENTENCE_CHARACTERS: Final = 1000
 

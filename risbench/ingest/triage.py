@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from risbench.core.classes import CLASSES, find_class, to_class
 from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.record import Record
-from risbench.core.taxonomy import CLASSES, find_class, to_class
 from risbench.core.unexpected import refusal_of
 from risbench.formats.phrases import IMAGE_FOLDERS
-from risbench.formats.rows import Item, Refused, Row, SetAside
-from risbench.formats.tree import SourceTree
+from risbench.formats.source.rows import Item, Refused, Row, SetAside
+from risbench.formats.source.tree import SourceTree
 from risbench.ingest.merge import Candidate, merge_rows
 from risbench.ingest.refusals import Refusals, filter_line
 from risbench.ingest.sentences import check_text, clean_sentence, names_several, normalise, says_only_the_class

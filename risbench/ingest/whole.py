@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from risbench.core.classes import CLASSES
 from risbench.core.errors import InputError, Refusal
 from risbench.core.geometry import lies_in
 from risbench.core.imagery import Raster, check_size, perceptual_hash
 from risbench.core.masks import mask_of
 from risbench.core.record import Record
-from risbench.core.taxonomy import CLASSES
 from risbench.ingest.sentences import check_text
 
 _ID = re.compile(r"[^/]+/[^/]+/[^/]+(/[^/]+)*")

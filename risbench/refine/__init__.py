@@ -1,5 +1,5 @@
 """Stage 2: a mask for every record from its box, image by image."""
 
-from risbench.refine.refine import refine_masks
+from risbench.refine.run import refine_masks
 
 __all__ = ["refine_masks"]

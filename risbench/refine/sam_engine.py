@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
+from risbench.learn.device import dtype_of, out_of_memory
 from risbench.refine.engines import LOGITS_BYTES, Prompt, Segmentation, at_once, jittered
 from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
-from risbench.sam.compact_predictor import CompactPredictor
-from risbench.sam.compact_weights import load_compact
-from risbench.sam.device import dtype_of, out_of_memory
-from risbench.sam.pasam import PasamPredictor, load_pasam
+from risbench.sam.compact.predictor import CompactPredictor
+from risbench.sam.compact.weights import load_compact
+from risbench.sam.pasam.predictor import PasamPredictor, load_pasam
 from risbench.sam.predictor import BoxPredictor, Predictor, SamPrompt
 from risbench.sam.vit import fused
 from risbench.sam.weights import load_sam

@@ -8,7 +8,7 @@ tank a disc, a ship a long oval. A box and an angle nearly fix such an outline. 
             - box weight * (squared distance of its extent from the box + squared log-aspect error) / 2
 
 Exponents and aspects are dimensions of the things themselves (court sizes by their rule books); the weights were
-set on half of the images of one real set and confirmed on the other half (benchmarks/results/masks.txt).
+set on half of the images of one real set and confirmed on the other half (experiments/results/masks.txt).
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _start(work: Work, parent: int) -> None:
 def _keep_memory(work: Work) -> None:
     """Keep what tensors free, in a process that is about to run a network on the CPU."""
     if work.engine in NETWORKS and work.device == "cpu":
-        from risbench.sam.device import keep_freed_memory
+        from risbench.learn.device import keep_freed_memory
 
         keep_freed_memory()
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from risbench.core.errors import InputError
 from risbench.core.storage import sha256_of_file
 from risbench.sam.builtin import BUILTIN_SHA256, builtin_weights
-from risbench.sam.compact import CompactDecoder, CompactSam
-from risbench.sam.compact_weights import load_compact
-from risbench.sam.pa_decoder import TRAINED as PA_TRAINED
-from risbench.sam.pa_decoder import PaDecoder
-from risbench.sam.pasam import PaSam, load_pasam
+from risbench.sam.compact.model import CompactDecoder, CompactSam
+from risbench.sam.compact.weights import load_compact
+from risbench.sam.pasam.decoder import TRAINED as PA_TRAINED
+from risbench.sam.pasam.decoder import PaDecoder
+from risbench.sam.pasam.predictor import PaSam, load_pasam
 from risbench.sam.tensor_file import format_of, not_finite, read_tensors, singles, write_tensors
 
 FORMAT: Final = "risbench PA adapter 1"

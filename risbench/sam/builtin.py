@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from risbench.core.errors import InputError
-from risbench.sam.compact import CompactSam
-from risbench.sam.compact_weights import load_compact
+from risbench.sam.compact.model import CompactSam
+from risbench.sam.compact.weights import load_compact
 
 BUILTIN_SHA256: Final = "a474e448f5118a07b118651edb24e469716d0e7bd55cc1fb1e52fb91752cd95b"
 

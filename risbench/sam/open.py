@@ -7,10 +7,10 @@ from typing import Any
 
 from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
-from risbench.sam.compact import CompactSam
-from risbench.sam.compact_predictor import VIEWS, CompactPredictor
-from risbench.sam.compact_weights import is_compact, load_compact
-from risbench.sam.pasam import PaSam, PasamPredictor
+from risbench.sam.compact.model import CompactSam
+from risbench.sam.compact.predictor import VIEWS, CompactPredictor
+from risbench.sam.compact.weights import is_compact, load_compact
+from risbench.sam.pasam.predictor import PaSam, PasamPredictor
 from risbench.sam.predictor import BoxPredictor, Predictor
 from risbench.sam.weights import load_sam
 

@@ -21,9 +21,9 @@ except ImportError as error:
 from torch import Tensor, nn
 
 from risbench.core.errors import InputError
-from risbench.sam.compact import PIXEL_MEAN, PIXEL_STD
+from risbench.sam.compact.model import PIXEL_MEAN, PIXEL_STD
+from risbench.sam.compact.tiny_vit import TinyViT
 from risbench.sam.fetch import read_manifest
-from risbench.sam.tiny_vit import TinyViT
 
 
 def read_state(checkpoint: Path | str) -> tuple[dict[str, Tensor], str]:

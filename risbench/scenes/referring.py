@@ -11,10 +11,10 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from risbench.core.classes import CLASSES
 from risbench.core.imagery import encode_png
 from risbench.core.masks import encode_rle
 from risbench.core.storage import write_durably
-from risbench.core.taxonomy import CLASSES
 from risbench.scenes.canvas import Random
 from risbench.scenes.themes import MAKERS, THEMES, Theme
 from risbench.scenes.world import SIDE_PX, Painter, Placed, Spot

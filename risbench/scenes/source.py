@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from risbench.core.classes import CLASSES
 from risbench.core.imagery import encode_png
 from risbench.core.masks import encode_rle
-from risbench.core.taxonomy import CLASSES
 from risbench.scenes.world import SIDE_PX, Placed, draw_scene
 
 # Written worlds begin at this seed: those below are what the built-in model was trained on (train-builtin --seed).

@@ -12,7 +12,7 @@ import pytest
 
 if util.find_spec("transformers"):
     from risbench.benchmark.data.cache import Cache, open_cache
-    from risbench.benchmark.train import train
+    from risbench.benchmark.train.run import train
 else:
     Cache = Any  # the test modules are skipped, with the reason
 

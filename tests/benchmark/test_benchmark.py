@@ -13,15 +13,15 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 import torch
 
-from risbench.benchmark.benchmark import benchmark
 from risbench.benchmark.compare import compare
 from risbench.benchmark.data.release import read_release
-from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.published import published
+from risbench.benchmark.eval.evaluate import evaluate
+from risbench.benchmark.run import benchmark
 from risbench.benchmark.subjects import ABLATIONS, subjects
+from risbench.benchmark.table.published import published
+from risbench.cli.text_benchmark import print_compare
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.export import export
-from risbench.printing_benchmark import print_compare
 from risbench.refine import refine_masks
 from tests.benchmark.conftest import FEW_STEPS
 
@@ -159,7 +159,7 @@ def test_a_release_that_changes_while_it_is_scored_is_refused(workspace: Path, t
         (changing / tested).unlink(missing_ok=True)
         return result
 
-    monkeypatch.setattr("risbench.benchmark.benchmark.evaluate", scored_and_changed)
+    monkeypatch.setattr("risbench.benchmark.run.evaluate", scored_and_changed)
     with pytest.raises(InputError, match="release: was changed while models were scored on it; give the same command again"):
         benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)
     again = benchmark(changing, out=tmp_path / "b", models="empty,full", config="tiny", quiet=True)

@@ -23,7 +23,7 @@ from risbench.benchmark.data.release import fingerprint
 from risbench.core.errors import EnvironmentLacks
 from risbench.core.imagery import encode_png
 from risbench.core.storage import digest_of
-from risbench.formats.tree import Entry
+from risbench.formats.source.tree import Entry
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 from click.testing import Result
 from typer.testing import CliRunner
 
-from risbench.cli import app
+from risbench.cli.app import app
 from tests.benchmark.conftest import FEW_STEPS
 from tests.conftest import cli
 

@@ -18,14 +18,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra is not installed")
 pytest.importorskip("transformers", reason="the train extra is not installed")
 
-from risbench.benchmark.checkpoint import ABOUT, STATE, TOKENIZER, read_about, read_model, read_state
-from risbench.benchmark.evaluate import Asked, _made_before, evaluate
-from risbench.benchmark.results import samples_of
+from risbench.benchmark.eval.evaluate import Asked, _made_before, evaluate
+from risbench.benchmark.eval.results import samples_of
 from risbench.benchmark.settings import load_settings
-from risbench.benchmark.train import optimizer_of
+from risbench.benchmark.train.checkpoint import ABOUT, STATE, TOKENIZER, read_about, read_model, read_state
+from risbench.benchmark.train.run import optimizer_of
 from risbench.core.errors import InputError, RisbenchError
 from risbench.core.storage import digest_of, sha256_of
-from risbench.sam.saved import put_back
+from risbench.learn.saved import put_back
 
 ODD: tuple[Any, ...] = (
     None,

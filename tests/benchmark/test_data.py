@@ -28,7 +28,7 @@ from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_ma
 from risbench.benchmark.data.release import image_of, read_release
 from risbench.benchmark.data.words import Words, learn_pieces, words_for
 from risbench.benchmark.settings import TextSettings, bundled, load_settings
-from risbench.cli import app
+from risbench.cli.app import app
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.imagery import encode_png
 from risbench.ingest import ingest

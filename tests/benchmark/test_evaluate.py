@@ -21,21 +21,21 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 import torch
 
-from risbench.benchmark import baselines, sheet
-from risbench.benchmark.checkpoint import ABOUT, read_about
-from risbench.benchmark.crobim.crobim import CroBim
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.release import read_release
-from risbench.benchmark.evaluate import evaluate
-from risbench.benchmark.results import same_data
-from risbench.benchmark.scoring import score
-from risbench.benchmark.slices import by_slices, failures, in_order, touches_border, traits_of
+from risbench.benchmark.eval import baselines, sheet
+from risbench.benchmark.eval.evaluate import evaluate
+from risbench.benchmark.eval.results import same_data
+from risbench.benchmark.eval.scoring import score
+from risbench.benchmark.eval.slices import by_slices, failures, in_order, touches_border, traits_of
+from risbench.benchmark.models.crobim.crobim import CroBim
+from risbench.benchmark.train.checkpoint import ABOUT, read_about
+from risbench.cli.text_benchmark import print_evaluate
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
-from risbench.printing_benchmark import print_evaluate
 from risbench.sam.builtin import builtin_weights
-from risbench.sam.compact_predictor import CompactPredictor
+from risbench.sam.compact.predictor import CompactPredictor
 from tests.benchmark.conftest import until
 
 
@@ -56,7 +56,7 @@ def test_the_figures_are_the_same_for_any_number_of_processes(release: Path, cac
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_an_evaluations_processes_end_with_it(release: Path, caches: Path, tmp_path: Path) -> None:
     code = (
-        "from risbench.benchmark.evaluate import evaluate\nif __name__ == '__main__':\n"
+        "from risbench.benchmark.eval.evaluate import evaluate\nif __name__ == '__main__':\n"
         f"    evaluate('box-oracle', {str(release)!r}, split='train', side=96, out={str(tmp_path / 'o')!r}, cache={str(caches)!r}, "
         "workers=2, quiet=True)\n"
     )
@@ -242,7 +242,7 @@ def test_the_largest_of_its_class_is_right_where_it_is_meant(cache: Cache, relea
 
 
 def test_shuffled_sentences_are_of_the_same_class_and_another_sample(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
-    from risbench.benchmark.evaluate import Asked, _asked_about
+    from risbench.benchmark.eval.evaluate import Asked, _asked_about
 
     data = open_cache(release, 96, caches, quiet=True)
     asked = Asked(str(run), str(release), str(caches), "test", "peer", "cpu", "fp32", True, None, None, 96)

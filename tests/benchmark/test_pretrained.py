@@ -25,13 +25,13 @@ from transformers import (
     SwinForImageClassification,
 )
 
-from risbench.benchmark.backbones import Backbone
-from risbench.benchmark.checkpoint import ABOUT, read_model
 from risbench.benchmark.data.words import words_for
-from risbench.benchmark.evaluate import evaluate
+from risbench.benchmark.eval.evaluate import evaluate
+from risbench.benchmark.models.backbones import Backbone
+from risbench.benchmark.models.text import TextEncoder
 from risbench.benchmark.settings import BackboneSettings, load_settings
-from risbench.benchmark.text import TextEncoder
-from risbench.benchmark.train import train
+from risbench.benchmark.train.checkpoint import ABOUT, read_model
+from risbench.benchmark.train.run import train
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from tests.benchmark.conftest import FEW_STEPS
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from risbench.benchmark.data.cache import resized, resized_mask
 from risbench.benchmark.data.release import Sample
-from risbench.benchmark.scoring import check_protocol, mask_at, score, truth_at
+from risbench.benchmark.eval.scoring import check_protocol, mask_at, score, truth_at
 from risbench.core.errors import OptionError
 from risbench.core.masks import encode_rle
 from risbench.core.metrics import summarize

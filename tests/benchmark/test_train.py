@@ -21,15 +21,15 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from risbench.benchmark import train as loop
-from risbench.benchmark.checkpoint import ABOUT, STATE, read_about, read_model, write_state
 from risbench.benchmark.data.batches import Batch
 from risbench.benchmark.data.cache import open_cache
-from risbench.benchmark.models import build
-from risbench.benchmark.run import Run
+from risbench.benchmark.models.registry import build
 from risbench.benchmark.settings import Recipe, load_settings
-from risbench.benchmark.together import train_all
-from risbench.benchmark.train import learning_rate, optimizer_of, train
+from risbench.benchmark.train import run as loop
+from risbench.benchmark.train.checkpoint import ABOUT, STATE, read_about, read_model, write_state
+from risbench.benchmark.train.run import learning_rate, optimizer_of, train
+from risbench.benchmark.train.together import train_all
+from risbench.benchmark.train.training import Run
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from tests.benchmark.conftest import FEW_STEPS, until
 
@@ -47,7 +47,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "crobim"
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark import train as loop\n"
+        "import os, signal\nfrom pathlib import Path\nfrom risbench.benchmark.train import run as loop\n"
         "loop._KEEP_EVERY_S = 0.0\nlearn, seen = loop.learn, []\n"
         "def dying(learner, run, batch, step, *more):\n"
         "    if step == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -100,7 +100,7 @@ def test_trainings_side_by_side_end_together_and_say_what_failed(release: Path, 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process that its parent died")
 def test_trainings_side_by_side_die_with_the_command(release: Path, caches: Path, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom risbench.benchmark.together import train_all\nif __name__ == '__main__':\n"
+        "from pathlib import Path\nfrom risbench.benchmark.train.together import train_all\nif __name__ == '__main__':\n"
         f"    job = dict(model='crobim', release={str(release)!r}, config='tiny', cache={str(caches)!r}, gpu=False, "
         "changes=['recipe.steps=1000000', 'recipe.batch=8'])\n"
         f"    train_all([dict(job, out=Path({str(tmp_path)!r}) / str(place)) for place in range(2)], workers=2, quiet=True)\n"
@@ -129,7 +129,7 @@ def test_two_processes_learn_what_one_would(release: Path, caches: Path, tmp_pat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = f"out={str(tmp_path / 'two')!r}, config='tiny', changes={FEW_STEPS!r}, cache={str(caches)!r}, precision='fp32', quiet=True"
-    code = f"from risbench.benchmark.train import train\nprint(train('crobim', {str(release)!r}, {options})['rank'])"
+    code = f"from risbench.benchmark.train.run import train\nprint(train('crobim', {str(release)!r}, {options})['rank'])"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code],

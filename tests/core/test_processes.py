@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from risbench.cli_base import SafeGroup, interrupts
+from risbench.cli.base import SafeGroup, interrupts
 from risbench.core.errors import EnvironmentLacks, InputError
 from risbench.core.processes import ended_at_once, relayed, without_interrupts
 

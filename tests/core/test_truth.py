@@ -43,7 +43,7 @@ def test_two_targets_of_one_record_never_mean_the_same_object() -> None:
 def test_nobody_else_matches_boxes_by_a_rule_of_their_own() -> None:
     assert (MIN_IOU, MARGIN) == (0.3, 0.1)
     callers = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "core.truth import" in path.read_text()}
-    assert callers == {"formats/truth.py", "export/audit.py", "refine/link_isaid.py"}
-    for name in ("export/audit.py", "refine/link_isaid.py", "formats/truth.py"):
+    assert callers == {"formats/truth.py", "inspect/audit.py", "adapt/link_isaid.py"}
+    for name in ("inspect/audit.py", "adapt/link_isaid.py", "formats/truth.py"):
         assert "box_iou" not in (PACKAGE / name).read_text(), name
-    assert "truth.matches(record)" in (PACKAGE / "refine/adapter_data.py").read_text()
+    assert "truth.matches(record)" in (PACKAGE / "adapt/adapter_data.py").read_text()

@@ -19,15 +19,15 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.record import SPLITS, Record, Split
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
-from risbench.export.audit import audit
-from risbench.export.show import show
-from risbench.export.stats import stats, words_of
-from risbench.export.validate import validate
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
 from risbench.ingest import ingest
+from risbench.inspect.audit import audit
+from risbench.inspect.show import show
+from risbench.inspect.stats import stats, words_of
+from risbench.inspect.validate import validate
 from risbench.refine import refine_masks
-from risbench.review.audit import _population as audited_population
-from risbench.review.desk import Desk
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.audit import _population as audited_population
 from risbench.scenes.source import write_source
 from tests.conftest import tree_bytes
 
@@ -196,7 +196,7 @@ def test_checksums_fit_and_the_same_command_changes_nothing(workspace: Path) -> 
 
 
 def test_a_failed_release_does_not_appear(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["risbench.export.export"]
+    module = sys.modules["risbench.export.run"]
 
     def full(folder: Path, release: object) -> None:
         raise OSError(28, "No space left on device")
@@ -417,7 +417,7 @@ def test_sentences_of_one_endless_word_have_figures_all_the_same(workspace: Path
     for row in rows:
         row["expression"]["text"] = "x" * 2000
     from risbench.core.record import Record
-    from risbench.export.stats import stats_of
+    from risbench.inspect.stats import stats_of
 
     found = stats_of([Record.model_validate(row) for row in rows], "x", workspace / "s")
     assert len(found["figures"]) == 3

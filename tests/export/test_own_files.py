@@ -20,13 +20,13 @@ from risbench.core.storage import read_summary, sha256_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
 from risbench.export.assign import ShownTwice
-from risbench.export.audit import _load_links
 from risbench.export.release import write_checksums
-from risbench.export.report_source import open_source
-from risbench.export.stats import stats_of
-from risbench.export.validate import validate
 from risbench.export.verify import verify
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
+from risbench.inspect.audit import _load_links
+from risbench.inspect.report_source import open_source
+from risbench.inspect.stats import stats_of
+from risbench.inspect.validate import validate
 from tests.record import a_record, tiny_workspace
 
 ODD: list[Any] = [None, True, -1, 0, 3.5, 10**30, 1e300, "", "x", "../x", "é\x00\u202e", [], {}, [[]], [None], {"a": {"b": []}}, "9" * 5000]

@@ -17,9 +17,9 @@ from risbench.core.record import Record, Review
 from risbench.core.rle import compress_runs
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
-from risbench.export.validate import validate
 from risbench.formats.webdataset import add_member
 from risbench.ingest import ingest
+from risbench.inspect.validate import validate
 from risbench.refine import refine_masks
 from risbench.scenes.source import write_source
 from tests.conftest import cli

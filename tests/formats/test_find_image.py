@@ -11,8 +11,8 @@ import pytest
 
 from risbench.core.errors import InputError, Refusal
 from risbench.core.imagery import encode_png
-from risbench.formats.tree import SourceTree
-from risbench.formats.unopened import packed_as, part_of
+from risbench.formats.source.tree import SourceTree
+from risbench.formats.source.unopened import packed_as, part_of
 from tests.conftest import picture
 
 PNG = encode_png(picture(0, 16, 16))

@@ -19,8 +19,8 @@ from risbench.formats import parquet_file, released
 from risbench.formats.parquet import annotation_table, is_record_table, shard_table, table_rows
 from risbench.formats.parquet_file import open_table
 from risbench.formats.released import ReleasedRows, table_files
-from risbench.formats.rows import Refused
-from risbench.formats.tree import SourceTree
+from risbench.formats.source.rows import Refused
+from risbench.formats.source.tree import SourceTree
 from tests.record import a_record
 
 COLUMNS = ("name", "id", "expression", "category", "mask_rle", "record")

@@ -9,8 +9,8 @@ import pytest
 from risbench.core.errors import InputError
 from risbench.core.imagery import encode_png
 from risbench.formats.detect import files_by_format, read_source
-from risbench.formats.rows import Item, Refused, Row
-from risbench.formats.tree import SourceTree
+from risbench.formats.source.rows import Item, Refused, Row
+from risbench.formats.source.tree import SourceTree
 from risbench.ingest import ingest
 from tests.conftest import picture, records
 

@@ -22,9 +22,9 @@ from rasterio.transform import Affine
 from risbench.core import reading
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal
 from risbench.core.imagery import encode_png
-from risbench.formats import archives
 from risbench.formats.geotiff import read_scene
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source import archives
+from risbench.formats.source.tree import Entry, SourceTree
 from tests.conftest import picture
 
 IMAGE = encode_png(picture(0))
@@ -198,7 +198,7 @@ def test_gdal_is_given_no_name_that_means_something_else_to_it(tmp_path: Path, m
 def test_a_backup_or_kept_corners_that_cannot_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from risbench.core.overlap import CORNER
     from risbench.ingest.duplicates import _read_corners, write_corners
-    from risbench.review.backup import _unpack
+    from risbench.review.verbs.backup import _unpack
 
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("backup.json", '{"format": 1, "files": {}}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from risbench.formats.rows import stated_split
+from risbench.formats.source.rows import stated_split
 
 
 @pytest.mark.parametrize(

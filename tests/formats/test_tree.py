@@ -10,7 +10,7 @@ import pytest
 
 from risbench.core.errors import InputError, Refusal
 from risbench.core.imagery import encode_png
-from risbench.formats.tree import SourceTree, check_reference
+from risbench.formats.source.tree import SourceTree, check_reference
 from tests.conftest import picture
 
 

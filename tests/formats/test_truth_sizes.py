@@ -10,8 +10,8 @@ import pytest
 
 from risbench.core.errors import InputError
 from risbench.core.imagery import encode_png
-from risbench.export.audit import audit
 from risbench.ingest import ingest
+from risbench.inspect.audit import audit
 from risbench.refine import refine_masks
 from tests.conftest import picture
 

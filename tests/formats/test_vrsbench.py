@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from risbench.core.errors import Refusal
-from risbench.formats.rows import Refused, Row, SetAside
-from risbench.formats.tree import Entry
+from risbench.formats.source.rows import Refused, Row, SetAside
+from risbench.formats.source.tree import Entry
 from risbench.formats.vrsbench import parse_tokens, read_vrsbench, sentence_of_prompt
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from risbench.core.errors import InputError, OptionError, Refusal
 from risbench.core.imagery import image_size, read_raster
-from risbench.formats.given_mask import given_pixels
-from risbench.formats.rows import GivenMask
-from risbench.formats.tree import SourceTree
+from risbench.formats.source.given_mask import given_pixels
+from risbench.formats.source.rows import GivenMask
+from risbench.formats.source.tree import SourceTree
 from risbench.ingest import ingest
 from tests.conftest import records
 

@@ -15,9 +15,9 @@ from risbench.core.masks import encode_rle
 from risbench.core.record import Record, Review, Target
 from risbench.core.risk import risks
 from risbench.export import export
-from risbench.export.report import report
-from risbench.export.validate import validate
 from risbench.ingest import ingest
+from risbench.inspect.report import report
+from risbench.inspect.validate import validate
 from risbench.refine import refine_masks
 from tests.conftest import picture, records
 

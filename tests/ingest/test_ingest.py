@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from risbench.core.classes import CLASSES, to_class
 from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import encode_png
-from risbench.core.taxonomy import CLASSES, to_class
 from risbench.core.workspace import read_records
-from risbench.export.validate import validate
 from risbench.ingest import ingest
+from risbench.inspect.validate import validate
 from tests.conftest import eval_row, lines, picture, records, tree_bytes
 
 

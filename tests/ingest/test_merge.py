@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risbench.formats.rows import GivenBox, GivenMask, Row
+from risbench.formats.source.rows import GivenBox, GivenMask, Row
 from risbench.ingest.merge import merge_rows, same_object
 from risbench.ingest.sentences import normalise
 

@@ -76,7 +76,7 @@ def test_a_row_whose_reader_fails_is_counted_logged_and_exit_one(
     logs = [(tmp_path / name / "1-ingest" / "errors.log").read_text() for name in ("one", "two")]
     assert logs[0] == logs[1]
     assert "VRSBench_EVAL_referring.json row 2" in logs[0]
-    assert "risbench/formats/rows.py" in logs[0]
+    assert "risbench/formats/source/rows.py" in logs[0]
     assert str(Path.home()) not in logs[0]
     assert ingest(source, workspace=tmp_path / "one", quiet=True)["quarantined_by_code"] == {"reader_error": 1}  # up to date
     monkeypatch.undo()
@@ -267,7 +267,7 @@ def test_almost_json_lines_are_read_up_to_a_budget_and_then_refused_at_once(make
 def test_values_that_would_fill_the_memory_are_refused_by_their_number(
     make_source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("risbench.formats.lenient_json.MAX_VALUE_BYTES", 1_000_000)
+    monkeypatch.setattr("risbench.formats.source.lenient_json.MAX_VALUE_BYTES", 1_000_000)
     source = make_source([eval_row("S0000_0000.png", 0)])
     (source / "VRSBench_more.json").write_text("[" + "{}," * 20_000 + "{}]")
     assert ingest(source, workspace=tmp_path / "w", quiet=True)["quarantined_by_code"] == {"file_too_large": 1}
@@ -284,7 +284,7 @@ def test_a_damaged_file_of_tracebacks_is_one_line_that_names_it(
     make_source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_source([eval_row("S0000_0000.png", 0)])
-    module = sys.modules["risbench.ingest.ingest"]  # the package has the function under this name
+    module = sys.modules["risbench.ingest.run"]  # the package has the function under this name
     begin = module._run_part
 
     def then_damage(job: Any, stage: Any, index: int, rows: Any) -> None:

@@ -15,10 +15,10 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.imagery import encode_png
 from risbench.core.sizes import Size
 from risbench.formats.detect import check_box_options, read_source
-from risbench.formats.rows import GivenBox, Item, Refused, Row
-from risbench.formats.scale import BoxScales
-from risbench.formats.tree import SourceTree
-from risbench.formats.unread_forms import form_of
+from risbench.formats.source.rows import GivenBox, Item, Refused, Row
+from risbench.formats.source.scale import BoxScales
+from risbench.formats.source.tree import SourceTree
+from risbench.formats.source.unread_forms import form_of
 from risbench.formats.vrsbench import parse_tokens
 from risbench.formats.yolo import yolo_form
 from risbench.ingest import ingest

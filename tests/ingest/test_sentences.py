@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from risbench.core.attributes import attributes_of
+from risbench.core.classes import find_class
 from risbench.core.errors import Refusal
-from risbench.core.taxonomy import find_class
 from risbench.ingest.sentences import clean_sentence, names_several, normalise, says_only_the_class
 
 ONE = [

@@ -14,7 +14,7 @@ from risbench.core.errors import InputError, Refusal
 from risbench.core.imagery import encode_png, read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.sizes import match_size
-from risbench.formats.rows import stated_size
+from risbench.formats.source.rows import stated_size
 from risbench.ingest import ingest
 from tests.conftest import records
 

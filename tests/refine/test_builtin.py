@@ -14,13 +14,13 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from risbench.core.errors import EnvironmentLacks  # noqa: E402
 from risbench.core.masks import decode_rle  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
-from risbench.export.audit import audit  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
+from risbench.inspect.audit import audit  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
 from risbench.refine.engines import Prompt  # noqa: E402
 from risbench.refine.sam_engine import builtin_engine  # noqa: E402
 from risbench.sam.builtin import BUILTIN_SHA256  # noqa: E402
-from risbench.sam.compact import CompactSam  # noqa: E402
+from risbench.sam.compact.model import CompactSam  # noqa: E402
 from risbench.scenes.source import write_source  # noqa: E402
 from tests.conftest import eval_row, records  # noqa: E402
 

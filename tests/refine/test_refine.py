@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from risbench.core.classes import to_class
 from risbench.core.errors import InputError, OptionError, Refusal
 from risbench.core.geometry import box_mask, quad_bounds, quad_from_flat
 from risbench.core.masks import decode_rle
 from risbench.core.metrics import mask_iou
-from risbench.core.taxonomy import to_class
 from risbench.core.workspace import Workspace, read_records
-from risbench.export.audit import audit
 from risbench.ingest import ingest
+from risbench.inspect.audit import audit
 from risbench.refine import engines, refine_masks
 from risbench.refine.clean import CleanRules, clean_mask
 from risbench.refine.engines import BoxEngine, Prompt, Segmentation

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
-from risbench.review.server import running
+from risbench.review.labelstudio.server import running
 from risbench.scenes.source import write_source
 from tests.review.lab import fresh_workspace
 from tests.review.screen import CHROMIUM, HEIGHT, WIDTH

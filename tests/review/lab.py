@@ -18,8 +18,8 @@ import numpy as np
 import requests
 
 from risbench.core.workspace import Workspace
-from risbench.review.accounts import add_annotators
-from risbench.review.desk import Desk, write_private
+from risbench.review.labelstudio.accounts import add_annotators
+from risbench.review.store.desk import Desk, write_private
 
 ACCEPT, FIX, REJECT, UNSURE = "accept", "fix", "reject", "unsure"
 Region = dict[str, Any]

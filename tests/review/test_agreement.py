@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from risbench.core.metrics import mask_iou
-from risbench.review.agreement import agreement_wanted, kappa, mask_agreement, nominal_alpha, pixel_alpha, verdict_alpha
-from risbench.review.staple import majority, staple
+from risbench.review.rules.agreement import agreement_wanted, kappa, mask_agreement, nominal_alpha, pixel_alpha, verdict_alpha
+from risbench.review.rules.staple import majority, staple
 
 Mask = NDArray[np.bool_]
 

@@ -19,13 +19,13 @@ from risbench.core.errors import InputError
 from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import decode_brush
-from risbench.review.answers import read_answers
-from risbench.review.assist import assisting
-from risbench.review.desk import Desk
-from risbench.review.plan import Policy
-from risbench.review.pull import pull
-from risbench.review.push import push
-from risbench.review.server import ASSIST_HOST, banned_networks
+from risbench.review.labelstudio.server import ASSIST_HOST, banned_networks
+from risbench.review.rules.plan import Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.assist import assisting
+from risbench.review.verbs.pull import pull
+from risbench.review.verbs.push import push
 from tests.review.lab import Person, people
 from tests.review.screen import needs_chromium, open_project, picture_box, submit
 
@@ -41,7 +41,7 @@ def drawn(name: str, **value: float) -> dict[str, Any]:
 
 
 def test_projects_that_come_while_it_runs_are_connected_too(lab: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("risbench.review.assist._LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr("risbench.review.verbs.assist._LOOK_AGAIN_S", 0.2)
     workspace = lab()
     people(workspace, "ana")
     push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)

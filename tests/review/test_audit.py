@@ -19,15 +19,15 @@ from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
 from risbench.formats.audit_sample import Audited, AuditSample, summary_of
 from risbench.formats.brush import encode_brush
-from risbench.review.accounts import add_annotators
-from risbench.review.answers import read_answers
-from risbench.review.audit import audit_sample
-from risbench.review.consensus import consensus
-from risbench.review.desk import Desk
-from risbench.review.plan import Policy
-from risbench.review.projects import renew_project
-from risbench.review.pull import pull
-from risbench.review.push import push
+from risbench.review.labelstudio.accounts import add_annotators
+from risbench.review.labelstudio.projects import renew_project
+from risbench.review.rules.plan import Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.audit import audit_sample
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.pull import pull
+from risbench.review.verbs.push import push
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, Person, choice, people
 from tests.review.screen import assert_fits, needs_chromium, open_project, picture_box, submit

@@ -9,9 +9,9 @@ import pytest
 
 from risbench.core.errors import InputError, TryAgainLater
 from risbench.core.workspace import Workspace
-from risbench.review.backup import backup, restore
-from risbench.review.desk import Desk
-from risbench.review.server import DATABASE, running
+from risbench.review.labelstudio.server import DATABASE, running
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.backup import backup, restore
 from tests.conftest import tree_bytes
 from tests.review.lab import Person
 
@@ -19,7 +19,7 @@ from tests.review.lab import Person
 def test_a_backup_of_a_running_server_is_whole_and_serves_again_elsewhere(
     host: Path, server: str, lab: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from risbench.review.accounts import add_annotators
+    from risbench.review.labelstudio.accounts import add_annotators
 
     workspace = lab()
     add_annotators(["ana"], workspace=workspace)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.metrics import mask_iou
-from risbench.review.answers import Answer
-from risbench.review.consensus import decide
+from risbench.review.store.answers import Answer
+from risbench.review.verbs.consensus import decide
 
 Mask = NDArray[np.bool_]
 

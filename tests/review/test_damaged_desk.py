@@ -20,16 +20,16 @@ from risbench.core.workspace import Settings, Workspace, read_records
 from risbench.formats.audit_sample import AuditSample
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
-from risbench.review.answers import Answer, write_answers
-from risbench.review.audit import Drawn
-from risbench.review.backup import backup, restore
-from risbench.review.check import check_desk
-from risbench.review.consensus import consensus
-from risbench.review.desk import Annotator, Desk
-from risbench.review.plan import Item, Policy, make_key
-from risbench.review.push import push
-from risbench.review.status import status
-from risbench.review.triage import Glance
+from risbench.review.rules.plan import Item, Policy, make_key
+from risbench.review.store.answers import Answer, write_answers
+from risbench.review.store.desk import Annotator, Desk
+from risbench.review.store.glances import Glance
+from risbench.review.verbs.audit import Drawn
+from risbench.review.verbs.backup import backup, restore
+from risbench.review.verbs.check import check_desk
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.push import push
+from risbench.review.verbs.status import status
 from tests.conftest import eval_row
 
 

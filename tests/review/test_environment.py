@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import risbench.review.environment as environment
+import risbench.review.labelstudio.environment as environment
 from risbench.core.errors import EnvironmentLacks, TryAgainLater
-from risbench.review.database import database_settings, has_password
-from risbench.review.environment import server_python
-from risbench.review.server import Running, _keep_up
+from risbench.review.labelstudio.database import database_settings, has_password
+from risbench.review.labelstudio.environment import server_python
+from risbench.review.labelstudio.server import Running, _keep_up
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_databases_password_comes_from_the_url_the_variable_or_a_private_fil
 
 def test_a_server_that_keeps_dying_is_given_up_and_one_that_ran_well_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, slept, starts = [0.0], [], []
-    monkeypatch.setattr("risbench.review.server.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append))
+    monkeypatch.setattr("risbench.review.labelstudio.server.time", SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append))
 
     class Process:
         def __init__(self, runs_s: float) -> None:
@@ -138,4 +138,4 @@ def test_a_server_that_keeps_dying_is_given_up_and_one_that_ran_well_is_not(tmp_
 
 def test_the_makefile_makes_the_environment_by_the_function_that_is_there() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    assert "from risbench.review.environment import make_environment" in makefile
+    assert "from risbench.review.labelstudio.environment import make_environment" in makefile

@@ -9,7 +9,7 @@ from risbench.core.masks import encode_rle
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Category, Expression, ImageRef, Mask, Placement, Record, Review, Source, Target
 from risbench.core.risk import WEIGHTS, risk_terms, risks
-from risbench.review.gold import SPOILT_IOU, known_answer, spoil
+from risbench.review.rules.gold import SPOILT_IOU, known_answer, spoil
 
 GOOD = {"stability": 0.95, "jitter_agreement": 0.95, "mask_box_agreement": 0.95, "predicted_iou": 0.95}
 

@@ -12,18 +12,18 @@ import numpy as np
 
 from risbench.core.masks import decode_rle, encode_rle, mask_of
 from risbench.core.workspace import REVIEW, Workspace, read_records
-from risbench.export.validate import validate
 from risbench.formats.brush import decode_brush, encode_brush
+from risbench.inspect.validate import validate
 from risbench.refine import refine_masks
-from risbench.review.accounts import pause_annotator
-from risbench.review.adjudicate import adjudicate
-from risbench.review.answers import read_answers
-from risbench.review.consensus import consensus
-from risbench.review.desk import Desk
-from risbench.review.plan import Item, Policy
-from risbench.review.pull import pull
-from risbench.review.push import push
-from risbench.review.status import status
+from risbench.review.labelstudio.accounts import pause_annotator
+from risbench.review.rules.plan import Item, Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.adjudicate import adjudicate
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.pull import pull
+from risbench.review.verbs.push import push
+from risbench.review.verbs.status import status
 from tests.conftest import cli, tree_bytes
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, brush, choice, people, text
 
@@ -379,7 +379,7 @@ def test_a_login_does_not_say_who_it_is(lab: Lab) -> None:
 
 
 def test_many_at_once_lose_no_acknowledged_work(lab: Lab) -> None:
-    """Eight people for a while; benchmarks/review_server.py has fifty for two minutes."""
+    """Eight people for a while; experiments/review_server.py has fifty for two minutes."""
     workspace = lab()
     crew = people(workspace, *(f"p{index}" for index in range(8)))
     push(workspace=workspace, policy=Policy(overlap=1.0, gold=0), quiet=True)

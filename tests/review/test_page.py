@@ -12,13 +12,13 @@ from playwright.sync_api import Page
 from risbench.core.masks import encode_rle, mask_of
 from risbench.core.workspace import REVIEW, Workspace, read_records
 from risbench.formats.brush import encode_brush
-from risbench.review.adjudicate import adjudicate
-from risbench.review.answers import read_answers
-from risbench.review.consensus import consensus
-from risbench.review.desk import Desk
-from risbench.review.plan import Policy
-from risbench.review.pull import pull
-from risbench.review.push import push
+from risbench.review.rules.plan import Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.adjudicate import adjudicate
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.pull import pull
+from risbench.review.verbs.push import push
 from tests.review.lab import FIX, brush, people
 from tests.review.screen import assert_fits, blue, needs_chromium, open_project, picture_box, place, submit
 

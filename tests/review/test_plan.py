@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risbench.review.plan import Desk, Item, Policy, Shown, moved, plan, projected_hours, served_order
+from risbench.review.rules.plan import Desk, Item, Policy, Shown, moved, plan, projected_hours, served_order
 
 SECRET = b"s" * 32
 

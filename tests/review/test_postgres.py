@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from risbench.core.errors import InputError, OptionError
-from risbench.review.backup import backup
-from risbench.review.plan import Policy
-from risbench.review.pull import pull
-from risbench.review.push import push
-from risbench.review.server import running
+from risbench.review.labelstudio.server import running
+from risbench.review.rules.plan import Policy
+from risbench.review.verbs.backup import backup
+from risbench.review.verbs.pull import pull
+from risbench.review.verbs.push import push
 from tests.review.lab import ACCEPT, people
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-import risbench.review.client as client
-import risbench.review.studio as studio_module
+import risbench.review.labelstudio.client as client
+import risbench.review.labelstudio.studio as studio_module
 from risbench.core.errors import EnvironmentLacks, OptionError, Refusal, TryAgainLater
 from risbench.core.workspace import Settings, Workspace
 from risbench.formats.brush import encode_brush
-from risbench.review.answers import read_answers
-from risbench.review.client import NotThere, Unknown
-from risbench.review.desk import Annotator, Desk
-from risbench.review.plan import Item, Policy
-from risbench.review.pull import pull, quarantine_rows, reask
-from risbench.review.push import push
-from risbench.review.reader import Authors, Reader, Shown
-from risbench.review.studio import Studio, Task
+from risbench.review.labelstudio.client import NotThere, Unknown
+from risbench.review.labelstudio.reader import Authors, Reader, Shown
+from risbench.review.labelstudio.studio import Studio, Task
+from risbench.review.rules.plan import Item, Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Annotator, Desk
+from risbench.review.verbs.pull import pull, quarantine_rows, reask
+from risbench.review.verbs.push import push
 from tests.review.lab import ACCEPT, REJECT, choice, people, rewriting_proxy
 
 Lab = Callable[..., Path]
@@ -101,7 +101,7 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
 
 
 def test_tasks_that_the_server_stored_without_their_mask_are_sent_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    import risbench.review.projects as projects
+    import risbench.review.labelstudio.projects as projects
 
     monkeypatch.setattr(projects, "_SETTLE_S", (0.0,) * 8)
     workspace = lab()
@@ -355,7 +355,7 @@ def test_an_error_that_nobody_thought_of_is_listed_and_logged_with_its_traceback
     def broken(row: Any, shown: Any) -> Any:
         raise ZeroDivisionError("in a library")
 
-    monkeypatch.setattr("risbench.review.reader.read_annotation", broken)
+    monkeypatch.setattr("risbench.review.labelstudio.reader.read_annotation", broken)
     assert reader.newest(Task(1, "k", "2026", 1, False), [annotation()]) is None
     [row] = reader.bad
     assert (row["code"], row["annotation"]) == ("reader_error", 7)

@@ -17,16 +17,16 @@ from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.refine import refine_masks
-from risbench.review.accounts import add_annotators
-from risbench.review.answers import read_answers
-from risbench.review.consensus import consensus
-from risbench.review.desk import Desk
-from risbench.review.plan import Policy
-from risbench.review.projects import renew_project
-from risbench.review.pull import _take_off, pull, quarantine_rows, reask
-from risbench.review.push import push, reassign
-from risbench.review.server import connect
-from risbench.review.studio import Studio
+from risbench.review.labelstudio.accounts import add_annotators
+from risbench.review.labelstudio.projects import renew_project
+from risbench.review.labelstudio.server import connect
+from risbench.review.labelstudio.studio import Studio
+from risbench.review.rules.plan import Policy
+from risbench.review.store.answers import read_answers
+from risbench.review.store.desk import Desk
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.pull import _take_off, pull, quarantine_rows, reask
+from risbench.review.verbs.push import push, reassign
 from tests.conftest import cli
 from tests.review.lab import ACCEPT, FIX, REJECT, UNSURE, Person, brush, choice, failing_proxy, keys_on_server, people
 
@@ -172,7 +172,7 @@ def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -
     crew = people(workspace, "ana", "ben")
     desk = Desk(Workspace.open(workspace))
     real = desk.connection()["url"]
-    import risbench.review.projects as module
+    import risbench.review.labelstudio.projects as module
 
     chunk, module.CHUNK = module.CHUNK, 7  # many calls, each of which may fail
     try:

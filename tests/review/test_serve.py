@@ -16,9 +16,9 @@ import pytest
 import requests
 
 from risbench.core.errors import OptionError
-from risbench.review.backup import backup, restore
-from risbench.review.environment import REQUIREMENTS
-from risbench.review.server import KEYS, running
+from risbench.review.labelstudio.environment import REQUIREMENTS
+from risbench.review.labelstudio.server import KEYS, running
+from risbench.review.verbs.backup import backup, restore
 from tests.conftest import cli
 
 
@@ -110,7 +110,7 @@ def test_it_does_not_outlive_a_starter_that_is_killed(made: Path) -> None:
 def test_a_port_that_another_server_took_meanwhile_is_left_to_it(
     lab: Callable[..., Path], server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import risbench.review.server as module
+    import risbench.review.labelstudio.server as module
 
     workspace = lab()
     for name in ("token", "connection.json"):

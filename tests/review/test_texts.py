@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from risbench.cli.text_review import print_pull, print_status, print_triage
 from risbench.core.record import Expression, Mask, Record
-from risbench.printing_review import print_pull, print_status, print_triage
-from risbench.review.accounts import pause_annotator
-from risbench.review.adjudicate import _said
-from risbench.review.answers import read_annotation
-from risbench.review.consensus import _decided, decide
-from risbench.review.desk import Annotator, Desk
-from risbench.review.page import AUDIT, PAGES, VERIFY, is_earlier_page, page_config
-from risbench.review.plan import Item, Policy
-from risbench.review.push import _newly_withdrawn, _warnings
-from risbench.review.status import status
+from risbench.review.labelstudio.accounts import pause_annotator
+from risbench.review.labelstudio.page import AUDIT, PAGES, VERIFY, is_earlier_page, page_config
+from risbench.review.rules.plan import Item, Policy
+from risbench.review.store.answers import read_annotation
+from risbench.review.store.desk import Annotator, Desk
+from risbench.review.verbs.adjudicate import _said
+from risbench.review.verbs.consensus import _decided, decide
+from risbench.review.verbs.push import _newly_withdrawn, _warnings
+from risbench.review.verbs.status import status
 from tests.review.test_consensus import ROUND, answer
 from tests.review.test_damaged_desk import whole as whole
 from tests.review.test_pull_faults import annotation
@@ -39,7 +39,7 @@ def test_no_gold_says_whether_an_answer_is_known(whole: Path, monkeypatch: pytes
     from risbench.core.workspace import Workspace
 
     desk = Desk(Workspace.open(whole))
-    monkeypatch.setattr("risbench.review.push.quarantine_rows", lambda desk: [])
+    monkeypatch.setattr("risbench.review.verbs.push.quarantine_rows", lambda desk: [])
     said = {known: _warnings(desk, [TASK], ["ana", "ben"], Policy(overlap=0), known, 0) for known in (0, 3)}
     assert said[0] == ["no gold: no answer is known yet (an expert's, of three who agree, or the source's own with --trust-source)"]
     assert said[3][0].startswith("no gold yet: 3 answers are known, but 3.0% of a person's tasks is under one")

@@ -16,12 +16,13 @@ from risbench.core.errors import InputError, OptionError
 from risbench.core.workspace import REVIEW, Workspace, read_records
 from risbench.export import export
 from risbench.refine import refine_masks
-from risbench.review.consensus import consensus
-from risbench.review.desk import Annotator, Desk
-from risbench.review.plan import DOUBTED, Policy, Shown, plan
-from risbench.review.plan import Desk as Out
-from risbench.review.push import push
-from risbench.review.triage import read_glances, triaging
+from risbench.review.rules.plan import DOUBTED, Policy, Shown, plan
+from risbench.review.rules.plan import Desk as Out
+from risbench.review.store.desk import Annotator, Desk
+from risbench.review.store.glances import read_glances
+from risbench.review.verbs.consensus import consensus
+from risbench.review.verbs.push import push
+from risbench.review.verbs.triage import triaging
 
 CHROMIUM = shutil.which("chromium")
 

@@ -9,7 +9,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-from risbench.sam.tiny_vit import TinyViT
+from risbench.sam.compact.tiny_vit import TinyViT
 
 
 def tiny_sam(seed: int = 0, image_size: int = 128) -> Sam:

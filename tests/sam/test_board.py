@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from risbench.sam.board import training_board
+from risbench.learn.board import training_board
 
 
 def test_a_log_that_cannot_be_written_is_one_error_of_the_caller(

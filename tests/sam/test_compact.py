@@ -14,9 +14,9 @@ from segment_anything.modeling import MaskDecoder  # noqa: E402
 from risbench.core.errors import InputError, OptionError  # noqa: E402
 from risbench.sam import builtin  # noqa: E402
 from risbench.sam.builtin import BUILTIN_SHA256, builtin_weights, load_builtin  # noqa: E402
-from risbench.sam.compact import CompactSam, CompactSettings  # noqa: E402
-from risbench.sam.compact_predictor import CompactPredictor  # noqa: E402
-from risbench.sam.compact_weights import load_compact, save_compact  # noqa: E402
+from risbench.sam.compact.model import CompactSam, CompactSettings  # noqa: E402
+from risbench.sam.compact.predictor import CompactPredictor  # noqa: E402
+from risbench.sam.compact.weights import load_compact, save_compact  # noqa: E402
 from risbench.sam.magnify import Frame, frame_of, prompt_mask  # noqa: E402
 from risbench.sam.predictor import SamPrompt  # noqa: E402
 from tests.conftest import picture  # noqa: E402

@@ -17,12 +17,12 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from risbench.adapt.pasam_losses import PaLosses, boundary_band, pa_losses  # noqa: E402
 from risbench.core.errors import InputError, OptionError  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
-from risbench.sam.pa_adapter import edge_map, guiding_input, sampled  # noqa: E402
-from risbench.sam.pa_decoder import TRAINED, PaDecoder, PaOutput, point_codes_of  # noqa: E402
-from risbench.sam.pa_losses import PaLosses, boundary_band, pa_losses  # noqa: E402
-from risbench.sam.pasam import PasamPredictor, load_pasam  # noqa: E402
+from risbench.sam.pasam.adapter import edge_map, guiding_input, sampled  # noqa: E402
+from risbench.sam.pasam.decoder import TRAINED, PaDecoder, PaOutput, point_codes_of  # noqa: E402
+from risbench.sam.pasam.predictor import PasamPredictor, load_pasam  # noqa: E402
 from risbench.sam.predictor import BoxPredictor, SamPrompt  # noqa: E402
 from tests.conftest import picture  # noqa: E402
 from tests.sam.sam_files import tiny_sam  # noqa: E402

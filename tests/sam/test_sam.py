@@ -18,8 +18,8 @@ from risbench.core.masks import decode_rle  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
+from risbench.sam.compact.tiny_vit import WindowBlock  # noqa: E402
 from risbench.sam.predictor import BoxPredictor, SamPrompt  # noqa: E402
-from risbench.sam.tiny_vit import WindowBlock  # noqa: E402
 from risbench.sam.weights import build_sam, load_sam, resized  # noqa: E402
 from tests.conftest import eval_row, picture, records  # noqa: E402
 from tests.sam.sam_files import tiny_mobile_sam, tiny_sam, write_sam  # noqa: E402

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from risbench.core.errors import EnvironmentLacks, OptionError  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
+from risbench.learn.device import fast_precision, keep_freed_memory  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
 from risbench.refine.engines import Prompt  # noqa: E402
 from risbench.refine.sam_engine import sam_engine  # noqa: E402
 from risbench.sam import vit  # noqa: E402
-from risbench.sam.device import fast_precision, keep_freed_memory  # noqa: E402
 from tests.conftest import eval_row, picture  # noqa: E402
 from tests.sam.sam_files import tiny_mobile_sam, tiny_sam, write_sam  # noqa: E402
 
@@ -93,7 +93,7 @@ def test_freed_memory_is_kept() -> None:
     """Tensors of 64 MB made and freed again and again: without the setting every one of their pages is faulted in anew."""
     script = (
         "import resource, sys, torch\n"
-        "from risbench.sam.device import keep_freed_memory\n"
+        "from risbench.learn.device import keep_freed_memory\n"
         "if sys.argv[1] == 'kept': assert keep_freed_memory()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(8): torch.empty(1 << 24).fill_(1)\n"

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from risbench.core.taxonomy import CLASSES
+from risbench.core.classes import CLASSES
 from risbench.scenes import world
 from risbench.scenes.canvas import Canvas, bar, coverage, exact_mask, outlines, ribbon, turned, window_of
 from risbench.scenes.source import write_source

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
+from risbench.core.classes import find_class
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
 from risbench.core.storage import digest_of
-from risbench.core.taxonomy import find_class
 from risbench.formats.detect import Format, choose_format, read_source
-from risbench.formats.given_mask import given_pixels
 from risbench.formats.phrases import IMAGE_FOLDERS
-from risbench.formats.rows import Refused, Row, SetAside
-from risbench.formats.tree import Entry, SourceTree
+from risbench.formats.source.given_mask import given_pixels
+from risbench.formats.source.rows import Refused, Row, SetAside
+from risbench.formats.source.tree import Entry, SourceTree
 
 READ: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "coco")
 _NAMED: Final = 5

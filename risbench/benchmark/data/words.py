@@ -17,9 +17,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 from transformers import AutoTokenizer
 
-from risbench.benchmark.pretrained import FILES, hub
+from risbench.benchmark.models.pretrained import FILES, hub
+from risbench.benchmark.models.text import BERT_FILES
 from risbench.benchmark.settings import TextSettings
-from risbench.benchmark.text import BERT_FILES
 from risbench.core.errors import InputError, OptionError, printable
 from risbench.core.storage import explain_read_error
 

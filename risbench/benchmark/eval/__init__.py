@@ -1,0 +1,1 @@
+"""Predictions, their scores, and what they look like."""

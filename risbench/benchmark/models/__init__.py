@@ -1,0 +1,1 @@
+"""The reference models, and the registry that finds them."""

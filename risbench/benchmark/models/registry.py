@@ -1,0 +1,49 @@
+"""The models that are trained, by name."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from risbench.benchmark.models.crobim.crobim import CroBim
+from risbench.benchmark.models.lavt import Lavt
+from risbench.benchmark.settings import MODELS, Settings
+from risbench.core.errors import OptionError
+
+
+class ReferringModel(Protocol):
+    """What training and evaluation need of a model; it is a `torch.nn.Module` besides."""
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Return what a normalised image (B, 3, H, W) needs no sentence for."""
+
+    def decode(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> Tensor:
+        """Return mask logits (B, 1, H / 4, W / 4) of the padded image."""
+
+    def __call__(self, image: Tensor, tokens: Tensor, valid: Tensor, image_of: Tensor | None = None) -> Tensor:
+        """Return mask logits (B, 1, H / 4, W / 4), rounded up; `image_of` (B,) where sentences share images."""
+
+
+def build(name: str, settings: Settings, vocabulary: int, seed: int = 0) -> nn.Module:
+    """Return a model with the weights that the settings name, the rest random by `seed`.
+
+    Raises:
+        OptionError: there is no such model.
+        EnvironmentLacks, InputError: named weights cannot be had or used.
+    """
+    if name not in MODELS:
+        raise OptionError(f"{name}: there is no such model; name one of {', '.join(MODELS)}")
+    torch.manual_seed(seed)
+    return Lavt(settings, vocabulary) if name == "lavt" else CroBim(settings, vocabulary)
+
+
+def referring(model: nn.Module) -> ReferringModel:
+    """Return a model that `build` made as what it can do."""
+    return cast("ReferringModel", model)
+
+
+def parameters_of(model: nn.Module) -> dict[str, int]:
+    """Return how many parameters each part has."""
+    return {name: sum(value.numel() for value in part.parameters()) for name, part in model.named_children()}

@@ -1,0 +1,1 @@
+"""Tables: our figures beside the published ones."""

@@ -1,0 +1,1 @@
+"""Training of a reference model."""

@@ -1,0 +1,1 @@
+"""Read-only looks at a workspace: audit, report, statistics, one record, validation."""

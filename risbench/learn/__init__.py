@@ -1,0 +1,1 @@
+"""What all trainings share: devices, checkpoints, schedules and logs."""

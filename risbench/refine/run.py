@@ -1,0 +1,259 @@
+"""`risbench refine-masks`: one round of box to mask over a workspace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import util
+from pathlib import Path
+from typing import Any, Final
+
+from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.extras import PACKAGES, need_packages
+from risbench.core.progress import Progress
+from risbench.core.record import TRIAGED, UNDECIDED, Record
+from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
+from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
+from risbench.refine.clean import CleanRules
+from risbench.refine.engines import ENGINES, NETWORKS
+from risbench.refine.workers import Work, build_engine, refine_parts
+
+PART_RECORDS: Final = 64
+
+
+def refine_masks(
+    *,
+    workspace: Path | str = ".",
+    engine: str = "auto",
+    checkpoint: Path | str | None = None,
+    gpu: bool = False,
+    workers: int | None = None,
+    rules: CleanRules | None = None,
+    redo_given: bool = False,
+    prompt_again: int = 3,
+    precision: str = "auto",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Make a mask for every undecided record of the workspace and return the run's summary.
+
+    The same call goes on where an interrupted one stopped, and changes nothing after a finished one; other options
+    make the next round. Masks that the source brought are kept unless `redo_given`. What review has decided is
+    carried over untouched. `auto` is the workspace's adapter (`pasam`) where it has one; that prompts a box which the mask
+    contradicts again with the mask's own, at most `prompt_again` times. `precision` is that of a network's matrix products: auto is
+    bf16 on a GPU, and on a CPU that multiplies it in hardware for SAMs that look at whole images, else fp32.
+
+    Raises:
+        OptionError: an option's value cannot be used.
+        InputError: no finished ingest, or a checkpoint that is no SAM.
+        EnvironmentLacks: `gpu` without CUDA, an extra that is missing, a full disk.
+        TryAgainLater: another run holds the workspace.
+    """
+    rules = rules or CleanRules()
+    _check_rules(rules)
+    opened = Workspace.open(workspace)
+    name, said = opened.settings.engine if engine == "auto" else engine, ""
+    if name == "auto":
+        name, said = ("pasam", "") if opened.settings.adapter else _best_engine(gpu)
+    if not 0 <= prompt_again <= 10:
+        raise OptionError(f"--prompt-again {prompt_again}: must lie between 0 and 10")
+    checkpoint = _checkpoint(opened, name, checkpoint)
+    device = _device(gpu, name)
+    count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
+    if count < 1:
+        raise OptionError(f"--workers {count}: must be at least 1")
+    exact = _precision(precision, name, checkpoint, device)
+    choice = Choice(name, str(checkpoint) if checkpoint else None, device, exact, count, prompt_again if name == "pasam" else 0)
+    with opened.lock("refine-masks"):
+        result = _run(opened, choice, rules, redo_given, quiet)
+    if gpu and device == "cpu":
+        said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
+    if said:
+        result["said"] = said
+    return result
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What makes the masks: the engine, its file or name, device, precision, worker processes, how often boxes are prompted again."""
+
+    engine: str
+    checkpoint: str | None
+    device: str
+    precision: str
+    workers: int
+    again: int
+
+
+def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bool, quiet: bool) -> dict[str, Any]:
+    engine = choice.engine
+    source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
+    source_run = StageRun(source, {}).finished()
+    if source_run is None:
+        raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
+    options = {"engine": engine, "device": choice.device, "rules": asdict(rules), "redo_given": redo_given}
+    if engine in NETWORKS:
+        options["precision"] = choice.precision
+    if engine == "pasam":
+        options["prompt_again"] = choice.again
+    inputs = {
+        "records": digest_of(source_run["parts"]),
+        "checkpoint": _checkpoint_digest(engine, choice.checkpoint),
+    }
+    packages = (*(("torch", "segment-anything") if engine in NETWORKS else ()), *(("transformers",) if engine == "hf" else ()))
+    plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*packages)}
+    number, run = _round(workspace, plan)
+    summary = run.finished()
+    if summary is not None:
+        run.clean()
+        return {**summary, "state": "up to date", "round": number}
+    threads = max(1, (os.cpu_count() or 1) // choice.workers)
+    work = Work(workspace.root, engine, choice.checkpoint, choice.device, rules, number, threads, choice.again, choice.precision)
+    if engine in NETWORKS:
+        build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
+    discarded = run.begin()
+    parts = _parts(read_records(source))
+    keys = [digest_of([record.to_line() for record in part]) for part in parts]
+    todo = {index: part for index, part in enumerate(parts) if not run.finished_part(index, keys[index])}
+    with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
+        progress.skip(sum(len(part) for index, part in enumerate(parts) if index not in todo))
+        open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
+        for index, refined in refine_parts(work, open_records, min(choice.workers, max(1, len(todo)))):
+            by_id = {record.id: record for record in refined}
+            result = PartResult([by_id.get(record.id, record) for record in todo[index]])
+            result.notes = _notes(todo[index], by_id)
+            run.write_part(index, keys[index], result)
+            progress.advance(len(todo[index]))
+    total = sum(len(part) for part in parts)
+    summary = run.finish(len(parts), rows=total, before=PartResult([]), extra={"round": number})
+    return {**summary, "state": "restarted with other options" if discarded else "done"}
+
+
+def _notes(part: Sequence[Record], refined: Mapping[str, Record]) -> dict[str, int]:
+    """Return how many records were left alone; of masks that passed on a sheet, how many stay and how many made way for better ones."""
+    after = [refined[old.id].review.status for old in part if old.review.status == TRIAGED and old.id in refined]
+    kept = after.count(TRIAGED)
+    counts = {"kept_from_source_or_review": len(part) - len(refined), "triaged_kept": kept, "triaged_made_anew": len(after) - kept}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _round(workspace: Workspace, plan: dict[str, Any]) -> tuple[int, StageRun]:
+    """Return the round that this plan belongs to: a finished one of the same plan, else the unfinished or the next one."""
+    rounds = workspace.rounds()
+    for folder in rounds:
+        run = StageRun(folder, plan)
+        summary = run.finished()
+        if summary is not None and run.same_plan(summary) and folder == workspace.finished_rounds()[-1]:
+            return int(folder.name[6:]), run
+    finished = workspace.finished_rounds()
+    number = 1 + (int(finished[-1].name[6:]) if finished else 0)
+    return number, StageRun(workspace.stage(REFINE) / f"round-{number}", plan)
+
+
+def _parts(records: Iterable[Record]) -> list[list[Record]]:
+    """Cut the records into parts of at least 64; an image's records, which stand together, stay together."""
+    parts: list[list[Record]] = []
+    for record in records:
+        if not parts or (len(parts[-1]) >= PART_RECORDS and parts[-1][-1].image.path != record.image.path):
+            parts.append([])
+        parts[-1].append(record)
+    return parts
+
+
+def _is_open(record: Record, redo_given: bool) -> bool:
+    given = record.mask is not None and record.mask.engine == "source"
+    return record.review.status in UNDECIDED and (redo_given or not given)
+
+
+def _best_engine(gpu: bool) -> tuple[str, str]:
+    """Return the better of the two engines that need no download (docs/decisions/0006), and what to say about the choice."""
+    lacking = next((package for package in PACKAGES["sam"] if util.find_spec(package) is None), None)
+    if lacking is None or gpu:
+        return "builtin", ""
+    return (
+        "grabcut",
+        f"engine auto: grabcut, as {lacking} is not installed; pip install 'risbench[sam]' for the built-in model, which is better",
+    )
+
+
+def _checkpoint(workspace: Workspace, engine: str, given: Path | str | None) -> Path | str | None:
+    """Return the file or name that an engine loads: the one given, or of `pasam` the workspace's adapter.
+
+    Raises:
+        OptionError: no such engine, or it needs one, or takes none.
+        InputError: there is no such file.
+        EnvironmentLacks: an extra is not installed.
+    """
+    if engine not in ENGINES:
+        raise OptionError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+    if engine == "sam" and given is None:
+        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
+    if engine == "hf" and given is None:
+        raise OptionError(
+            "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
+        )
+    if engine == "pasam" and given is None:
+        given = workspace.adapter()
+        if given is None:
+            raise OptionError("--engine pasam: the workspace has no adapter; train one (`risbench train-adapter`) or give --checkpoint")
+    if engine not in NETWORKS:
+        if given is not None:
+            raise OptionError(f"--checkpoint: engine {engine} has no weights; add --engine sam, pasam, hf or builtin")
+        return None
+    need_packages("sam")
+    if engine == "hf":
+        need_packages("train")
+    if engine != "hf" and given is not None and not Path(given).is_file():
+        raise InputError(f"--checkpoint {given}: there is no such file")
+    return given
+
+
+def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
+    """Return the sha256 of what an engine loads, so that other weights make another round."""
+    if engine == "builtin":
+        from risbench.sam.builtin import builtin_weights
+
+        return sha256_of_file(Path(checkpoint) if checkpoint else builtin_weights())
+    if engine == "hf":
+        from risbench.sam.hf import weights_digest
+
+        return weights_digest(str(checkpoint))
+    return sha256_of_file(Path(checkpoint)) if checkpoint else None
+
+
+def _device(gpu: bool, engine: str) -> str:
+    if not gpu:
+        return "cpu"
+    need_packages("sam")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+    return "cuda" if engine in NETWORKS else "cpu"
+
+
+def _precision(choice: str, engine: str, checkpoint: Path | str | None, device: str) -> str:
+    """Return fp32 or bf16 for an engine on a device."""
+    if choice not in ("auto", "fp32", "bf16"):
+        raise OptionError(f"--precision {choice}: must be auto, fp32 or bf16")
+    if engine not in ("builtin", "sam", "pasam"):
+        if choice == "bf16":
+            raise OptionError(f"--precision bf16: is for engines builtin, sam and pasam, not for {engine}")
+        return "fp32"
+    if choice != "auto":
+        return choice
+    from risbench.learn.device import fast_precision
+    from risbench.sam.adapter_file import is_adapter, read_adapter
+
+    # a compact SAM looks at crops, where little is gained on a CPU
+    path = Path(str(checkpoint))
+    compact = engine == "builtin" or (engine == "pasam" and is_adapter(path) and not read_adapter(path)[0].whole)
+    return "fp32" if compact and device == "cpu" else fast_precision(device)
+
+
+def _check_rules(rules: CleanRules) -> None:
+    for name, value in asdict(rules).items():
+        low = -1.0 if name == "max_outside" else 0.0
+        high = 10.0 if name == "max_outside" else 1.0
+        if not low <= value <= high:
+            raise OptionError(f"--{name.replace('_', '-')} {value}: must lie between {low:g} and {high:g}")

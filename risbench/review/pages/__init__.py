@@ -1,0 +1,1 @@
+"""Small web pages of our own: triage sheets and the assistant."""

@@ -1,0 +1,1 @@
+"""What a review keeps on disk: people, items and answers."""

@@ -1,0 +1,42 @@
+"""What people made of masks on the sheets of `risbench review triage`, as it lies in `triage.jsonl`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ConfigDict, TypeAdapter
+
+from risbench.review.store.desk import Desk
+from risbench.review.store.stored import Seconds, Text, read_rows
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One mask as somebody saw it on a sheet: taken with the rest, or doubted."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    record: Text
+    mask: Text
+    person: Text
+    sheet: str
+    doubted: bool
+    seconds: Seconds
+
+
+_GLANCE: Final = TypeAdapter(Glance)
+
+
+def read_glances(desk: Desk) -> dict[str, Glance]:
+    """Return what people's glances at every record's newest mask come to: who doubted a mask is not outvoted by who let it pass.
+
+    Raises:
+        InputError: the file is damaged elsewhere than in a last line that was cut off.
+    """
+    found: dict[str, Glance] = {}
+    for glance in read_rows(desk.root / "triage.jsonl", _GLANCE, cut=True):
+        before = found.get(glance.record)
+        if before is None or before.mask != glance.mask or not before.doubted:
+            found[glance.record] = glance
+    return found

@@ -1,0 +1,1 @@
+"""The built-in compact SAM: its network, predictor and weights."""

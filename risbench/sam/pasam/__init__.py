@@ -1,0 +1,1 @@
+"""The PA-SAM adapter: its modules and its predictor."""
