@@ -94,6 +94,6 @@ def test_an_interrupt_that_a_library_makes_an_error_of_its_own_is_still_one(monk
 
 
 def test_ctrl_c_before_anything_is_done_is_one_line() -> None:
-    code = "import os, signal, sys; from risbench import cli; sys.argv = ['risbench', 'doctor']; cli.app = lambda: os.kill(os.getpid(), signal.SIGINT)\ntry: cli.main()\nexcept KeyboardInterrupt: print('interrupted')"
+    code = "import os, signal, sys; from risbench.cli import app as cli; sys.argv = ['risbench', 'doctor']; cli.app = lambda: os.kill(os.getpid(), signal.SIGINT)\ntry: cli.main()\nexcept KeyboardInterrupt: print('interrupted')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "interrupted\n"
