@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli.base import DEFAULT_SPLIT, JsonOption, QuietOption, SafeGroup, SplitCommand, WorkspaceOption, interrupts
+from risbench.cli.base import DEFAULT_SPLIT, JsonOption, NamingCommand, QuietOption, SafeGroup, SplitCommand, WorkspaceOption, interrupts
 from risbench.cli.base import show as show_result
 from risbench.cli.benchmark import benchmark, evaluate, train
 from risbench.cli.models import train_adapter, train_builtin, truth_app, weights_app
@@ -28,15 +28,13 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=NamingCommand)
 def ingest(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", readable=False, help="A folder, zip or annotation file.")],
     workspace: WorkspaceOption = Path(),
     format: Annotated[
         str | None,
-        typer.Option(
-            help="vrsbench, dota, coco, refer, phrases, geotiff, or of our own releases parquet, webdataset; guessed when left out."
-        ),
+        typer.Option(help="One of {input formats}; guessed when left out."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="A further folder or zip to look for images in.")] = None,
     fit: Annotated[str, typer.Option(help="How images become 512 x 512: auto, window, pad or keep.")] = "auto",
@@ -65,15 +63,22 @@ def ingest(
         typer.Option(help="What the boxes' numbers are: pixels, shares, hundredths or thousandths; else judged by file."),
     ] = None,
     box_order: Annotated[str | None, typer.Option(help="How the bbox of COCO and REFER is written: xywh, or xyxy for two corners.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only say, for every format, which files are read as it, or why the source is not in it.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all the work, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Throw away the records of another source or other options.")] = False,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Read boxes and sentences into repaired, de-duplicated records on 512 x 512 images."""
-    from risbench.cli.text import print_ingest
+    from risbench.cli.text import print_explained, print_ingest
+    from risbench.ingest import explain_source
     from risbench.ingest import ingest as run
 
+    if explain:
+        show_result(explain_source(source, images=images, follow_links=follow_links), json_, print_explained)
+        return
     result = run(
         source,
         workspace=workspace,

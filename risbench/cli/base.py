@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -15,7 +15,31 @@ from typer.core import TyperCommand, TyperGroup
 DEFAULT_SPLIT = "default"
 
 
-class SplitCommand(TyperCommand):
+def _input_formats() -> tuple[str, ...]:
+    from risbench.formats.registry import INPUT_FORMATS
+
+    return INPUT_FORMATS.names()
+
+
+# What stands between braces in a help text is filled with the names of a registry when the help is shown; no text repeats them.
+NAMES: Final[dict[str, Callable[[], Sequence[str]]]] = {"{input formats}": _input_formats}
+
+
+class NamingCommand(TyperCommand):
+    """A command whose help names what the registries hold."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Fill the names in, then show the help."""
+        for parameter in self.params:
+            text = getattr(parameter, "help", None)
+            for place, names in NAMES.items():
+                if text is not None and place in text:
+                    text = text.replace(place, ", ".join(names()))
+                    parameter.help = text  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+class SplitCommand(NamingCommand):
     """A command whose --split may stand bare: at the end, or before another option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -41,6 +41,14 @@ def _reconciliation(result: Mapping[str, Any]) -> None:
     table("reconciliation (in = out + quarantined + set aside)", ["", "rows", "reason"], rows)
 
 
+def print_explained(result: dict[str, Any]) -> None:
+    """Print a line a format."""
+    for name, line in result["formats"].items():
+        say(f"{name}: {line}")
+    for reason in result["left_out"]:
+        say(f"left out: {reason}")
+
+
 def print_ingest(result: dict[str, Any]) -> None:
     """Print what was guessed and what became of every row."""
     say(result["said"])

@@ -18,6 +18,7 @@ from risbench.core.masks import decode_rle, mask_of, polygons_mask
 from risbench.core.record import Record, Repair
 from risbench.core.rle import check_mask_size, compress_runs
 from risbench.core.sizes import Size, SizeMatch, fit_mask, match_size
+from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
 from risbench.formats.source.lenient_json import load_json
 from risbench.formats.source.rows import (
     GivenBox,
@@ -334,3 +335,20 @@ def extent_of(mask: NDArray[np.bool_]) -> list[float]:
     """Return a mask's extent as COCO's xywh; all 0 where it is empty."""
     x_min, y_min, x_max, y_max = mask_bounds(mask) or (0.0, 0.0, 0.0, 0.0)
     return [x_min, y_min, x_max - x_min, y_max - y_min]
+
+
+def _verdict(look: Look) -> Verdict:
+    return 0.8 if looks_like_coco(look.json_head) else 'no object with "images" or "annotations", and "file_name", "bbox" or "segmentation"'
+
+
+FORMATS: Final = Format(
+    name="coco",
+    summary="COCO instances with boxes, and masks where there are any",
+    suffixes=(".json", ".jsonl"),
+    detect=each(_verdict),
+    read=file_by_file(lambda entry, _: read_coco(entry), scaled=True, corners=True),
+    rank=70,
+    scaled="coco",
+    corners=True,
+    trains=True,
+)

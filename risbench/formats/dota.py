@@ -9,6 +9,7 @@ from typing import Final
 
 from risbench.core.errors import Refusal
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
+from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
 from risbench.formats.source.rows import LARGEST, GivenBox, Item, Row, guarded, number, stated_split
 from risbench.formats.source.text import decoded
 from risbench.formats.source.tree import Entry
@@ -84,3 +85,18 @@ def _row(line: str, entry: Entry, stem: str, key: str, locator: str, metres_per_
         metres_per_pixel=metres_per_pixel,
         split=stated_split(entry.path),
     )
+
+
+def _verdict(look: Look) -> Verdict:
+    return 0.9 if looks_like_dota(look.head) else "no line of eight numbers, a class and a difficulty"
+
+
+FORMATS: Final = Format(
+    name="dota",
+    summary="DOTA: labelTxt; scenes are cut into the producer's own 512 windows",
+    suffixes=(".txt",),
+    detect=each(_verdict),
+    read=file_by_file(lambda entry, _: read_dota(entry), scaled=True),
+    rank=60,
+    scaled="dota",
+)

@@ -21,7 +21,8 @@ from risbench.core.geometry import apply_affine, invert_affine, is_oriented, qua
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
 from risbench.core.rasters import unusable_georeference, with_dataset
 from risbench.core.record import Affine, Quad
-from risbench.formats.pixel_boxes import read_csv, read_voc
+from risbench.formats.pixel_boxes import looks_like_boxes, looks_like_voc, read_csv, read_voc
+from risbench.formats.source.format import Format, Look, Verdict
 from risbench.formats.source.lenient_json import load_json
 from risbench.formats.source.rows import GivenBox, Item, Row, guarded, guarded_file, key_text, number, unread_sentence
 from risbench.formats.source.scale import BoxScales
@@ -294,3 +295,37 @@ def _to_pixels(rings: Rings, crs: CRS, scene: Scene) -> NDArray[np.float64] | No
         xs = [x - 360 * round((x - middle) / 360) for x in xs]
     inverse = invert_affine(scene.transform)
     return np.array([apply_affine(inverse, x, y) for x, y in zip(xs, ys, strict=True)])
+
+
+def _detect(tree: SourceTree, looks: Sequence[Look]) -> list[Verdict]:
+    has_tiff = any(entry.suffix in TIFF_SUFFIXES for entry in tree.entries)
+    return [_verdict(look, has_tiff) for look in looks]
+
+
+def _verdict(look: Look, has_tiff: bool) -> Verdict:
+    suffix = look.entry.suffix
+    if suffix == ".geojson":
+        return 0.96
+    if suffix == ".json":
+        return 0.6 if looks_like_geojson(look.json_head) else "no FeatureCollection"
+    if suffix == ".csv":
+        return (
+            0.9
+            if has_tiff or looks_like_boxes(look.head)
+            else "no columns xmin, ymin, xmax, ymax with the image and the class, and no TIFF beside it"
+        )
+    if not looks_like_voc(look.head):
+        return "no boxes of Pascal VOC"
+    return 0.9 if has_tiff else "Pascal VOC, which is read beside TIFFs only"
+
+
+FORMATS: Final = Format(
+    name="geotiff",
+    summary="GeoTIFF: any depth and band count, with GeoJSON, CSV or Pascal VOC boxes; windows keep CRS and transform",
+    suffixes=(".geojson", ".json", ".csv", ".xml"),
+    detect=_detect,
+    read=lambda source: read_geotiff_source(source.tree, source.files, source.class_field, source.scales),
+    rank=80,
+    scaled="CSV and Pascal VOC",
+    scaled_suffixes=(".csv", ".xml"),
+)

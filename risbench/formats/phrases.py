@@ -10,6 +10,7 @@ from typing import Final
 from risbench.core.errors import Refusal
 from risbench.core.record import Record
 from risbench.formats.source.find_image import nearest, of_another_split
+from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
 from risbench.formats.source.rows import GivenMask, Item, Refused, Row
 from risbench.formats.source.text import decoded
 from risbench.formats.source.tree import MASK_FOLDERS, Entry, SourceTree
@@ -86,3 +87,18 @@ def phrase_lines(records: Sequence[Record], names: dict[str, str]) -> str:
         assert record.expression is not None, "export leaves records without a sentence out"
         lines.append(f"{names[record.id]}.png {record.expression.text}\n")
     return "".join(lines)
+
+
+def _verdict(look: Look) -> Verdict:
+    return 0.97 if is_phrase_file(look.entry) else "not named output_phrase_SPLIT.txt"
+
+
+FORMATS: Final = Format(
+    name="phrases",
+    summary="RISBench, RefSegRS: `output_phrase_<split>.txt` with images and masks",
+    suffixes=(".txt",),
+    detect=each(_verdict),
+    read=file_by_file(read_phrases),
+    rank=40,
+    trains=True,
+)

@@ -16,6 +16,7 @@ from risbench.core.errors import Refusal, shortened
 from risbench.core.record import Record
 from risbench.formats.coco import CocoFile, IdTable, annotation_row, by_id, coco_instances, load_coco
 from risbench.formats.plain_pickle import load_plain_pickle
+from risbench.formats.source.format import Format, Look, Source, Verdict, each, file_by_file
 from risbench.formats.source.lenient_json import load_json
 from risbench.formats.source.rows import Item, Refused, Row, guarded, key_text, text
 from risbench.formats.source.tree import Entry, SourceTree
@@ -117,3 +118,26 @@ def refer_files(records: Sequence[Record], file_names: Mapping[str, str]) -> tup
             }
         )
     return refs, instances
+
+
+def _verdict(look: Look) -> Verdict:
+    return 0.98 if is_refs_file(look.entry) else "not named refs(NAME).p, refs(NAME).json or refs.json"
+
+
+def _read(source: Source) -> Iterator[Item]:
+    wanted = refs_files(source.tree)
+    files = [entry for entry in source.files if entry in wanted]
+    yield from file_by_file(read_refer, scaled=True, corners=True)(replace(source, files=files))
+
+
+FORMATS: Final = Format(
+    name="refer",
+    summary="REFER (RRSIS-D, RefCOCO): `refs(...).p` or `refs.json` with `instances.json`; the pickle can run nothing",
+    suffixes=(".p", ".pkl", ".pickle", ".json"),
+    detect=each(_verdict),
+    read=_read,
+    rank=30,
+    scaled="refer",
+    corners=True,
+    trains=True,
+)

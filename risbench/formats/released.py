@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from risbench.core.errors import Refusal, printable, shortened
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Record
 from risbench.formats.parquet import is_record_table, table_rows
-from risbench.formats.source.rows import Item, Refused, Row, guarded
+from risbench.formats.source.format import Format, Look, Source, Verdict
+from risbench.formats.source.rows import Item, Refused, Row, guarded, guarded_file
 from risbench.formats.source.tree import Entry, SourceTree
 
 MAX_RECORD_BYTES: Final = 8 << 20
@@ -154,3 +155,44 @@ def _record(line: str | None, said: dict[str, Any]) -> Record:
     if other is not None:
         raise Refusal("release_disagrees", other, said[other], f"the row's record says {printable(own[other](), 80)}")
     return record
+
+
+def _detect_tables(tree: SourceTree, looks: Sequence[Look]) -> list[Verdict]:
+    tables = {entry.path for entry in table_files(tree)}
+    return [0.99 if look.entry.path in tables else "Parquet without records of a risbench release" for look in looks]
+
+
+def _detect_samples(tree: SourceTree, looks: Sequence[Look]) -> list[Verdict]:
+    samples = {entry.path for entry in sample_files(tree)}
+    return [1.0 if look.entry.path in samples else "no sample of a risbench release in a tar" for look in looks]
+
+
+def _read_with(method: Callable[[ReleasedRows, Entry], Iterator[Item]]) -> Callable[[Source], Iterator[Item]]:
+    def rows(source: Source) -> Iterator[Item]:
+        released = ReleasedRows(source.tree)  # one for all files: images are known across them
+        for entry in source.files:
+            yield from guarded_file(method(released, entry), entry.path)
+
+    return rows
+
+
+FORMATS: Final = (
+    Format(
+        name="parquet",
+        summary="a risbench release: whole records from its tables or Parquet shards, review and all",
+        suffixes=(".parquet",),
+        detect=_detect_tables,
+        read=_read_with(ReleasedRows.of_table),
+        rank=10,
+        trains=True,
+    ),
+    Format(
+        name="webdataset",
+        summary="a risbench release: whole records from its tars, review and all",
+        suffixes=(".json",),
+        detect=_detect_samples,
+        read=_read_with(ReleasedRows.of_sample),
+        rank=20,
+        trains=True,
+    ),
+)

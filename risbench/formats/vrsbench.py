@@ -16,6 +16,7 @@ from typing import Any, Final
 from risbench.core.errors import Refusal, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
+from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
 from risbench.formats.source.lenient_json import Json5Budget, load_json, parse_json
 from risbench.formats.source.rows import GivenBox, Item, Refused, Row, SetAside, guarded, key_text, numbers, stated_split, text
 from risbench.formats.source.text import decoded
@@ -345,3 +346,24 @@ def sentence_of_prompt(prompt: str) -> str:
         if found is not None:
             return found[1].strip()
     return stripped
+
+
+def _verdict(look: Look) -> Verdict:
+    if looks_like_vrsbench(look.json_head) or look.entry.name.lower().startswith("vrsbench"):
+        return 0.7
+    # A broken per-image annotation still has to be refused by name, not passed over.
+    path = look.entry.path.lower()
+    if path.split("/")[0].startswith("annotations") or "/annotations" in path:
+        return 0.1
+    return 'no "image_id" with "question", "image" with "conversations" or "boxes_0_100_xyxy", or "objects" with "obj_id"'
+
+
+FORMATS: Final = Format(
+    name="vrsbench",
+    summary="VRSBench: per-image JSON, train conversations, EVAL rows; the forms of one object become one record with the best box",
+    suffixes=(".json", ".jsonl"),
+    detect=each(_verdict),
+    read=file_by_file(lambda entry, _: read_vrsbench(entry), scaled=True),
+    rank=50,
+    scaled="vrsbench",
+)

@@ -1,5 +1,5 @@
 """Stage 1: readers' rows become repaired, de-duplicated records on 512 x 512 images."""
 
-from risbench.ingest.run import ingest
+from risbench.ingest.run import explain_source, ingest
 
-__all__ = ["ingest"]
+__all__ = ["explain_source", "ingest"]

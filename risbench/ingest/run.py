@@ -17,7 +17,8 @@ from risbench.core.reading import read_json
 from risbench.core.storage import PartResult, StageRun, digest_of, to_json, versions, write_durably
 from risbench.core.unexpected import ERRORS_LOG
 from risbench.core.workspace import INGEST, SETTINGS_FILE, Settings, Workspace
-from risbench.formats.detect import check_box_options, choose_format, forms_of, read_source, size_of_image
+from risbench.formats.detect import check_box_options, choose_format, explain, files_by_format, forms_of, read_source, size_of_image
+from risbench.formats.registry import INPUT_FORMATS
 from risbench.formats.source.archives import is_zip
 from risbench.formats.source.rows import Item
 from risbench.formats.source.scale import BoxOrder, BoxScales, Scale
@@ -157,6 +158,17 @@ def ingest(
         raise
 
 
+def explain_source(source: Path | str, *, images: Path | str | None = None, follow_links: bool = False) -> dict[str, Any]:
+    """Return for every input format which files of a source are read as it, or why the source is not in it; nothing is read or written.
+
+    Raises:
+        InputError: the source cannot be read at all.
+    """
+    tree = SourceTree.open(source, images, follow_links=follow_links)
+    only = _single_file(Path(source), tree)
+    return {"source": str(tree.root), "formats": explain(tree, only), "left_out": list(INPUT_FORMATS.broken)}
+
+
 def _assumed(job: Job, rows: Triage) -> dict[str, Any]:
     """Return what was assumed of the source and what of it was not read, to be shown."""
     images = {image: job.stems[image] for image, candidate in rows.candidates if candidate.row.record is None}
@@ -171,7 +183,7 @@ def _assumed(job: Job, rows: Triage) -> dict[str, Any]:
 def _forms_left(tree: SourceTree, files: Sequence[Entry]) -> str:
     """Return, for a source that gives no record, the forms that are not read which its other files are in."""
     read = {entry.path for entry in files}
-    said = forms_of(entry for entry in tree.entries if entry.path not in read)
+    said = forms_of((entry for entry in tree.entries if entry.path not in read), files_by_format(tree))
     return f"; beside them {said}" if said else ""
 
 

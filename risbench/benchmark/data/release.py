@@ -19,13 +19,13 @@ from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Box
 from risbench.core.storage import digest_of
-from risbench.formats.detect import Format, choose_format, read_source
+from risbench.formats.detect import choose_format, format_named, read_source
 from risbench.formats.phrases import IMAGE_FOLDERS
+from risbench.formats.registry import INPUT_FORMATS
 from risbench.formats.source.given_mask import given_pixels
 from risbench.formats.source.rows import Refused, Row, SetAside
 from risbench.formats.source.tree import Entry, SourceTree
 
-READ: Final[tuple[Format, ...]] = ("parquet", "webdataset", "refer", "phrases", "coco")
 _NAMED: Final = 5
 
 
@@ -98,6 +98,10 @@ def fingerprint(folder: Path) -> str:
     return digest_of(sorted(stated))
 
 
+def _trained_on() -> str:
+    return ", ".join(name for name, known in INPUT_FORMATS.all().items() if known.trains)
+
+
 def read_release(folder: Path) -> Release:
     """Return the samples of a release, sorted by id. Images are only opened where a mask's size hangs on theirs.
 
@@ -110,10 +114,10 @@ def read_release(folder: Path) -> Release:
     try:
         kind, files, _ = choose_format(tree, None, None)
     except InputError:
-        said = f"is no release: no file of it holds triplets ({', '.join(READ)}); `risbench export --split` makes one"
+        said = f"is no release: no file of it holds triplets ({_trained_on()}); `risbench export --split` makes one"
         raise InputError(f"{folder}: {said}{tree.said_of_refused()}") from None
-    if kind not in READ:
-        raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({', '.join(READ)})")
+    if not format_named(kind).trains:
+        raise InputError(f"{folder}: is in format {kind}, which holds no triplets; give a release ({_trained_on()})")
     release = Release(tree, kind)
     for path, reason in tree.refused:
         release.leave_out(path, reason)
