@@ -30,7 +30,7 @@ from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.truth import Truth
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import Engine, Prompt
+from risbench.refine.engines.base import Engine, Prompt
 from risbench.refine.sam_engine import builtin_engine, pasam_engine
 
 DISTORTIONS = {"as given": (1.0, 0.0), "0.6 x": (0.6, 0.0), "1.5 x": (1.5, 0.0), "moved by .25": (1.0, 0.25)}

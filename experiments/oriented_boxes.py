@@ -15,7 +15,8 @@ from PIL import Image
 from risbench.core.classes import to_class
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.metrics import mask_iou
-from risbench.refine.engines import BoxEngine, Prompt
+from risbench.refine.engines.base import Prompt
+from risbench.refine.engines.box import BoxEngine
 from risbench.refine.grabcut import GrabCutEngine
 from risbench.refine.sam_engine import builtin_engine
 

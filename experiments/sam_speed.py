@@ -36,6 +36,7 @@ from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.learn.device import fast_precision, keep_freed_memory
 from risbench.refine.clean import CleanRules
+from risbench.refine.engines.base import EngineSetup
 from risbench.refine.sam_engine import sam_engine
 from risbench.refine.workers import Work, refine_part
 
@@ -50,7 +51,7 @@ def ours(root: Path, weights: Path, device: str) -> Run:
     rules = {False: CleanRules(), True: CleanRules(0, 0, -1)}
 
     def run(job: Job, raw: bool = False) -> dict[str, tuple[tuple[int, int], str]]:
-        work = Work(root, "sam", str(weights), device, rules[raw], 1, threads=torch.get_num_threads(), precision=precision)
+        work = Work(root, "sam", EngineSetup(str(weights), device, precision), rules[raw], 1, torch.get_num_threads())
         done = refine_part(engine, work, job)
         write_durably(root / "ours.jsonl", "".join(record.to_line() for record in done).encode())
         return {record.id: (record.mask.size, record.mask.counts) for record in done if record.mask is not None}

@@ -116,22 +116,13 @@ def _bands(value: str | None) -> list[int] | None:
     return [int(part) for part in value.split(",")]
 
 
-@app.command("refine-masks")
+@app.command("refine-masks", cls=NamingCommand)
 def refine_masks(
     workspace: WorkspaceOption = Path(),
     engine: Annotated[
-        str,
-        typer.Option(
-            help="auto (the workspace's; else builtin, or grabcut without torch), box, oriented-box, grabcut, builtin, sam, pasam or hf."
-        ),
+        str, typer.Option(help="auto (the workspace's; else builtin, or grabcut without torch), or one of {engines}.")
     ] = "auto",
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="For --engine sam: a SAM or MobileSAM file; for pasam: an adapter, or PA-SAM's merged file; for hf: a folder, or a name "
-            "on the hub; for builtin: other weights."
-        ),
-    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="What the engine loads: {checkpoints}.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")] = False,
     workers: Annotated[int | None, typer.Option(help="Worker processes; all cores by default, 1 for networks.")] = None,
     min_fragment: Annotated[float, typer.Option(help="Drop pieces smaller than this share of the largest; 0 keeps all.")] = 0.2,

@@ -21,8 +21,24 @@ def _input_formats() -> tuple[str, ...]:
     return INPUT_FORMATS.names()
 
 
+def _engines() -> tuple[str, ...]:
+    from risbench.refine.engines.registry import ENGINES
+
+    return ENGINES.names()
+
+
+def _checkpoints() -> tuple[str, ...]:
+    from risbench.refine.engines.registry import ENGINES
+
+    return tuple(f"for {name} {kind.checkpoint}" for name, kind in ENGINES.all().items() if kind.checkpoint)
+
+
 # What stands between braces in a help text is filled with the names of a registry when the help is shown; no text repeats them.
-NAMES: Final[dict[str, Callable[[], Sequence[str]]]] = {"{input formats}": _input_formats}
+NAMES: Final[dict[str, Callable[[], Sequence[str]]]] = {
+    "{input formats}": _input_formats,
+    "{engines}": _engines,
+    "{checkpoints}": _checkpoints,
+}
 
 
 class NamingCommand(TyperCommand):

@@ -24,7 +24,7 @@ from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Quad
 from risbench.refine.crops import Crop, turned_crop, upright_crop
-from risbench.refine.engines import Prompt, Segmentation, jittered
+from risbench.refine.engines.base import Prompt, Segmentation, jittered
 from risbench.refine.shapes import ANY_SHAPE, SHAPES, fit_planform, fit_superellipse
 
 Mask8 = NDArray[np.uint8]

@@ -15,7 +15,7 @@ from risbench.core.masks import encode_rle
 from risbench.core.record import TRIAGED, Mask, Record, Review
 from risbench.core.risk import scores_better
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import HIGH_IS_BAD, Engine, Prompt, Segmentation, at_once
+from risbench.refine.engines.base import HIGH_IS_BAD, Engine, Prompt, Segmentation, at_once
 
 
 def refine_image(

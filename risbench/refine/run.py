@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import util
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +13,14 @@ from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.extras import PACKAGES, need_packages
 from risbench.core.progress import Progress
 from risbench.core.record import TRIAGED, UNDECIDED, Record
-from risbench.core.storage import PartResult, StageRun, digest_of, sha256_of_file, versions
+from risbench.core.storage import PartResult, StageRun, digest_of, versions
 from risbench.core.workspace import INGEST, REFINE, REVIEW, Workspace, read_records
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import ENGINES, NETWORKS
+from risbench.refine.engines.base import EngineKind, EngineSetup
+from risbench.refine.engines.builtin import KINDS as BUILTIN
+from risbench.refine.engines.grabcut import KINDS as GRABCUT
+from risbench.refine.engines.pasam import KINDS as PASAM
+from risbench.refine.engines.registry import AUTO, ENGINES
 from risbench.refine.workers import Work, build_engine, refine_parts
 
 PART_RECORDS: Final = 64
@@ -52,73 +56,59 @@ def refine_masks(
     rules = rules or CleanRules()
     _check_rules(rules)
     opened = Workspace.open(workspace)
-    name, said = opened.settings.engine if engine == "auto" else engine, ""
-    if name == "auto":
-        name, said = ("pasam", "") if opened.settings.adapter else _best_engine(gpu)
+    name, said = opened.settings.engine if engine == AUTO else engine, ""
+    if name == AUTO:
+        name, said = (PASAM.name, "") if opened.settings.adapter else _best_engine(gpu)
     if not 0 <= prompt_again <= 10:
         raise OptionError(f"--prompt-again {prompt_again}: must lie between 0 and 10")
-    checkpoint = _checkpoint(opened, name, checkpoint)
-    device = _device(gpu, name)
-    count = workers if workers is not None else (1 if name in NETWORKS else (os.cpu_count() or 1))
+    kind = _kind(name)
+    checkpoint = _checkpoint(opened, kind, checkpoint)
+    device = _device(gpu, kind)
+    count = workers if workers is not None else (1 if kind.network else (os.cpu_count() or 1))
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
-    exact = _precision(precision, name, checkpoint, device)
-    choice = Choice(name, str(checkpoint) if checkpoint else None, device, exact, count, prompt_again if name == "pasam" else 0)
+    loaded = str(checkpoint) if checkpoint else None
+    setup = EngineSetup(loaded, device, _precision(precision, kind, loaded, device), prompt_again if kind.reprompts else 0)
     with opened.lock("refine-masks"):
-        result = _run(opened, choice, rules, redo_given, quiet)
+        result = _run(opened, kind, setup, count, rules, redo_given, quiet)
     if gpu and device == "cpu":
-        said = f"engine {name} does not use the GPU; {', '.join(NETWORKS)} do"
+        said = f"engine {name} does not use the GPU; {', '.join(one.name for one in ENGINES.all().values() if one.network)} do"
     if said:
         result["said"] = said
     return result
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What makes the masks: the engine, its file or name, device, precision, worker processes, how often boxes are prompted again."""
-
-    engine: str
-    checkpoint: str | None
-    device: str
-    precision: str
-    workers: int
-    again: int
-
-
-def _run(workspace: Workspace, choice: Choice, rules: CleanRules, redo_given: bool, quiet: bool) -> dict[str, Any]:
-    engine = choice.engine
+def _run(
+    workspace: Workspace, kind: EngineKind, setup: EngineSetup, workers: int, rules: CleanRules, redo_given: bool, quiet: bool
+) -> dict[str, Any]:
     source = workspace.stage(REVIEW) if (workspace.stage(REVIEW) / "run.json").exists() else workspace.stage(INGEST)
     source_run = StageRun(source, {}).finished()
     if source_run is None:
         raise InputError(f"{workspace.root}: no finished ingest here; run `risbench ingest SOURCE -w {workspace.root}` first")
-    options = {"engine": engine, "device": choice.device, "rules": asdict(rules), "redo_given": redo_given}
-    if engine in NETWORKS:
-        options["precision"] = choice.precision
-    if engine == "pasam":
-        options["prompt_again"] = choice.again
-    inputs = {
-        "records": digest_of(source_run["parts"]),
-        "checkpoint": _checkpoint_digest(engine, choice.checkpoint),
-    }
-    packages = (*(("torch", "segment-anything") if engine in NETWORKS else ()), *(("transformers",) if engine == "hf" else ()))
-    plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*packages)}
+    options = {"engine": kind.name, "device": setup.device, "rules": asdict(rules), "redo_given": redo_given}
+    if kind.network:
+        options["precision"] = setup.precision
+    if kind.reprompts:
+        options["prompt_again"] = setup.again
+    inputs = {"records": digest_of(source_run["parts"]), "checkpoint": kind.digest(setup.checkpoint)}
+    plan = {"command": "refine-masks", "options": options, "inputs": inputs, "versions": versions(*kind.packages)}
     number, run = _round(workspace, plan)
     summary = run.finished()
     if summary is not None:
         run.clean()
         return {**summary, "state": "up to date", "round": number}
-    threads = max(1, (os.cpu_count() or 1) // choice.workers)
-    work = Work(workspace.root, engine, choice.checkpoint, choice.device, rules, number, threads, choice.again, choice.precision)
-    if engine in NETWORKS:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    work = Work(workspace.root, kind.name, setup, rules, number, threads)
+    if kind.network:
         build_engine(work)  # weights that cannot be used are refused before an unfinished round of others is given up
     discarded = run.begin()
     parts = _parts(read_records(source))
     keys = [digest_of([record.to_line() for record in part]) for part in parts]
     todo = {index: part for index, part in enumerate(parts) if not run.finished_part(index, keys[index])}
-    with Progress(f"refine-masks ({engine})", sum(len(part) for part in parts), quiet=quiet) as progress:
+    with Progress(f"refine-masks ({kind.name})", sum(len(part) for part in parts), quiet=quiet) as progress:
         progress.skip(sum(len(part) for index, part in enumerate(parts) if index not in todo))
         open_records = [(index, [record for record in part if _is_open(record, redo_given)]) for index, part in todo.items()]
-        for index, refined in refine_parts(work, open_records, min(choice.workers, max(1, len(todo)))):
+        for index, refined in refine_parts(work, open_records, min(workers, max(1, len(todo)))):
             by_id = {record.id: record for record in refined}
             result = PartResult([by_id.get(record.id, record) for record in todo[index]])
             result.notes = _notes(todo[index], by_id)
@@ -167,61 +157,51 @@ def _is_open(record: Record, redo_given: bool) -> bool:
 
 def _best_engine(gpu: bool) -> tuple[str, str]:
     """Return the better of the two engines that need no download (docs/decisions/0006), and what to say about the choice."""
-    lacking = next((package for package in PACKAGES["sam"] if util.find_spec(package) is None), None)
+    lacking = next((package for package in PACKAGES[BUILTIN.extra] if util.find_spec(package) is None), None)
     if lacking is None or gpu:
-        return "builtin", ""
-    return (
-        "grabcut",
-        f"engine auto: grabcut, as {lacking} is not installed; pip install 'risbench[sam]' for the built-in model, which is better",
-    )
+        return BUILTIN.name, ""
+    install = f"pip install 'risbench[{BUILTIN.extra}]' for the built-in model, which is better"
+    return GRABCUT.name, f"engine {AUTO}: {GRABCUT.name}, as {lacking} is not installed; {install}"
 
 
-def _checkpoint(workspace: Workspace, engine: str, given: Path | str | None) -> Path | str | None:
+def _kind(name: str) -> EngineKind:
+    """Return an engine's kind.
+
+    Raises:
+        OptionError: there is no such engine.
+    """
+    kind = ENGINES.get(name)
+    if kind is None:
+        left_out = "".join(f"; {reason}" for reason in ENGINES.broken)
+        raise OptionError(f"--engine {name}: must be one of {', '.join((AUTO, *ENGINES.names()))}{left_out}")
+    return kind
+
+
+def _checkpoint(workspace: Workspace, kind: EngineKind, given: Path | str | None) -> Path | str | None:
     """Return the file or name that an engine loads: the one given, or of `pasam` the workspace's adapter.
 
     Raises:
-        OptionError: no such engine, or it needs one, or takes none.
+        OptionError: it needs one, or takes none.
         InputError: there is no such file.
         EnvironmentLacks: an extra is not installed.
     """
-    if engine not in ENGINES:
-        raise OptionError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
-    if engine == "sam" and given is None:
-        raise OptionError("--engine sam: needs --checkpoint FILE, a SAM checkpoint such as sam_vit_b_01ec64.pth (`risbench weights list`)")
-    if engine == "hf" and given is None:
-        raise OptionError(
-            "--engine hf: needs --checkpoint NAME_OR_FOLDER, a mask model of transformers such as facebook/sam2.1-hiera-large"
-        )
-    if engine == "pasam" and given is None:
-        given = workspace.adapter()
-        if given is None:
-            raise OptionError("--engine pasam: the workspace has no adapter; train one (`risbench train-adapter`) or give --checkpoint")
-    if engine not in NETWORKS:
+    if not kind.checkpoint:
         if given is not None:
-            raise OptionError(f"--checkpoint: engine {engine} has no weights; add --engine sam, pasam, hf or builtin")
+            able = [one.name for one in ENGINES.all().values() if one.checkpoint]
+            raise OptionError(f"--checkpoint: engine {kind.name} has no weights; add --engine {', '.join(able[:-1])} or {able[-1]}")
         return None
-    need_packages("sam")
-    if engine == "hf":
-        need_packages("train")
-    if engine != "hf" and given is not None and not Path(given).is_file():
+    if given is None:
+        given = kind.find(workspace)
+    if given is None and kind.missing:
+        raise OptionError(f"--engine {kind.name}: {kind.missing}")
+    if kind.extra:
+        need_packages(kind.extra)
+    if kind.checkpoint_is_file and given is not None and not Path(given).is_file():
         raise InputError(f"--checkpoint {given}: there is no such file")
     return given
 
 
-def _checkpoint_digest(engine: str, checkpoint: str | None) -> str | None:
-    """Return the sha256 of what an engine loads, so that other weights make another round."""
-    if engine == "builtin":
-        from risbench.sam.builtin import builtin_weights
-
-        return sha256_of_file(Path(checkpoint) if checkpoint else builtin_weights())
-    if engine == "hf":
-        from risbench.sam.hf import weights_digest
-
-        return weights_digest(str(checkpoint))
-    return sha256_of_file(Path(checkpoint)) if checkpoint else None
-
-
-def _device(gpu: bool, engine: str) -> str:
+def _device(gpu: bool, kind: EngineKind) -> str:
     if not gpu:
         return "cpu"
     need_packages("sam")
@@ -229,26 +209,24 @@ def _device(gpu: bool, engine: str) -> str:
 
     if not torch.cuda.is_available():
         raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
-    return "cuda" if engine in NETWORKS else "cpu"
+    return "cuda" if kind.network else "cpu"
 
 
-def _precision(choice: str, engine: str, checkpoint: Path | str | None, device: str) -> str:
+def _precision(choice: str, kind: EngineKind, checkpoint: str | None, device: str) -> str:
     """Return fp32 or bf16 for an engine on a device."""
     if choice not in ("auto", "fp32", "bf16"):
         raise OptionError(f"--precision {choice}: must be auto, fp32 or bf16")
-    if engine not in ("builtin", "sam", "pasam"):
+    if not kind.bf16:
         if choice == "bf16":
-            raise OptionError(f"--precision bf16: is for engines builtin, sam and pasam, not for {engine}")
+            able = [one.name for one in ENGINES.all().values() if one.bf16]
+            raise OptionError(f"--precision bf16: is for engines {', '.join(able[:-1])} and {able[-1]}, not for {kind.name}")
         return "fp32"
     if choice != "auto":
         return choice
     from risbench.learn.device import fast_precision
-    from risbench.sam.adapter_file import is_adapter, read_adapter
 
-    # a compact SAM looks at crops, where little is gained on a CPU
-    path = Path(str(checkpoint))
-    compact = engine == "builtin" or (engine == "pasam" and is_adapter(path) and not read_adapter(path)[0].whole)
-    return "fp32" if compact and device == "cpu" else fast_precision(device)
+    # where a model looks at crops, little is gained on a CPU
+    return "fp32" if device == "cpu" and kind.crops(checkpoint) else fast_precision(device)
 
 
 def _check_rules(rules: CleanRules) -> None:

@@ -15,7 +15,7 @@ from risbench.core.geometry import box_iou, mask_bounds
 from risbench.core.imagery import Pixels
 from risbench.core.metrics import mask_iou
 from risbench.learn.device import dtype_of, out_of_memory
-from risbench.refine.engines import LOGITS_BYTES, Prompt, Segmentation, at_once, jittered
+from risbench.refine.engines.base import LOGITS_BYTES, Prompt, Segmentation, at_once, jittered
 from risbench.sam.adapter_file import COMPACT_BASE, base_beside, is_adapter, load_adapted, load_whole_adapted, read_adapter
 from risbench.sam.builtin import load_builtin
 from risbench.sam.compact.predictor import CompactPredictor

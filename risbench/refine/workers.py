@@ -20,8 +20,8 @@ from risbench.core.reading import open_to_read
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
-from risbench.refine.engines import NETWORKS, BoxEngine, Engine
-from risbench.refine.grabcut import GrabCutEngine
+from risbench.refine.engines.base import Engine, EngineSetup
+from risbench.refine.engines.registry import engine_kind
 from risbench.refine.masks import refine_image
 
 
@@ -31,13 +31,10 @@ class Work:
 
     root: Path
     engine: str
-    checkpoint: str | None
-    device: str
+    setup: EngineSetup
     rules: CleanRules
     round_number: int
     threads: int
-    again: int = 3
-    precision: str = "fp32"
 
 
 def build_engine(work: Work) -> Engine:
@@ -47,22 +44,7 @@ def build_engine(work: Work) -> Engine:
         EnvironmentLacks: the extra it needs is not installed.
         InputError: its checkpoint cannot be used.
     """
-    if work.engine in ("box", "oriented-box"):
-        return BoxEngine(oriented=work.engine == "oriented-box")
-    if work.engine == "grabcut":
-        return GrabCutEngine()
-    from risbench.refine import sam_engine
-
-    if work.engine == "builtin":
-        return sam_engine.builtin_engine(work.device, Path(work.checkpoint) if work.checkpoint else None, work.precision)
-    assert work.checkpoint is not None, "refine_masks checks that these have a checkpoint"
-    if work.engine == "pasam":
-        return sam_engine.pasam_engine(Path(work.checkpoint), work.device, work.again, work.precision)
-    return (
-        sam_engine.hf_engine(work.checkpoint, work.device)
-        if work.engine == "hf"
-        else sam_engine.sam_engine(Path(work.checkpoint), work.device, work.precision)
-    )
+    return engine_kind(work.engine).build(work.setup)
 
 
 def refine_part(engine: Engine, work: Work, records: Sequence[Record]) -> list[Record]:
@@ -112,7 +94,7 @@ _work: Work | None = None
 def _start(work: Work, parent: int) -> None:
     global _engine, _work
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    if work.engine in NETWORKS:
+    if engine_kind(work.engine).network:
         import torch
 
         torch.set_num_threads(min(work.threads, torch.get_num_threads()))  # OMP_NUM_THREADS is a user's bound
@@ -122,7 +104,7 @@ def _start(work: Work, parent: int) -> None:
 
 def _keep_memory(work: Work) -> None:
     """Keep what tensors free, in a process that is about to run a network on the CPU."""
-    if work.engine in NETWORKS and work.device == "cpu":
+    if engine_kind(work.engine).network and work.setup.device == "cpu":
         from risbench.learn.device import keep_freed_memory
 
         keep_freed_memory()

@@ -28,7 +28,7 @@ from risbench.formats.truth import Truth  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.learn.schedule import learning_rate_at  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
-from risbench.refine.engines import Prompt, Segmentation  # noqa: E402
+from risbench.refine.engines.base import Prompt, Segmentation  # noqa: E402
 from risbench.refine.sam_engine import contradicted, pasam_engine  # noqa: E402
 from risbench.sam.adapter_file import TRAINED, adapted_from, load_adapted, read_adapter, save_adapter  # noqa: E402
 from risbench.sam.compact.model import CompactSam, CompactSettings  # noqa: E402

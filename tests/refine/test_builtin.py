@@ -17,7 +17,7 @@ from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.inspect.audit import audit  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
-from risbench.refine.engines import Prompt  # noqa: E402
+from risbench.refine.engines.base import Prompt  # noqa: E402
 from risbench.refine.sam_engine import builtin_engine  # noqa: E402
 from risbench.sam.builtin import BUILTIN_SHA256  # noqa: E402
 from risbench.sam.compact.model import CompactSam  # noqa: E402

@@ -21,9 +21,11 @@ from risbench.core.metrics import mask_iou
 from risbench.core.workspace import Workspace, read_records
 from risbench.ingest import ingest
 from risbench.inspect.audit import audit
-from risbench.refine import engines, refine_masks
+from risbench.refine import refine_masks
 from risbench.refine.clean import CleanRules, clean_mask
-from risbench.refine.engines import BoxEngine, Prompt, Segmentation
+from risbench.refine.engines import base as engines
+from risbench.refine.engines.base import Prompt, Segmentation
+from risbench.refine.engines.box import BoxEngine
 from risbench.refine.grabcut import GrabCutEngine
 from risbench.refine.masks import checked_mask, refine_image
 from risbench.scenes.source import write_source

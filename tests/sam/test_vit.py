@@ -15,7 +15,7 @@ from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.learn.device import fast_precision, keep_freed_memory  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
-from risbench.refine.engines import Prompt  # noqa: E402
+from risbench.refine.engines.base import Prompt  # noqa: E402
 from risbench.refine.sam_engine import sam_engine  # noqa: E402
 from risbench.sam import vit  # noqa: E402
 from tests.conftest import eval_row, picture  # noqa: E402

@@ -1,24 +1,18 @@
-"""What an engine is, and the two baselines: the box itself and the oriented box itself."""
+"""What an engine is: what it is given, what it gives back, and what is known of each kind of engine before it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.geometry import box_mask, polygon_mask
 from risbench.core.imagery import Pixels
-from risbench.core.metrics import mask_iou
 from risbench.core.record import Box, Quad
-
-EngineName = Literal["auto", "box", "oriented-box", "grabcut", "builtin", "sam", "pasam", "hf"]
-ENGINES: Final = ("auto", "box", "oriented-box", "grabcut", "builtin", "sam", "pasam", "hf")
-# Those that run a network: they need an extra, use the GPU, and fill a process's threads by themselves.
-NETWORKS: Final = ("builtin", "sam", "pasam", "hf")
-
+from risbench.core.storage import sha256_of_file
+from risbench.core.workspace import Workspace
 
 # Of several targets a triplet bears the worst score, which for these is the highest.
 HIGH_IS_BAD: Final = ("uncertainty", "prompted_again")
@@ -90,28 +84,51 @@ def _moved(prompt: Prompt, shift: float, scale: float) -> Prompt:
     return Prompt(box, quad, prompt.category)
 
 
-class BoxEngine:
-    """The upright box is the mask: the baseline that every engine must beat."""
+@dataclass(frozen=True)
+class EngineSetup:
+    """What an engine is built with; it crosses process borders.
 
-    weights_sha256: str | None = None
+    `checkpoint` is a file or a name, None for what the engine brings; `again` how often a box that the mask contradicts is prompted again.
+    """
 
-    def __init__(self, *, oriented: bool) -> None:
-        self._oriented = oriented
-        self._shape = (0, 0)
+    checkpoint: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    again: int = 3
 
-    def load(self, pixels: Pixels) -> None:
-        """Remember the image's size."""
-        self._shape = (int(pixels.shape[0]), int(pixels.shape[1]))
 
-    def segment(self, prompts: Sequence[Prompt]) -> list[Segmentation]:
-        """Return the boxes, or with `oriented` the polygons where a prompt has one."""
-        return [Segmentation(self._draw(prompt), {"jitter_agreement": self._jitter(prompt)}) for prompt in prompts]
+def _none(_: object) -> None:
+    return None
 
-    def _jitter(self, prompt: Prompt) -> float:
-        used = self._draw(prompt)
-        return float(np.mean([mask_iou(used, self._draw(other)) for other in jittered(prompt)]))
 
-    def _draw(self, prompt: Prompt) -> NDArray[np.bool_]:
-        if self._oriented and prompt.quad is not None:
-            return polygon_mask(prompt.quad, *self._shape)
-        return box_mask(prompt.box, *self._shape)
+def _file_digest(checkpoint: str | None) -> str | None:
+    return sha256_of_file(Path(checkpoint)) if checkpoint else None
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One kind of engine; docs/architecture.md says how to add one.
+
+    `build` makes the engine, and imports what it needs only then. `network` is true of one that runs a network: it uses the GPU, fills a
+    process's threads by itself, and its `extra` must be installed; `packages` decide its masks by their versions. `checkpoint` says what
+    --checkpoint is for it, empty where it takes none; `missing`, where it needs one that was not given and `find` has none, what to do.
+    `digest` is the sha256 of what it loads, so that other weights make another round. `bf16` says that it can multiply in bf16,
+    `crops` that it looks at crops, where that gains nothing on a CPU. `reprompts` says that a box which the mask contradicts is
+    prompted again.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[EngineSetup], Engine]
+    rank: int = 100
+    network: bool = False
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+    checkpoint: str = ""
+    missing: str = ""
+    checkpoint_is_file: bool = True
+    find: Callable[[Workspace], Path | None] = _none
+    digest: Callable[[str | None], str | None] = _file_digest
+    bf16: bool = False
+    crops: Callable[[str | None], bool] = lambda checkpoint: False
+    reprompts: bool = False
