@@ -27,7 +27,10 @@ from risbench.adapt.run import train_adapter  # noqa: E402
 from risbench.adapt.train_adapter import AdapterRecipe, Training  # noqa: E402
 from risbench.adapt.whole_data import Embeddings, WholeBatch, WholeExamples, noisy_mask  # noqa: E402
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
-from risbench.core.imagery import encode_png, read_raster  # noqa: E402
+from risbench.core.imagery import (
+    encode_png,
+    read_raster,
+)
 from risbench.core.masks import encode_rle, mask_of  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.core.storage import sha256_of_file  # noqa: E402
@@ -35,6 +38,9 @@ from risbench.core.workspace import Workspace, read_records  # noqa: E402
 from risbench.formats.truth import Truth  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
+from risbench.refine.clean import CleanRules  # noqa: E402
+from risbench.refine.engines.base import Engine, Prompt  # noqa: E402
+from risbench.refine.sam_engine import pasam_engine  # noqa: E402
 from risbench.sam.adapter_file import load_whole_adapted, read_adapter  # noqa: E402
 from risbench.sam.pasam.predictor import PasamPredictor, load_pasam, normalised  # noqa: E402
 from risbench.sam.predictor import SamPrompt  # noqa: E402
@@ -210,6 +216,12 @@ def test_points_of_its_own_come_from_the_epoch_asked_for(source: Path, world: Pa
     assert said == [False, False, False, False, True, True]
 
 
+def logits_of(engine: Engine, pixels: Any, prompt: Prompt) -> Any:
+    """Return an engine's logits (height, width) for one prompt on an image."""
+    engine.load(pixels)
+    return engine.segment([prompt])[0].values
+
+
 def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_base(
     source: Path, world: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,8 +256,10 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     looks = iter(range(100))
     assert train_adapter(**{**options, "workspace": whole})["adapter"] == made["adapter"]
     found = {}
+    # untidied: whether a fragment just above or below the share that is dropped stays would hang on the processor
+    raw = CleanRules(min_fragment=0, max_hole=0, max_outside=-1)
     for number, precision in enumerate(("fp32", "bf16"), 1):
-        result = refine_masks(workspace=world, precision=precision, prompt_again=0, quiet=True)
+        result = refine_masks(workspace=world, precision=precision, prompt_again=0, rules=raw, quiet=True)
         assert (result["options"]["engine"], result["options"]["precision"]) == ("pasam", precision)
         found[precision] = {
             record.id: mask_of(record.mask) for record in read_records(world / "2-refine" / f"round-{number}") if record.mask
@@ -256,11 +270,16 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     pairs = [(mask, found["bf16"][key]) for key, mask in found["fp32"].items()]
     common, either = (sum(int(np.count_nonzero(join(*pair))) for pair in pairs) for join in (np.logical_and, np.logical_or))
     assert common >= 0.99 * either, "all masks together, the smallest too"
-    # one by one: a pixel is half of a mask of two, and which pixel it is hangs on the processor
-    alike = {key: mask_iou(mask, found["bf16"][key]) for key, mask in found["fp32"].items() if np.count_nonzero(mask) >= 20}
+    alike = [mask_iou(mask, found["bf16"][key]) for key, mask in found["fp32"].items() if np.count_nonzero(mask) >= 20]
     assert len(alike) >= 5
-    assert np.mean(list(alike.values())) >= 0.99
-    assert min(alike.values()) >= 0.9
+    assert np.mean(alike) >= 0.99
+    # one mask of a random model, whose logits may lie near 0 for long stretches, may differ by more; its logits do not
+    first = next(iter(read_records(world / "1-ingest")))
+    with open(world / first.image.path, "rb") as file:
+        pixels = read_raster(file, first.image.path).pixels
+    prompt = Prompt(first.targets[0].box, first.targets[0].oriented_box, first.category.name)
+    exact, rounded = (logits_of(pasam_engine(folder / "adapter.safetensors", "cpu", 0, precision), pixels, prompt) for precision in found)
+    assert np.abs(exact - rounded).max() <= 0.05 * exact.std()
     noted = json.loads((folder / "settings.json").read_text())
     assert noted["recipe"]["encoder"] is False
     with pytest.raises(InputError, match="belongs to the base"):
