@@ -27,10 +27,7 @@ from risbench.adapt.run import train_adapter  # noqa: E402
 from risbench.adapt.train_adapter import AdapterRecipe, Training  # noqa: E402
 from risbench.adapt.whole_data import Embeddings, WholeBatch, WholeExamples, noisy_mask  # noqa: E402
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
-from risbench.core.imagery import (
-    encode_png,
-    read_raster,
-)
+from risbench.core.imagery import encode_png, read_raster  # noqa: E402
 from risbench.core.masks import encode_rle, mask_of  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.core.storage import sha256_of_file  # noqa: E402
