@@ -168,9 +168,7 @@ def export(
         ),
     ] = None,
     workspace: WorkspaceOption = Path(),
-    format: Annotated[
-        str, typer.Option(help="risbench, coco, refer, parquet, webdataset, yolo, geo, several with commas, or all.")
-    ] = "risbench",
+    format: Annotated[str, typer.Option(help="Of {release formats}: one, several with commas, or all.")] = "risbench",
     name: Annotated[str, typer.Option(help="Name of the release, a folder in 4-export.")] = "release",
     seed: Annotated[int | None, typer.Option(help="Seed of the split; the workspace's by default.")] = None,
     include_unreviewed: Annotated[bool, typer.Option("--include-unreviewed", help="Release masks that no person has looked at.")] = False,

@@ -33,9 +33,16 @@ def _checkpoints() -> tuple[str, ...]:
     return tuple(f"for {name} {kind.checkpoint}" for name, kind in ENGINES.all().items() if kind.checkpoint)
 
 
+def _release_formats() -> tuple[str, ...]:
+    from risbench.export.formats.registry import RELEASE_FORMATS
+
+    return RELEASE_FORMATS.names()
+
+
 # What stands between braces in a help text is filled with the names of a registry when the help is shown; no text repeats them.
 NAMES: Final[dict[str, Callable[[], Sequence[str]]]] = {
     "{input formats}": _input_formats,
+    "{release formats}": _release_formats,
     "{engines}": _engines,
     "{checkpoints}": _checkpoints,
 }

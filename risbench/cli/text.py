@@ -165,6 +165,8 @@ def print_verify(result: dict[str, Any]) -> None:
         say(f"fault: {fault}")
     if len(result["faults"]) > 50:
         say(f"... and {len(result['faults']) - 50:,} more (--json lists all)")
+    for name in result.get("not_looked_into", ()):
+        say(f"{name}: is of a package that is not installed here; its files are compared with their sums, and not looked into")
     said = f"{result['files']:,} files, {result['bytes'] / 1e6:,.1f} MB"
     if result["faults"]:
         say(f"{said}: {len(result['faults']):,} faults")

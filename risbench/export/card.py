@@ -13,6 +13,7 @@ from risbench.core.geometry import size_of
 from risbench.core.markdown import code, escaped
 from risbench.core.record import REVIEWED, SPLITS, Attributes, Record
 from risbench.core.strata import area_of
+from risbench.export.formats.registry import RELEASE_FORMATS
 from risbench.export.split import shared_by_two
 
 _HUB_NAMES: Final = {"train": "train", "val": "validation", "test": "test"}
@@ -24,15 +25,6 @@ _HOW: Final = {
     "adjudicated": "an expert decided between several",
     "triaged": "somebody let it pass on a sheet of twenty",
     "unreviewed": "nobody looked at it",
-}
-_OPENED: Final = {
-    "risbench": "`images/`, `masks/`, `output_phrase_<split>.txt`: as RISBench was released; `annotations_<split>.parquet`: all it lost",
-    "parquet": "`parquet/`: `datasets.load_dataset(FOLDER)`",
-    "webdataset": '`webdataset/`: `webdataset.WebDataset("webdataset/train-*.tar")`',
-    "coco": "`coco/`: pycocotools, with `expression` on every annotation",
-    "refer": "`refer/`: the REFER loaders of LAVT, RMSIN and their descendants",
-    "geo": "`geo/`: GeoPackage, GeoJSON and GeoTIFF, of the triplets whose image lies somewhere on the ground",
-    "yolo": "`yolo/dataset.yaml`: ultralytics; without sentences, masks as polygons",
 }
 
 
@@ -93,7 +85,8 @@ def card(release: Mapping[str, Any]) -> str:
     lines = [*_front_matter(release), f"# {release['name']}", "", description(release), ""]
     if release["unreviewed"]:
         lines += [f"**{release['unreviewed']:,} of the {release['triplets']:,} masks have not been reviewed by a person.**", ""]
-    lines += ["## What is in it", "", *(f"* {_OPENED[name]}" for name in release["formats"])]
+    known = RELEASE_FORMATS.all()
+    lines += ["## What is in it", "", *(f"* {known[name].opened}" if name in known else f"* `{name}`" for name in release["formats"])]
     lines += ["* `release.json`, `split.csv`, `croissant.json`, `SHA256SUMS`: `risbench verify FOLDER` checks all of it", ""]
     lines += _split_section(release)
     lines += [*_mask_section(release), *_audit_section(release["audit_sample"], release["review"])]
@@ -221,8 +214,10 @@ def _front_matter(release: Mapping[str, Any]) -> list[str]:
         "- image-segmentation",
     ]
     lines += ["size_categories:", f"- {size}", "tags:", "- remote-sensing", "- referring-image-segmentation", "- croissant"]
-    if "parquet" in release["formats"]:
+    known = RELEASE_FORMATS.all()
+    shards = next((known[name].tables for name in release["formats"] if name in known and known[name].pictures), None)
+    if shards is not None:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split in SPLITS:
-            lines += [f"  - split: {_HUB_NAMES[split]}", f"    path: parquet/{split}-*.parquet"]
+            lines += [f"  - split: {_HUB_NAMES[split]}", f"    path: {shards.format(split)}"]
     return [*lines, "---", ""]

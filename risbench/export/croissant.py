@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from risbench.core.record import SPLITS
+from risbench.export.formats.base import ReleaseFormat
+from risbench.export.formats.registry import RELEASE_FORMATS
 
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
@@ -97,19 +99,26 @@ def _limitations(release: Mapping[str, Any]) -> list[str]:
 
 def _files(release: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tables that hold the records; of a release of COCO, REFER, WebDataset or YOLO alone there are none."""
-    tables = {"parquet": "parquet/{}-*.parquet", "risbench": "annotations_{}.parquet"}
-    where = next((path for name, path in tables.items() if name in release["formats"]), None)
-    if where is None:
+    holder = _holder(release)
+    if holder is None:
         return []
     return [
-        {"@type": "cr:FileSet", "@id": f"{split}-files", "encodingFormat": "application/x-parquet", "includes": where.format(split)}
+        {"@type": "cr:FileSet", "@id": f"{split}-files", "encodingFormat": "application/x-parquet", "includes": holder.tables.format(split)}
         for split in SPLITS
     ]
 
 
+def _holder(release: Mapping[str, Any]) -> ReleaseFormat | None:
+    """Return the format whose tables hold the records, with the pictures where one has them."""
+    able = [known for name, known in RELEASE_FORMATS.all().items() if name in release["formats"] and known.tables]
+    return min(able, key=lambda known: not known.pictures, default=None)
+
+
 def _record_set(release: Mapping[str, Any], split: str) -> dict[str, Any]:
     columns = {name: ("sc:Text", text) for name, text in _COLUMNS.items()}
-    pictures = {"image": "The image.", "mask": "The mask as a picture of one bit a pixel."} if "parquet" in release["formats"] else {}
+    holder = _holder(release)
+    shown = {"image": "The image.", "mask": "The mask as a picture of one bit a pixel."}
+    pictures = shown if holder is not None and holder.pictures else {}
     fields: list[dict[str, Any]] = [
         {
             "@type": "cr:Field",

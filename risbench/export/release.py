@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from risbench.core.progress import Progress
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of_file, to_json
 from risbench.export.card import card, description
 from risbench.export.croissant import croissant
-from risbench.export.geo import GeoLayout
-from risbench.export.layouts import CocoLayout, ReferLayout, RisbenchLayout, YoloLayout
-from risbench.export.shards import ParquetShards, WebDatasetShards
-from risbench.export.triplet import Writer, triplets
-
-RELEASE_FORMATS: Final = ("risbench", "coco", "refer", "parquet", "webdataset", "yolo", "geo")
+from risbench.export.formats.registry import RELEASE_FORMATS
+from risbench.export.triplet import triplets
 
 
 def write_formats(
@@ -26,16 +22,8 @@ def write_formats(
 
     Returns what there is to say of each format.
     """
-    make: dict[str, Callable[[], Writer]] = {
-        "risbench": lambda: RisbenchLayout(folder, records),
-        "coco": lambda: CocoLayout(folder / "coco", records),
-        "refer": lambda: ReferLayout(folder / "refer", records, dataset),
-        "parquet": lambda: ParquetShards(folder / "parquet"),
-        "webdataset": lambda: WebDatasetShards(folder / "webdataset"),
-        "yolo": lambda: YoloLayout(folder / "yolo", records),
-        "geo": lambda: GeoLayout(folder / "geo", records),
-    }
-    writers = {name: make[name]() for name in formats}
+    known = RELEASE_FORMATS.all()
+    writers = {name: known[name].writer(folder, records, dataset) for name in formats}
     for triplet in triplets(records, root):
         for writer in writers.values():
             writer.add(triplet)

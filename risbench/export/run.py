@@ -22,8 +22,8 @@ from risbench.core.storage import digest_of, explain_os_error, flushed, sha256_o
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
 from risbench.export.assign import ShownTwice, assign, described, empty_parts, official_split, split_list
 from risbench.export.card import counts_of
-from risbench.export.geo import is_georeferenced
-from risbench.export.release import RELEASE_FORMATS, write_checksums, write_description, write_formats
+from risbench.export.formats.registry import ALL, RELEASE_FORMATS
+from risbench.export.release import write_checksums, write_description, write_formats
 from risbench.export.split import OFFICIAL, parse_rule
 from risbench.formats.audit_sample import AUDIT_FILE, AuditSample, summary_of
 from risbench.formats.split_list import write_split_list
@@ -56,9 +56,10 @@ def export(
     """
     opened = Workspace.open(workspace)
     split = split or opened.settings.split_rule
-    unknown = [value for value in formats if value not in (*RELEASE_FORMATS, "all")]
+    unknown = [value for value in formats if value not in (*RELEASE_FORMATS.names(), ALL)]
     if unknown or not formats:
-        raise OptionError(f"--format {','.join(formats)}: must be all, or of {', '.join(RELEASE_FORMATS)}")
+        left_out = "".join(f"; {reason}" for reason in RELEASE_FORMATS.broken)
+        raise OptionError(f"--format {','.join(formats)}: must be {ALL}, or of {', '.join(RELEASE_FORMATS.names())}{left_out}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise OptionError(f"--name {name!r}: use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit")
     parse_rule(split, 1, _manifests(opened))  # a rule that cannot be is refused before anything is read
@@ -130,16 +131,17 @@ def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
 
 
 def _formats_for(records: Sequence[Record], asked: Sequence[str]) -> list[str]:
-    """Return the formats that were asked for; "all" is without maps where no record lies anywhere on the ground.
+    """Return the formats that were asked for; "all" is without those that there is nothing to write of, such as maps without a CRS.
 
     Raises:
-        InputError: maps were asked for by name, and there can be none.
+        InputError: such a one was asked for by name.
     """
-    able = any(is_georeferenced(record) for record in records)
-    if "all" in asked:
-        return sorted(name for name in RELEASE_FORMATS if able or name != "geo")
-    if "geo" in asked and not able:
-        raise InputError(f"--format geo: none of the {len(records):,} records has a CRS and a transform; leave geo out")
+    known = RELEASE_FORMATS.all()
+    if ALL in asked:
+        return sorted(name for name, one in known.items() if one.possible(records))
+    for name in asked:
+        if not known[name].possible(records):
+            raise InputError(f"--format {name}: none of the {len(records):,} records {known[name].impossible}; leave {name} out")
     return sorted(set(asked))
 
 

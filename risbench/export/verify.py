@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal, RisbenchError, printable
-from risbench.core.imagery import MAX_PIXELS
-from risbench.core.masks import mask_of
 from risbench.core.progress import Progress
 from risbench.core.reading import explain_read_error, is_system_failure, read_json
-from risbench.core.record import SPLITS, Record
+from risbench.core.record import SPLITS
 from risbench.core.storage import sha256_of, sha256_of_file
-from risbench.export.geopackage import look_into
-from risbench.formats.parquet_file import open_table
-from risbench.formats.split_list import SplitList, read_split_list, write_split_list
+from risbench.export.formats.base import Check
+from risbench.export.formats.registry import RELEASE_FORMATS
+from risbench.formats.split_list import read_split_list, write_split_list
 
 _LINE = re.compile(r"^([0-9a-f]{64})  ([^\r\n]+)$")
 SUMS: Final = "SHA256SUMS"
@@ -35,7 +32,6 @@ _UNREADABLE: Final = (
     Refusal,
     RisbenchError,
 )
-_COLUMNS: Final = ["id", "scene", "record"]
 
 
 def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
@@ -75,7 +71,10 @@ def verify(release: Path | str, *, quiet: bool = False) -> dict[str, Any]:
                 faults = _content_faults(folder, described, progress)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             faults = [f"release.json: is not of this version of risbench, or damaged ({type(error).__name__}: {printable(str(error), 80)})"]
+    unknown = [name for name in described.get("formats", ()) if name not in RELEASE_FORMATS.names()]
+    more = {"not_looked_into": unknown} if unknown else {}
     return {
+        **more,
         "release": str(folder),
         "name": described.get("name"),
         "files": len(listed),
@@ -112,23 +111,12 @@ def _content_faults(folder: Path, described: Mapping[str, Any], progress: Progre
     written = {sha256_of(write_split_list(frozen).encode()), sha256_of_file(folder / "split.csv")}  # a release may be of an older version
     if described["split_sha256"] not in written:
         faults.append("split.csv: is not the list that release.json names (split_sha256 differs)")
-    count: dict[str, Callable[[], dict[str, int]]] = {
-        "risbench": lambda: _tables(folder, "annotations_{}.parquet", frozen, faults, progress),
-        "parquet": lambda: _tables(folder / "parquet", "{}-*.parquet", frozen, faults, progress),
-        "coco": lambda: {split: len(_json(folder / "coco" / f"instances_{split}.json")["annotations"]) for split in SPLITS},
-        "refer": lambda: _refs(folder / "refer"),
-        "webdataset": lambda: {split: _samples(folder / "webdataset", split) for split in SPLITS},
-    }
-    if "yolo" in described["formats"]:
-        lines = sum(path.read_bytes().count(b"\n") for path in (folder / "yolo" / "labels").rglob("*.txt"))
-        if lines != (objects := described["written"]["yolo"]["objects"]):
-            faults.append(f"yolo: holds {lines:,} objects; release.json counts {objects:,}")
     wanted = {split: described["splits"][split]["triplets"] for split in SPLITS}
+    check = Check(folder, described, frozen, faults, progress)
     for name in described["formats"]:
+        known = RELEASE_FORMATS.get(name)
         try:
-            found = count[name]() if name in count else wanted
-            if name == "geo":
-                faults += _map_faults(folder / "geo", described["triplets"] - described["written"]["geo"]["without_georeference"])
+            counted = known.count(check) if known is not None else None
         except _UNREADABLE as error:
             if isinstance(error, EnvironmentLacks):
                 raise
@@ -137,68 +125,11 @@ def _content_faults(folder: Path, described: Mapping[str, Any], progress: Progre
             faults.append(f"{name}: cannot be read ({type(error).__name__}: {printable(str(error), 200)})")
             continue
         faults += [
-            f"{name}: {split} holds {found.get(split, 0):,} triplets; release.json counts {wanted[split]:,}"
+            f"{name}: {split} holds {counted.get(split, 0):,} triplets; release.json counts {wanted[split]:,}"
             for split in SPLITS
-            if found.get(split, 0) != wanted[split]
+            if counted is not None and counted.get(split, 0) != wanted[split]
         ]
     return faults
-
-
-def _tables(folder: Path, pattern: str, frozen: SplitList, faults: list[str], progress: Progress) -> dict[str, int]:
-    """Return the rows of each split; add what is wrong with a record."""
-    counts: Counter[str] = Counter()
-    seen: set[str] = set()
-    for split in SPLITS:
-        for path in sorted(folder.glob(pattern.format(split))):
-            for batch in open_table(path, _COLUMNS).iter_batches(256, columns=_COLUMNS):
-                for index in progress.counting(range(batch.num_rows)):
-                    row = {name: batch.column(name)[index].as_py() for name in _COLUMNS}
-                    counts[split] += 1
-                    place = f"{path.name}: record {row['id']}"
-                    if row["id"] in seen:
-                        faults.append(f"{place}: stands here twice")
-                    seen.add(row["id"])
-                    named = frozen.splits.get(row[frozen.by])
-                    if named != split:
-                        faults.append(f"{place}: {frozen.by} {row[frozen.by]} is of {named or 'no split'} in split.csv, here of {split}")
-                    faults += [f"{place}: {fault}" for fault in _record_faults(Record.model_validate_json(row["record"]), row["id"])]
-    return counts
-
-
-def _record_faults(record: Record, name: str) -> list[str]:
-    if record.id != name:
-        return [f"its record is of {record.id}"]
-    if record.image.width * record.image.height > MAX_PIXELS:
-        return [f"image: {record.image.width} x {record.image.height} px; at most {MAX_PIXELS:,} pixels are looked at"]
-    if record.mask is None or record.mask.size != (record.image.height, record.image.width):
-        return [f"mask.size = {record.mask.size if record.mask else None}: must be {(record.image.height, record.image.width)}"]
-    return [] if mask_of(record.mask).any() else ["mask: is empty"]
-
-
-def _map_faults(folder: Path, wanted: int) -> list[str]:
-    """Return what is wrong with the maps: each layer with its entry, index and features, as many in GeoJSON as in the GeoPackage."""
-    total, faults = 0, []
-    for split in SPLITS:
-        count, wrong = look_into(folder / f"{split}.gpkg", split)
-        faults += [f"geo/{split}.gpkg: {fault}" for fault in wrong]
-        beside = len(_json(folder / f"{split}.geojson")["features"])
-        if not wrong and beside != count:
-            faults.append(f"geo: {split}.geojson holds {beside:,} features, {split}.gpkg {count:,}")
-        total += beside
-    return faults if total == wanted else [*faults, f"geo: holds {total:,} triplets; release.json counts {wanted:,}"]
-
-
-def _refs(folder: Path) -> dict[str, int]:
-    [path] = folder.glob("*/refs.json")
-    return dict(Counter(ref["split"] for ref in _json(path)))
-
-
-def _samples(folder: Path, split: str) -> int:
-    count = 0
-    for path in sorted(folder.glob(f"{split}-*.tar")):
-        with tarfile.open(path) as archive:
-            count += sum(member.name.endswith(".json") for member in archive)
-    return count
 
 
 def _json(path: Path) -> Any:

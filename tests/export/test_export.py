@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_within_a_shard_leaves_the_old_release_and_nothing_
     def full(self: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("risbench.export.shards._ParquetSplit._flush", full)
+    monkeypatch.setattr("risbench.export.formats.parquet._ParquetSplit._flush", full)
     from risbench.core.errors import EnvironmentLacks
 
     with pytest.raises(EnvironmentLacks, match="disk is full"):

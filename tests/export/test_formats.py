@@ -16,7 +16,9 @@ from risbench.core.masks import mask_of
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
-from risbench.export import export, shards
+from risbench.export import export
+from risbench.export.formats import parquet
+from risbench.export.formats import webdataset as tars
 from risbench.formats.yolo import label_line, read_label_line
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
@@ -31,9 +33,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest(folder / "source", workspace=folder / "w", name="world")
     refine_masks(workspace=folder / "w", engine="oriented-box")
     patch = pytest.MonkeyPatch()
-    patch.setattr(shards, "_ROW_GROUP", 16)
-    patch.setattr(shards.ParquetShards.__init__, "__defaults__", (500_000,))
-    patch.setattr(shards.WebDatasetShards.__init__, "__defaults__", (500_000,))
+    patch.setattr(parquet, "_ROW_GROUP", 16)
+    patch.setattr(parquet.ParquetShards.__init__, "__defaults__", (500_000,))
+    patch.setattr(tars.WebDatasetShards.__init__, "__defaults__", (500_000,))
     export(workspace=folder / "w", formats=["all"], include_unreviewed=True)
     patch.undo()
     return folder / "w"

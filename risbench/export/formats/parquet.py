@@ -1,8 +1,7 @@
-"""Release formats that are shards: Parquet for Hugging Face `datasets`, tar for WebDataset."""
+"""Parquet shards with the pictures inside, for Hugging Face `datasets`."""
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -10,15 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from risbench.core.record import SPLITS, Split
+from risbench.export.formats.base import SHARD_BYTES, ReleaseFormat
+from risbench.export.formats.tables import count_rows
 from risbench.export.triplet import Triplet
 from risbench.formats.parquet import shard_table
-from risbench.formats.webdataset import add_member, sample
 
-SHARD_BYTES: Final = 400_000_000
 _ROW_GROUP: Final = 64
 _GROUP_BYTES: Final = 64_000_000
 # Of a row group the same image is stored once, however many sentences it has: a dictionary as large as it must be.
 _ONE_DICTIONARY: Final = 1 << 30
+_TABLES: Final = "parquet/{}-*.parquet"
 
 
 class ParquetShards:
@@ -87,30 +87,12 @@ class _ParquetSplit:
             self._writer = None
 
 
-class WebDatasetShards:
-    """<split>-NNNNNN.tar, uncompressed, a sample's four files one behind the other."""
-
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        folder.mkdir(parents=True)
-        self._folder, self._limit = folder, shard_bytes
-        self._open: dict[Split, tarfile.TarFile] = {}
-        self._counts: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-
-    def add(self, triplet: Triplet) -> None:
-        """Append the triplet to the shard of its split."""
-        split = triplet.record.split
-        assert split is not None, "every record that is released has a split"
-        if split not in self._open:
-            self._open[split] = tarfile.open(self._folder / f"{split}-{self._counts[split]:06d}.tar", "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 (open for many triplets)
-            self._counts[split] += 1
-        archive = self._open[split]
-        for name, data in sample(triplet.record, triplet.name, triplet.picture.data, triplet.picture.suffix, triplet.mask_png):
-            add_member(archive, name, data)
-        if archive.offset >= self._limit:
-            self._open.pop(split).close()
-
-    def close(self) -> dict[str, Any]:
-        """End the open shards; return how many there are."""
-        for archive in self._open.values():
-            archive.close()
-        return {"shards": dict(self._counts)}
+RELEASE_FORMAT: Final = ReleaseFormat(
+    name="parquet",
+    opened="`parquet/`: `datasets.load_dataset(FOLDER)`",
+    writer=lambda folder, records, dataset: ParquetShards(folder / "parquet"),
+    count=lambda check: count_rows(check, _TABLES),
+    rank=40,
+    tables=_TABLES,
+    pictures=True,
+)

@@ -19,9 +19,10 @@ from rasterio.warp import transform_geom
 
 from risbench.core.errors import InputError, missing_extra, printable
 from risbench.core.imagery import read_raster
-from risbench.core.reading import open_to_read
+from risbench.core.reading import open_to_read, read_json
 from risbench.core.record import SPLITS, Record, Split
-from risbench.export.geopackage import write_geopackage
+from risbench.export.formats.base import Check, ReleaseFormat
+from risbench.export.geopackage import look_into, write_geopackage
 from risbench.export.triplet import Triplet
 
 # GeoJSON knows no other (RFC 7946).
@@ -141,3 +142,29 @@ def _write_geojson(path: Path, features: list[tuple[Record, dict[str, Any], str]
         rows.append({"type": "Feature", "id": record.id, "geometry": there, "properties": _properties(record, f"images/{image}")})
     text = json.dumps({"type": "FeatureCollection", "features": rows}, ensure_ascii=False, separators=(",", ":"))
     path.write_text(text, encoding="utf-8")
+
+
+def _count(check: Check) -> None:
+    """Check the maps: each layer with its entry, index and features, as many in GeoJSON as in the GeoPackage."""
+    folder, total = check.folder / "geo", 0
+    for split in SPLITS:
+        count, wrong = look_into(folder / f"{split}.gpkg", split)
+        check.faults.extend(f"geo/{split}.gpkg: {fault}" for fault in wrong)
+        beside = len(read_json(folder / f"{split}.geojson")["features"])
+        if not wrong and beside != count:
+            check.faults.append(f"geo: {split}.geojson holds {beside:,} features, {split}.gpkg {count:,}")
+        total += beside
+    wanted = check.described["triplets"] - check.written("geo")["without_georeference"]
+    if total != wanted:
+        check.faults.append(f"geo: holds {total:,} triplets; release.json counts {wanted:,}")
+
+
+RELEASE_FORMAT: Final = ReleaseFormat(
+    name="geo",
+    opened="`geo/`: GeoPackage, GeoJSON and GeoTIFF, of the triplets whose image lies somewhere on the ground",
+    writer=lambda folder, records, dataset: GeoLayout(folder / "geo", records),
+    count=_count,
+    rank=70,
+    possible=lambda records: any(is_georeferenced(record) for record in records),
+    impossible="has a CRS and a transform",
+)
