@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from risbench.benchmark.data.batches import normalised
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.models.backbones import Backbone
-from risbench.benchmark.settings import load_settings
 from risbench.core.classes import CLASSES
 from risbench.core.progress import Progress
 from risbench.learn.device import dtype_of, fast_precision, keep_freed_memory

@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from risbench.benchmark.data.batches import normalised
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.models.crobim.deform import DeformableAttention
 from risbench.benchmark.models.registry import build
-from risbench.benchmark.settings import load_settings
 from risbench.benchmark.train.losses import mask_loss
 from risbench.benchmark.train.run import optimizer_of
 from risbench.learn.device import dtype_of, fast_precision, keep_freed_memory

@@ -287,7 +287,7 @@ def _toml(draw: Mutator, place: Path) -> None:
 
 def _settings(draw: Mutator, place: Path) -> None:
     import risbench.benchmark
-    from risbench.benchmark.settings import load_settings
+    from risbench.benchmark.load_settings import load_settings
 
     text = (Path(risbench.benchmark.__file__).parent / "configs" / "tiny.toml").read_text()
     path = write_files(place, {"c.toml": draw.lines(text)}) / "c.toml"

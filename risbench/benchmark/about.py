@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from torch import Tensor
 
 from risbench.benchmark.eval.slices import FAILURE_KINDS, KINDS
-from risbench.benchmark.settings import MODELS
+from risbench.benchmark.models.known import MODELS
 from risbench.core.errors import InputError, printable
 
 _HEX: Final = r"^[0-9a-f]{64}$"
@@ -67,11 +67,17 @@ class _Training(_Checked):
     digest: str
 
 
+def _known(name: str) -> str:
+    if name not in MODELS.names():
+        raise ValueError(f"must be one of {', '.join(MODELS.names())}")
+    return name
+
+
 class About(_Checked):
     """A run's `model.json`."""
 
     format: str
-    model: str = Field(pattern=f"^({'|'.join(MODELS)})$")
+    model: Annotated[str, AfterValidator(_known)]
     plan: str
     settings: dict[str, Any]
     built: _Built

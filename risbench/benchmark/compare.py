@@ -13,7 +13,7 @@ from risbench.benchmark.data.release import Sample
 from risbench.benchmark.eval.evaluate import evaluate
 from risbench.benchmark.eval.results import mean_of, same_data, samples_of
 from risbench.benchmark.eval.scoring import check_protocol
-from risbench.benchmark.settings import load_settings
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.table.table import METRICS
 from risbench.benchmark.train.checkpoint import ABOUT, begun_with
 from risbench.benchmark.train.together import train_all

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.data.cache import open_cache
-from risbench.benchmark.eval.baselines import BOXES
+from risbench.benchmark.eval.baseline_names import BOXES
 from risbench.benchmark.eval.evaluate import evaluate, need_weights
 from risbench.benchmark.eval.results import mean_of, same_data, samples_of
 from risbench.benchmark.eval.scoring import check_protocol
-from risbench.benchmark.settings import load_settings
-from risbench.benchmark.subjects import Subject, subjects
+from risbench.benchmark.load_settings import load_settings
+from risbench.benchmark.subjects import DEFAULT, Subject, subjects
 from risbench.benchmark.table.published import SAMPLES, WARNING, published
 from risbench.benchmark.table.table import METRICS, write_tables
 from risbench.benchmark.train.checkpoint import begun_with, read_about, settings_of
@@ -53,7 +53,7 @@ def benchmark(
     release: Path | str,
     *,
     out: Path | str,
-    models: str = "empty,full,centre,largest,lavt,caris,crobim",
+    models: str = DEFAULT,
     config: str = "base",
     changes: Sequence[str] = (),
     seeds: int = 1,

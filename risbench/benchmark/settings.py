@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from risbench.core.errors import InputError, OptionError
-from risbench.core.reading import parse_toml
-
-MODELS: Final = ("crobim", "caris", "lavt")
 Level = Literal[1, 2, 3, 4]
 
 
@@ -185,101 +178,3 @@ class Settings(Section):
         if self.recipe.coarse_side and not 64 <= self.recipe.coarse_side < self.side:
             raise ValueError(f"recipe.coarse_side = {self.recipe.coarse_side}: must be 0 (off), or from 64 to below side = {self.side}")
         return self
-
-
-_LAVT: Final[dict[str, dict[str, Any]]] = {"recipe": {"loss": "weighted"}}
-
-
-def load_settings(config: str, model: str = "crobim", changes: Sequence[str] = ()) -> Settings:
-    """Return the settings of a bundled configuration or a TOML file, as a model needs them, with `section.name=value` changes.
-
-    Raises:
-        OptionError: there is no such model or configuration, or a change cannot be read.
-        InputError: the file is no TOML or holds an unknown name or a value out of bounds.
-    """
-    if model not in MODELS:
-        raise OptionError(f"{model}: there is no such model; name one of {', '.join(MODELS)}")
-    values, where = _read(config)
-    for section, fields in values.items():
-        if section in Settings.model_fields and section != "side" and not isinstance(fields, dict):
-            raise InputError(f"{where}: {section} = {fields!r}: must be a section, [{section}]")
-    _merge(values, {"crobim": {}, "caris": _caris(values), "lavt": _LAVT}[model])
-    for change in changes:
-        _change(values, change)
-    try:
-        made = Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(piece) for piece in first["loc"])
-        value = f"{field} = {first['input']!r}: " if field else ""  # what concerns several sections names them itself
-        raise InputError(f"{where}: {value}{first['msg'].removeprefix('Value error, ')}") from None
-    if model == "lavt" and made.backbone.kind != "swin":
-        raise OptionError(f"backbone.kind = {made.backbone.kind}: LAVT's words enter between the stages of a Swin; use kind swin")
-    return made
-
-
-def _caris(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what makes CARIS (arXiv 2308.12534) of CroBIM's parts: prompts of its own, no aggregation, a pyramid behind coarse levels.
-
-    Its six layers to CroBIM's four are half as many again at any size.
-    """
-    layers = values.get("mid", {}).get("layers", MidSettings().layers)
-    return {
-        "capm": {"context": False, "injection": "post_embedding"},
-        "lgfa": {"enabled": False},
-        "mid": {"layers": round(1.5 * layers) if isinstance(layers, int) else layers, "levels": [2, 3, 4], "pyramid": True},
-    }
-
-
-def need_release(release: Path | str) -> None:
-    """Check that a release is there; here, where it takes no heavy import.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not Path(release).exists():
-        raise InputError(f"{release}: there is no such release; `risbench export --split` makes one")
-
-
-def bundled() -> list[str]:
-    """Return the names of the configurations that come with risbench."""
-    return sorted(file.name.removesuffix(".toml") for file in resources.files("risbench.benchmark").joinpath("configs").iterdir())
-
-
-def _read(config: str) -> tuple[dict[str, Any], str]:
-    if config in bundled():
-        text, where = resources.files("risbench.benchmark").joinpath(f"configs/{config}.toml").read_text(encoding="utf-8"), config
-    else:
-        path = Path(config)
-        if path.suffix != ".toml" or not path.is_file():
-            raise OptionError(f"--config {config}: is none of {', '.join(bundled())}, nor a TOML file")
-        try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    try:
-        return parse_toml(text), where
-    except ValueError as error:
-        raise InputError(f"{where}: is no TOML ({error})") from None
-
-
-def _merge(values: dict[str, Any], more: dict[str, dict[str, Any]]) -> None:
-    for section, fields in more.items():
-        values[section] = {**values.get(section, {}), **fields}
-
-
-def _change(values: dict[str, Any], change: str) -> None:
-    name, equals, value = change.partition("=")
-    section, dot, field = name.strip().partition(".")
-    if not equals or not section:
-        raise OptionError(f"--set {change}: write it as section.name=value, such as mid.attention=pwam")
-    try:
-        read = parse_toml(f"value = {value}")["value"]
-    except ValueError:
-        read = value.strip()
-    if dot:
-        if section == "side":
-            raise OptionError(f"--set {change}: side has no parts; write side={value}")
-        values[section] = {**values.get(section, {}), field: read}
-    else:
-        values[section] = read

@@ -6,27 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from risbench.benchmark.eval.baselines import BOXES, TRIVIAL
-from risbench.benchmark.settings import MODELS
+from risbench.benchmark.eval.baseline_names import BASELINES
+from risbench.benchmark.models.known import MODELS
 from risbench.core.errors import OptionError
 
-# CroBIM's Tables V to VII: what each row changes of the model as it is.
-ABLATIONS: Final[dict[str, tuple[str, ...]]] = {
-    "table5": (
-        "crobim:capm.scales=[1,2,3]",
-        "crobim:capm.scales=[1,2,4]",
-        "crobim:capm.scales=[2,3,4]",
-        "crobim:capm.pool=max",
-        "crobim:capm.pool=avg",
-    ),
-    "table6": (
-        "crobim:lgfa.deficit_stages=[]",
-        "crobim:lgfa.deficit_stages=[4]",
-        "crobim:lgfa.deficit_stages=[3,4]",
-        "crobim:lgfa.deficit_stages=[2,3,4]",
-    ),
-    "table7": ("crobim:mid.attention=pwam", "crobim:mid.attention=wpa"),
-}
+# What a benchmark is run on where nothing is said: what knows nothing, then every model but those that are asked for by name.
+DEFAULT: Final = "empty,full,centre,largest,lavt,caris,crobim"
 _COMMA: Final = re.compile(r",(?![^\[]*\])")
 
 
@@ -41,12 +26,17 @@ class Subject:
     @property
     def is_trained(self) -> bool:
         """Whether it has to be trained."""
-        return self.model in MODELS
+        return self.model in MODELS.names()
 
     @property
     def folder(self) -> str:
         """Its name as a folder's."""
         return re.sub(r"[^A-Za-z0-9.=+-]+", "-", self.name).strip("-")
+
+
+def ablations() -> dict[str, tuple[str, ...]]:
+    """Return the groups of rows that the models bring, by name."""
+    return {name: rows for kind in MODELS.all().values() for name, rows in kind.ablations.items()}
 
 
 def subjects(text: str) -> list[Subject]:
@@ -59,18 +49,19 @@ def subjects(text: str) -> list[Subject]:
         OptionError: a name is not known, or stands twice.
     """
     made: list[Subject] = []
+    trained, groups = MODELS.names(), ablations()
     parts = [piece.strip() for piece in _COMMA.split(text)]
     for part in parts:
-        for one in ABLATIONS.get(part, (part,)):
+        for one in groups.get(part, (part,)):
             model, _, changes = one.partition(":")
-            if model not in (*MODELS, *TRIVIAL, *BOXES):
-                known = ", ".join((*MODELS, *TRIVIAL, *BOXES, *ABLATIONS))
+            if model not in (*trained, *BASELINES):
+                known = ", ".join((*trained, *BASELINES, *groups))
                 raise OptionError(f"--models {one}: there is no such model; name some of {known}, a model's changes behind a colon")
-            if changes and model not in MODELS:
+            if changes and model not in trained:
                 raise OptionError(f"--models {one}: {model} is not trained and has no settings to change")
             made.append(Subject(one, model, tuple(changes.split("+")) if changes else ()))
-    if not ABLATIONS.keys().isdisjoint(parts) and all(subject.name != "crobim" for subject in made):
-        made.insert(0, Subject("crobim", "crobim"))
+    whole = [groups[part][0].partition(":")[0] for part in parts if part in groups]
+    made[:0] = [Subject(name, name) for name in dict.fromkeys(whole) if all(subject.name != name for subject in made)]
     twice = next((subject.name for subject in made if [other.name for other in made].count(subject.name) > 1), None)
     if twice is not None:
         raise OptionError(f"--models: {twice} stands twice")

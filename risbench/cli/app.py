@@ -297,9 +297,9 @@ app.add_typer(truth_app, name="truth")
 app.add_typer(review_app, name="review")
 app.command("train-adapter")(train_adapter)
 app.command("train-builtin")(train_builtin)
-app.command()(train)
-app.command()(evaluate)
-app.command()(benchmark)
+app.command(cls=NamingCommand)(train)
+app.command(cls=NamingCommand)(evaluate)
+app.command(cls=NamingCommand)(benchmark)
 
 
 @app.command()

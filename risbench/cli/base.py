@@ -39,10 +39,45 @@ def _release_formats() -> tuple[str, ...]:
     return RELEASE_FORMATS.names()
 
 
+def _models() -> tuple[str, ...]:
+    from risbench.benchmark.models.known import MODELS
+
+    return MODELS.names()
+
+
+def _ablations() -> tuple[str, ...]:
+    from risbench.benchmark.subjects import ablations
+
+    return tuple(ablations())
+
+
+def _default_models() -> tuple[str, ...]:
+    from risbench.benchmark.subjects import DEFAULT
+
+    return (DEFAULT,)
+
+
+def _baselines() -> tuple[str, ...]:
+    from risbench.benchmark.eval.baseline_names import BASELINES
+
+    return BASELINES
+
+
+def _configs() -> tuple[str, ...]:
+    from risbench.benchmark.load_settings import bundled
+
+    return tuple(bundled())
+
+
 # What stands between braces in a help text is filled with the names of a registry when the help is shown; no text repeats them.
 NAMES: Final[dict[str, Callable[[], Sequence[str]]]] = {
     "{input formats}": _input_formats,
     "{release formats}": _release_formats,
+    "{models}": _models,
+    "{ablations}": _ablations,
+    "{default models}": _default_models,
+    "{baselines}": _baselines,
+    "{configs}": _configs,
     "{engines}": _engines,
     "{checkpoints}": _checkpoints,
 }

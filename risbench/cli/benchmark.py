@@ -13,19 +13,18 @@ ReleaseArgument = Annotated[
     Path | None,
     typer.Argument(metavar="[RELEASE]", readable=False, help="A release in any format; left out: the workspace's 4-export/release."),
 ]
-ConfigOption = Annotated[str, typer.Option(help="base (the paper's), base-convnext, small, tiny, or a TOML file.")]
+ConfigOption = Annotated[str, typer.Option(help="One of {configs} (base is the paper's), or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="SECTION.NAME=VALUE changes a setting; repeatable.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the CUDA device; an error where there is none.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Where resized images are kept; left out: `cache` beside the output folder.")]
 ProtocolOption = Annotated[str, typer.Option(help="peer (480 x 480, as published figures) or native (the images' own size).")]
 SplitOption = Annotated[str, typer.Option(help="train, val or test.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes; the figures are the same for any number.")]
-_MODELS = "empty,full,centre,largest,lavt,caris,crobim"
 PrecisionOption = Annotated[str, typer.Option(help="fp32, bf16, or auto (bf16 on a GPU, and on CPUs made for it).")]
 
 
 def train(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="crobim, caris or lavt.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="One of {models}.")],
     release: ReleaseArgument = None,
     workspace: WorkspaceOption = Path(),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; left out: 5-benchmark/MODEL-CONFIG-seedN.")] = None,
@@ -49,7 +48,7 @@ def train(
     from risbench.core.extras import need_packages
 
     need_packages("train")
-    from risbench.benchmark.settings import load_settings, need_release
+    from risbench.benchmark.load_settings import load_settings, need_release
 
     learnt = release or workspace / "4-export" / "release"
     load_settings(config, model, set_ or ())  # what is refused here need not wait for PyTorch
@@ -76,9 +75,7 @@ def train(
 
 
 def evaluate(
-    subject: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's folder, or empty, full, centre, mean, largest, box-oracle, box-predicted.")
-    ],
+    subject: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or a baseline: {baselines}.")],
     release: ReleaseArgument = None,
     workspace: WorkspaceOption = Path(),
     split: SplitOption = "test",
@@ -100,11 +97,11 @@ def evaluate(
     from risbench.core.extras import need_packages
 
     need_packages("train")
-    from risbench.benchmark.settings import need_release
+    from risbench.benchmark.load_settings import need_release
 
     asked = release or workspace / "4-export" / "release"
     need_release(asked)
-    from risbench.benchmark.eval.evaluate import BASELINES
+    from risbench.benchmark.eval.baseline_names import BASELINES
     from risbench.benchmark.eval.evaluate import evaluate as run
     from risbench.cli.text_benchmark import print_evaluate
 
@@ -130,13 +127,12 @@ def benchmark(
     release: ReleaseArgument = None,
     workspace: WorkspaceOption = Path(),
     models: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Rows of the table: crobim, caris, lavt, also with changes behind a colon (crobim:mid.attention=pwam); empty, full, "
-            "centre, mean, largest, box-oracle, box-predicted; table5, table6, table7 (the paper's ablations). "
-            "With --compare: one that is trained."
+            help="Rows of the table: {models}, also with changes behind a colon (crobim:mid.attention=pwam); {baselines}; "
+            "{ablations} (papers' ablations). Left out: {default models}. With --compare: one that is trained."
         ),
-    ] = _MODELS,
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two releases: one model trained on each, scored on one test split.")
     ] = None,
@@ -176,15 +172,18 @@ def benchmark(
     from risbench.core.extras import need_packages
 
     need_packages("train")
-    from risbench.benchmark.settings import need_release
+    from risbench.benchmark.load_settings import need_release
 
     folder = out or workspace / "5-benchmark" / ("compare" if compare else "benchmark")
     if compare is None and test_on is not None:
         raise typer.BadParameter("only with --compare", param_hint="--test-on")
     if compare is not None and (release is not None or rates or against or published or weights):
         raise typer.BadParameter("takes no RELEASE, --rates, --against, --published or --weights", param_hint="--compare")
-    if compare is not None and models != _MODELS and models not in ("crobim", "caris", "lavt"):
-        raise typer.BadParameter(f"{models!r}: name one of crobim, caris, lavt; changes go to --set", param_hint="--models")
+    from risbench.benchmark.models.known import MODELS
+    from risbench.benchmark.subjects import DEFAULT
+
+    if compare is not None and models is not None and models not in MODELS.names():
+        raise typer.BadParameter(f"{models!r}: name one of {', '.join(MODELS.names())}; changes go to --set", param_hint="--models")
     for one in compare or (release or workspace / "4-export" / "release",):
         need_release(one)
     from risbench.benchmark.compare import compare as run_compare
@@ -196,7 +195,7 @@ def benchmark(
             *compare,
             out=folder,
             test_on=test_on,
-            model=models if models != _MODELS else "crobim",
+            model=models or "crobim",
             config=config,
             changes=set_ or (),
             seeds=seeds,
@@ -214,7 +213,7 @@ def benchmark(
     result = run(
         release or workspace / "4-export" / "release",
         out=folder,
-        models=models,
+        models=models or DEFAULT,
         config=config,
         changes=set_ or (),
         seeds=seeds,

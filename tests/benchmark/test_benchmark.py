@@ -17,7 +17,7 @@ from risbench.benchmark.compare import compare
 from risbench.benchmark.data.release import read_release
 from risbench.benchmark.eval.evaluate import evaluate
 from risbench.benchmark.run import benchmark
-from risbench.benchmark.subjects import ABLATIONS, subjects
+from risbench.benchmark.subjects import ablations, subjects
 from risbench.benchmark.table.published import published
 from risbench.cli.text_benchmark import print_compare
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
@@ -129,8 +129,8 @@ def test_differences_may_be_taken_from_a_guess(release: Path, tmp_path: Path) ->
 
 def test_a_list_of_models_is_read_with_brackets_and_tables() -> None:
     names = [subject.name for subject in subjects("crobim,table5,crobim:mid.levels=[2,3,4]+mid.pyramid=true")]
-    assert names == ["crobim", *ABLATIONS["table5"], "crobim:mid.levels=[2,3,4]+mid.pyramid=true"]
-    assert [subject.name for subject in subjects("empty,table7")] == ["crobim", "empty", *ABLATIONS["table7"]], "with what they change"
+    assert names == ["crobim", *ablations()["table5"], "crobim:mid.levels=[2,3,4]+mid.pyramid=true"]
+    assert [subject.name for subject in subjects("empty,table7")] == ["crobim", "empty", *ablations()["table7"]], "with what they change"
     for text, said in (("crobin", "there is no such model"), ("empty:x=1", "not trained"), ("lavt,lavt", "lavt stands twice")):
         with pytest.raises(OptionError, match=said):
             subjects(text)

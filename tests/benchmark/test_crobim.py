@@ -19,13 +19,14 @@ from transformers.models.deformable_detr.modeling_deformable_detr import MultiSc
 from risbench.benchmark.data.batches import Batches, normalised
 from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.data.words import words_for
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.models.crobim import deform
 from risbench.benchmark.models.crobim.capm import ContextPrompts
 from risbench.benchmark.models.crobim.crobim import CroBim
 from risbench.benchmark.models.crobim.deform import DeformableAttention, reference_points
 from risbench.benchmark.models.crobim.lgfa import DeficitCompensation, LanguageGuidedAggregation, _joined, _regions, attention_deficit
 from risbench.benchmark.models.registry import build, parameters_of
-from risbench.benchmark.settings import CapmSettings, LgfaSettings, Settings, load_settings
+from risbench.benchmark.settings import CapmSettings, LgfaSettings, Settings
 from risbench.benchmark.train.losses import mask_loss
 from risbench.benchmark.train.run import optimizer_of
 
@@ -311,7 +312,7 @@ def test_the_losses_are_the_formulas() -> None:
 
 def test_the_same_seed_makes_the_same_model_in_every_process() -> None:
     code = (
-        "import hashlib\nfrom risbench.benchmark.models.registry import build\nfrom risbench.benchmark.settings import load_settings\n"
+        "import hashlib\nfrom risbench.benchmark.models.registry import build\nfrom risbench.benchmark.load_settings import load_settings\n"
         "m = build('crobim', load_settings('tiny'), 400, 7)\n"
         "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in m.state_dict().values())).hexdigest())"
     )

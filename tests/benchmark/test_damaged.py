@@ -20,7 +20,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 from risbench.benchmark.eval.evaluate import Asked, _made_before, evaluate
 from risbench.benchmark.eval.results import samples_of
-from risbench.benchmark.settings import load_settings
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.train.checkpoint import ABOUT, STATE, TOKENIZER, read_about, read_model, read_state
 from risbench.benchmark.train.run import optimizer_of
 from risbench.core.errors import InputError, RisbenchError

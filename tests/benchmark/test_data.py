@@ -27,7 +27,8 @@ from risbench.benchmark.data.batches import Batches, _gathered, normalised
 from risbench.benchmark.data.cache import Cache, open_cache, resized, resized_mask
 from risbench.benchmark.data.release import image_of, read_release
 from risbench.benchmark.data.words import Words, learn_pieces, words_for
-from risbench.benchmark.settings import TextSettings, bundled, load_settings
+from risbench.benchmark.load_settings import bundled, load_settings
+from risbench.benchmark.settings import TextSettings
 from risbench.cli.app import app
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.imagery import encode_png

@@ -27,9 +27,10 @@ from transformers import (
 
 from risbench.benchmark.data.words import words_for
 from risbench.benchmark.eval.evaluate import evaluate
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.models.backbones import Backbone
 from risbench.benchmark.models.text import TextEncoder
-from risbench.benchmark.settings import BackboneSettings, load_settings
+from risbench.benchmark.settings import BackboneSettings
 from risbench.benchmark.train.checkpoint import ABOUT, read_model
 from risbench.benchmark.train.run import train
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError

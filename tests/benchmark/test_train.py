@@ -23,8 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from risbench.benchmark.data.batches import Batch
 from risbench.benchmark.data.cache import open_cache
+from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.models.registry import build
-from risbench.benchmark.settings import Recipe, load_settings
+from risbench.benchmark.settings import Recipe
 from risbench.benchmark.train import run as loop
 from risbench.benchmark.train.checkpoint import ABOUT, STATE, read_about, read_model, write_state
 from risbench.benchmark.train.run import learning_rate, optimizer_of, train

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from risbench.benchmark.data.arrays import ArrayFile, open_array
 from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
-from risbench.benchmark.settings import need_release
+from risbench.benchmark.load_settings import need_release
 from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, explain_os_error, explain_read_error, sha256_of, to_json, write_durably

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -20,9 +19,6 @@ from risbench.formats.source.tree import SourceTree
 from risbench.learn.device import memory_for
 from risbench.sam.open import open_model, predictor_on
 from risbench.sam.predictor import SamPrompt
-
-TRIVIAL: Final = ("empty", "full", "centre", "mean", "largest")
-BOXES: Final = ("box-oracle", "box-predicted")
 
 
 class Empty:

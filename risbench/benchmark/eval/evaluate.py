@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.benchmark.data.cache import Cache, open_cache
-from risbench.benchmark.eval.baselines import BOXES, TRIVIAL, BoxToMask, trivial
+from risbench.benchmark.eval.baseline_names import BASELINES, BOXES, TRIVIAL
+from risbench.benchmark.eval.baselines import BoxToMask, trivial
 from risbench.benchmark.eval.predict import Predictor, Trained, scored
 from risbench.benchmark.eval.results import checksum_of, is_result
 from risbench.benchmark.eval.scoring import Scored, check_protocol
 from risbench.benchmark.eval.sheet import write_sheet
 from risbench.benchmark.eval.slices import by_slices, failures, summary, traits_of
-from risbench.benchmark.settings import need_release
+from risbench.benchmark.load_settings import need_release
 from risbench.benchmark.train.checkpoint import checked_weights, read_about, read_model, settings_of
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
 from risbench.core.processes import end_with, ended_at_once, patient_threads, without_interrupts
@@ -34,7 +35,6 @@ from risbench.sam.builtin import builtin_weights
 
 # Counts up when the same input is scored otherwise: results of before are made anew.
 _REVISION: Final = 3
-BASELINES: Final = (*TRIVIAL, *BOXES)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from risbench.benchmark.data.cache import Cache
 from risbench.benchmark.eval.predict import Predictor, Trained
 from risbench.benchmark.eval.scoring import Scored, mask_at
 from risbench.benchmark.models.backbones import STRIDE
-from risbench.benchmark.models.crobim.crobim import CroBim
+from risbench.benchmark.models.registry import Explaining
 from risbench.benchmark.train.board import outlined
 from risbench.core.imagery import encode_png
 from risbench.core.storage import write_durably
@@ -71,7 +71,7 @@ def _row(predictor: Predictor, cache: Cache, number: int) -> list[NDArray[np.uin
     truth = cache.mask(np.array([number]))[0].astype(bool)
     found = mask_at(predictor.predict(cache, [number])[0], (cache.side, cache.side))
     shown = [_fitted(outlined(image, truth, found)[: -(14 + 4)])]
-    if isinstance(predictor, Trained) and isinstance(predictor.model, CroBim):
+    if isinstance(predictor, Trained) and isinstance(predictor.model, Explaining):
         shown += [_fitted(_heated(image, heat)) for heat in _maps(predictor, cache, number)]
     return shown
 

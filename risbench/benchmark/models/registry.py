@@ -1,16 +1,14 @@
-"""The models that are trained, by name."""
+"""Models as modules of PyTorch: what training and evaluation need of them, and how one is built by its name."""
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from risbench.benchmark.models.crobim.crobim import CroBim
-from risbench.benchmark.models.lavt import Lavt
-from risbench.benchmark.settings import MODELS, Settings
-from risbench.core.errors import OptionError
+from risbench.benchmark.models.known import model_kind
+from risbench.benchmark.settings import Settings
 
 
 class ReferringModel(Protocol):
@@ -26,6 +24,14 @@ class ReferringModel(Protocol):
         """Return mask logits (B, 1, H / 4, W / 4), rounded up; `image_of` (B,) where sentences share images."""
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """A model that says what it looked at."""
+
+    def explain(self, maps: list[Tensor], tokens: Tensor, valid: Tensor) -> tuple[Tensor, Any]:
+        """Return the mask logits, and the maps of attention that the sheet of cases shows."""
+
+
 def build(name: str, settings: Settings, vocabulary: int, seed: int = 0) -> nn.Module:
     """Return a model with the weights that the settings name, the rest random by `seed`.
 
@@ -33,10 +39,9 @@ def build(name: str, settings: Settings, vocabulary: int, seed: int = 0) -> nn.M
         OptionError: there is no such model.
         EnvironmentLacks, InputError: named weights cannot be had or used.
     """
-    if name not in MODELS:
-        raise OptionError(f"{name}: there is no such model; name one of {', '.join(MODELS)}")
+    kind = model_kind(name)
     torch.manual_seed(seed)
-    return Lavt(settings, vocabulary) if name == "lavt" else CroBim(settings, vocabulary)
+    return kind.build(settings, vocabulary)
 
 
 def referring(model: nn.Module) -> ReferringModel:

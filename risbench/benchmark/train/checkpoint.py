@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from risbench.benchmark.about import About, State, checked, fitting
 from risbench.benchmark.data.words import Words
+from risbench.benchmark.models.known import model_kind
 from risbench.benchmark.models.registry import build
 from risbench.benchmark.settings import BackboneSettings, Settings, TextSettings
 from risbench.core.errors import InputError, printable
@@ -166,7 +167,7 @@ def settings_of(run: Path, about: dict[str, Any]) -> Settings:
         InputError: this version has no such setting or value.
     """
     try:
-        return Settings.model_validate(about["settings"])
+        return model_kind(about["model"]).settings.model_validate(about["settings"])
     except ValidationError as error:
         raise InputError(f"{run / ABOUT}: settings.{_first_of(error)}; train again with this version") from None
 
@@ -186,7 +187,7 @@ def begun_with(run: Path, name: str, settings: Settings) -> Begun:
     if state is not None and state["step"] < about["steps"]:
         raise InputError(f"{run}: its training is at step {state['step']:,} of {about['steps']:,}; finish it first")
     theirs = settings_of(run, about)
-    for section in ("backbone", "text", *(("lavt",) if name == "lavt" else ("capm", "lgfa", "mid"))):
+    for section in model_kind(name).shaped_by:
         ours, own = (getattr(one, section).model_dump(mode="json") for one in (settings, theirs))
         odd = next((field for field in ours if field not in _FREE and ours[field] != own[field]), None)
         if odd is not None:

@@ -17,8 +17,9 @@ from risbench.benchmark.data.batches import Batch, Batches, normalised
 from risbench.benchmark.data.cache import Cache, open_cache
 from risbench.benchmark.data.words import words_for
 from risbench.benchmark.eval.predict import Trained, scored
+from risbench.benchmark.load_settings import load_settings, need_release
 from risbench.benchmark.models.registry import build
-from risbench.benchmark.settings import Recipe, Settings, load_settings, need_release
+from risbench.benchmark.settings import Recipe, Settings
 from risbench.benchmark.train.board import pictures
 from risbench.benchmark.train.checkpoint import STATE, TOKENIZER, Begun, begun_with, read_state, write_state, write_weights
 from risbench.benchmark.train.losses import mask_loss

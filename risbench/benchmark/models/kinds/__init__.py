@@ -1,0 +1,1 @@
+"""The models, an object each; none of these modules imports PyTorch."""
