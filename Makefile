@@ -23,6 +23,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 docs: $(VENV)/.base
+	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_cli.py
 
 bench: SHELL := /bin/bash

@@ -3,17 +3,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from risbench.cli.app import app
+from risbench.core.extras import BASE, EXTRAS
 from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.scenes.source import write_source
@@ -31,13 +35,37 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "w"
 
 
-def test_the_reference_is_what_help_prints() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+def script(name: str) -> Any:
+    """Return one of the scripts in docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text() == module.page(), "run: make docs"
+    return module
+
+
+def test_the_reference_is_what_help_prints() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text() == script("make_cli").page(), "run: make docs"
+
+
+def test_the_tables_in_the_docs_are_what_the_registries_hold() -> None:
+    tables = script("make_tables")
+    for page in tables.PAGES:
+        text = (ROOT / page).read_text()
+        assert "<!-- table: " in text
+        assert tables.filled(text) == text, f"{page}: run: make docs"
+
+
+def test_the_table_of_extras_is_what_the_project_declares() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {extra: {re.split(r"[<>=\[]", line)[0] for line in lines} for extra, lines in declared["optional-dependencies"].items()}
+    names["train"] |= names["sam"]
+    base = {re.split(r"[<>=\[]", line)[0] for line in declared["dependencies"]}
+    assert set(BASE) <= base
+    for extra, packages in EXTRAS.items():
+        # TensorBoard is asked for by what writes for it
+        assert set(packages) == names[extra] - {"risbench", "tensorboard"}, extra
 
 
 @pytest.mark.parametrize(

@@ -5,28 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
 from risbench import __version__
+from risbench.benchmark.models.known import MODELS
+from risbench.core.extras import BASE, EXTRAS, missing_from, version_of
+from risbench.export.formats.registry import RELEASE_FORMATS
+from risbench.formats.registry import INPUT_FORMATS
+from risbench.refine.engines.registry import ENGINES
 
-_BASE: Final = ("numpy", "opencv-python-headless", "pillow", "rasterio", "pycocotools", "pydantic", "typer", "pyarrow", "matplotlib")
-_EXTRAS: Final = {
-    "sam": ("torch", "torchvision", "segment-anything", "safetensors"),
-    "train": ("transformers",),
-    "review": ("fastapi", "uvicorn"),
-    "release": ("datasets", "webdataset", "mlcroissant", "pyogrio"),
-}
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 
 
 def doctor() -> dict[str, Any]:
     """Return versions, extras, CUDA and limits, each group as name to finding."""
+    added = _extensions()
     return {
         "risbench": {"version": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)},
-        "base": {name: _version(name) or "missing" for name in _BASE},
-        "extras": {extra: _extra(extra, packages) for extra, packages in _EXTRAS.items()},
+        "base": {name: version_of(name) or "missing" for name in BASE},
+        "extras": {extra: _extra(extra) for extra in EXTRAS},
         "machine": {
             "cores": os.cpu_count() or 1,
             "memory": _memory(),
@@ -34,21 +33,24 @@ def doctor() -> dict[str, Any]:
             "CUDA": _cuda(),
             "browser": next((name for name in _BROWSERS if shutil.which(name)), "none; browser tests are skipped"),
         },
+        **({"extensions": added} if added else {}),
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _extra(extra: str, packages: tuple[str, ...]) -> str:
-    missing = [name for name in packages if _version(name) is None]
-    if missing:
+def _extra(extra: str) -> str:
+    if missing := missing_from(extra):
         return f"lacks {', '.join(missing)}; pip install -c constraints.txt -e '.[{extra}]'"
-    return ", ".join(f"{name} {_version(name)}" for name in packages)
+    return ", ".join(f"{name} {version_of(name)}" for name in EXTRAS[extra])
+
+
+def _extensions() -> dict[str, str]:
+    """Return what other packages add to the registries, and what of it cannot be loaded."""
+    found: dict[str, str] = {}
+    for registry in (INPUT_FORMATS, ENGINES, RELEASE_FORMATS, MODELS):
+        registry.all()
+        found |= {f"{registry.group}: {name}": f"from {origin}" for name, origin in registry.origins.items()}
+        found |= {f"{registry.group}: left out {number}": reason for number, reason in enumerate(registry.broken, 1)}
+    return found
 
 
 def _cuda() -> str:

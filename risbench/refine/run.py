@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
 from risbench.core.errors import EnvironmentLacks, InputError, OptionError
-from risbench.core.extras import PACKAGES, need_packages
+from risbench.core.extras import missing_from, need_packages
 from risbench.core.progress import Progress
 from risbench.core.record import TRIAGED, UNDECIDED, Record
 from risbench.core.storage import PartResult, StageRun, digest_of, versions
@@ -157,7 +156,7 @@ def _is_open(record: Record, redo_given: bool) -> bool:
 
 def _best_engine(gpu: bool) -> tuple[str, str]:
     """Return the better of the two engines that need no download (docs/decisions/0006), and what to say about the choice."""
-    lacking = next((package for package in PACKAGES[BUILTIN.extra] if util.find_spec(package) is None), None)
+    lacking = next(iter(missing_from(BUILTIN.extra)), None)
     if lacking is None or gpu:
         return BUILTIN.name, ""
     install = f"pip install 'risbench[{BUILTIN.extra}]' for the built-in model, which is better"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,8 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
-from risbench.core.errors import InputError, missing_extra, printable
+from risbench.core.errors import InputError, printable
+from risbench.core.extras import need_package
 from risbench.core.imagery import read_raster
 from risbench.core.reading import open_to_read, read_json
 from risbench.core.record import SPLITS, Record, Split
@@ -46,8 +46,7 @@ class GeoLayout:
     """
 
     def __init__(self, folder: Path, records: Sequence[Record]) -> None:
-        if util.find_spec("pyogrio") is None:
-            raise missing_extra("pyogrio", "release")
+        need_package("pyogrio", "release")
         (folder / "images").mkdir(parents=True)
         systems = {record.image.crs for record in records if is_georeferenced(record)}
         self._folder, self._crs = folder, systems.pop() if len(systems) == 1 else _LONGITUDE_LATITUDE

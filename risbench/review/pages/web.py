@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from importlib import util
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, OptionError, missing_extra
+from risbench.core.errors import EnvironmentLacks, OptionError
+from risbench.core.extras import need_packages
 
 _START_S: Final = 60.0
 
@@ -21,9 +21,7 @@ def need_web() -> None:
     Raises:
         EnvironmentLacks: it names the package and how to install it.
     """
-    for package in ("fastapi", "uvicorn"):
-        if util.find_spec(package) is None:
-            raise missing_extra(package, "review")
+    need_packages("review")
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater, missing_extra
+from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater
+from risbench.core.extras import need_packages
 from risbench.core.storage import locked
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.client import NotThere
@@ -40,9 +40,7 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
         TryAgainLater: another assistant serves this workspace, or the server does not answer.
     """
     need_web()
-    for package in ("torch", "segment_anything"):
-        if util.find_spec(package) is None:
-            raise missing_extra(package.replace("_", "-"), "sam")
+    need_packages("sam")
     from risbench.review.pages.assist_app import application
 
     desk = Desk(Workspace.open(workspace))
