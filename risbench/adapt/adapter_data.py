@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +19,9 @@ from risbench.adapt.box_noise import BoxNoise, Pair, distorted
 from risbench.adapt.builtin_data import Batch, batch_of, crop_example
 from risbench.core.errors import InputError, Refusal
 from risbench.core.geometry import box_iou, invert_affine, map_box, mask_bounds
-from risbench.core.imagery import read_raster
+from risbench.core.images import decoded_image, image_bytes
 from risbench.core.masks import decode_rle, encode_rle, mask_of
-from risbench.core.reading import open_to_read
 from risbench.core.record import REVIEWED, Box, Record
-from risbench.core.storage import sha256_of_file
 from risbench.formats.truth import Truth
 
 _IMAGE_BYTES: Final = 768 << 20
@@ -37,6 +35,7 @@ class TrueObject:
     """One object with its true mask, as COCO RLE, in an image of the workspace."""
 
     image: str
+    sha256: str
     scene: str
     category: str
     size: tuple[int, int]
@@ -136,7 +135,7 @@ def _object(record: Record, mask: NDArray[np.bool_], category: str | None = None
     if bounds is None or mask.sum() < _MIN_AREA_PX:
         return None
     size, counts = encode_rle(mask)
-    return TrueObject(record.image.path, record.image.scene, category or record.category.name, size, counts, bounds)
+    return TrueObject(record.image.path, record.image.sha256, record.image.scene, category or record.category.name, size, counts, bounds)
 
 
 def split_by_scene(objects: Sequence[TrueObject], share: float = VALIDATION_SHARE) -> tuple[list[TrueObject], list[TrueObject]]:
@@ -167,8 +166,9 @@ class Boxes:
 class Images:
     """A workspace's images, the last ones used kept in memory up to 768 MiB."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, digests: Mapping[str, str]) -> None:
+        """Know the workspace, and the sha256 of each image by its path."""
+        self._root, self._digests = root, digests
         self._kept: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
 
@@ -181,13 +181,8 @@ class Images:
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        try:
-            with open_to_read(self._root / path) as file:
-                pixels = np.asarray(read_raster(file, path).pixels, dtype=np.uint8)
-        except FileNotFoundError:
-            raise InputError(f"{self._root / path}: is gone; run ingest again") from None
-        except Refusal as reason:
-            raise InputError(f"{self._root / path}: {reason}") from None
+        data = image_bytes(self._root, path, self._digests[path])
+        pixels = np.asarray(decoded_image(data, self._root / path, path), dtype=np.uint8)
         self._kept[path] = pixels
         self._bytes += pixels.nbytes
         while self._bytes > _IMAGE_BYTES and len(self._kept) > 1:
@@ -203,10 +198,12 @@ def check_images(root: Path, records: Sequence[Record], objects: Sequence[TrueOb
     """
     wanted = {item.image for item in objects}
     for path, digest in sorted({(record.image.path, record.image.sha256) for record in records if record.image.path in wanted}):
-        if not (root / path).is_file():
-            raise InputError(f"{root / path}: is gone; run ingest again")
-        if sha256_of_file(root / path) != digest:
-            raise InputError(f"{root / path}: is not the image that was ingested; run ingest again")
+        image_bytes(root, path, digest)
+
+
+def digests_of(objects: Sequence[TrueObject]) -> dict[str, str]:
+    """Return the sha256 of each image by its path."""
+    return {item.image: item.sha256 for item in objects}
 
 
 class TrueExamples(IterableDataset[Batch]):
@@ -225,7 +222,7 @@ class TrueExamples(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        images = Images(self.root)
+        images = Images(self.root, digests_of(self.objects))
         for index in self.numbers():
             yield self.make(index, images)
 

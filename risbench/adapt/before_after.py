@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.adapt.adapter_data import Boxes, Images, TrueObject
+from risbench.adapt.adapter_data import Boxes, Images, TrueObject, digests_of
 from risbench.core.imagery import encode_png
 from risbench.core.metrics import mask_iou
 from risbench.core.storage import write_durably
@@ -32,7 +32,7 @@ def before_and_after(
     """
     random = np.random.default_rng([seed, 31])
     chosen = [objects[index] for index in random.permutation(len(objects))[:COUNT]]
-    images = Images(root)
+    images = Images(root, digests_of(objects))
     tiles = []
     for item in chosen:
         box, pixels, true = boxes.draw(random, item.bounds), images[item.image], item.mask

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from risbench.adapt.adapter_data import Boxes, Images, TrueExamples, TrueObject
+from risbench.adapt.adapter_data import Boxes, Images, TrueExamples, TrueObject, digests_of
 from risbench.adapt.builtin_data import Batch
 from risbench.adapt.train_adapter import AdapterRecipe
 from risbench.adapt.whole_data import Embeddings, WholeBatch, WholeExamples
@@ -34,7 +34,7 @@ class CropSource:
     def validation(self, recipe: AdapterRecipe) -> list[Batch]:
         """Return the same crops for every look: up to 384 objects, each with one box."""
         examples, count = _validation(self._root, self._check, self._boxes, recipe, 32, self._side)
-        images = Images(self._root)
+        images = Images(self._root, digests_of(self._check))
         return [examples.make(index, images) for index in range(count)]
 
 

@@ -128,7 +128,7 @@ class Embeddings:
                 f"{self._folder}: {len(missing):,} embeddings need {len(missing) * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
                 "make room, or give less truth"
             )
-        pictures, wanted = Images(root), [image for image in sorted(set(images))[mine] if image in set(missing)]
+        pictures, wanted = Images(root, self._digests), [image for image in sorted(set(images))[mine] if image in set(missing)]
         with Progress("encode images", len(wanted), quiet=quiet) as bar, torch.inference_mode():
             for image in wanted:
                 seen, raw = normalised(pictures[image], model.side, device)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from risbench.core.imagery import Pixels, read_raster
+from risbench.core.imagery import Pixels
+from risbench.core.images import read_image
 from risbench.core.masks import mask_of
-from risbench.core.reading import open_to_read
 from risbench.core.record import Box, Quad, Record
 from risbench.core.storage import write_durably
 
@@ -25,12 +25,6 @@ BOX_COLOR: Final[Color] = (255, 80, 200)
 GIVEN_COLOR: Final[Color] = (255, 140, 40)
 _BACKGROUND: Final[Color] = (250, 250, 248)
 _INK: Final[Color] = (30, 30, 30)
-
-
-def load_pixels(root: Path, record: Record) -> Pixels:
-    """Return the record's image (height, width, 3)."""
-    with open_to_read(root / record.image.path) as file:
-        return read_raster(file, record.image.path).pixels
 
 
 def focus(record: Record, extra: Sequence[Box] = (), margin: float = 0.8) -> tuple[int, int, int, int]:
@@ -142,7 +136,7 @@ def write_sheet(
     """Write a sheet of records: mask yellow, truth cyan, box pink; each with its note and sentence."""
     tiles = []
     for record, truth, note in items:
-        panel = Panel(load_pixels(root, record), focus(record), side)
+        panel = Panel(read_image(root, record.image), focus(record), side)
         if truth is not None:
             panel.mask(truth, TRUTH_COLOR, fill=0.0)
         if record.mask is not None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from risbench.core.errors import InputError, printable
+from risbench.core.imagery import Pixels
+from risbench.core.images import read_image
 from risbench.core.reading import open_to_read, parse_toml, read_file
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, locked, read_summary, sha256_of_file, write_durably
@@ -156,9 +158,14 @@ class Workspace:
                 return folder
         raise InputError(f"{self.root}: no finished ingest here; run `risbench ingest SOURCE -w {self.root}` first")
 
-    def image_path(self, record: Record) -> Path:
-        """Return where the record's image lies."""
-        return self.root / record.image.path
+    def read_image(self, record: Record) -> Pixels:
+        """Return the pixels (height, width, 3) of a record's image, 8-bit RGB; its sha256 is checked.
+
+        Raises:
+            UnusableImage: it is gone, is not the image that was ingested, or cannot be decoded.
+            EnvironmentLacks: the system fails to read it.
+        """
+        return read_image(self.root, record.image)
 
 
 def read_records(folder: Path) -> Iterator[Record]:

@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import InputError
-from risbench.core.imagery import encode_png, read_raster
+from risbench.core.imagery import Pixels, encode_png
+from risbench.core.images import decoded_image, image_bytes
 from risbench.core.masks import mask_of
-from risbench.core.reading import open_to_read, read_file
 from risbench.core.record import Record
 from risbench.core.storage import sha256_of
 
@@ -43,8 +42,12 @@ class Picture:
         """The content as PNG."""
         if self.suffix == ".png":
             return self.data
-        with open_to_read(self.file) as file:
-            return encode_png(read_raster(file, self.path).pixels)
+        return encode_png(self.pixels)
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The pixels (height, width, 3)."""
+        return decoded_image(self.data, self.file, self.path)
 
     def put(self, target: Path) -> None:
         """Write the content, or hard-link it to where this release has it already."""
@@ -109,17 +112,14 @@ def triplets(records: Sequence[Record], root: Path) -> Iterator[Triplet]:
     """Yield the records with their images, of which only the last is kept: an image's records stand together.
 
     Raises:
-        InputError: an image is not the one that was ingested.
-        FileNotFoundError: it is gone.
+        UnusableImage: an image is gone, or is not the one that was ingested.
     """
     names = referent_names(records)
     picture: Picture | None = None
     for record in records:
         if picture is None or picture.path != record.image.path:
-            file = root / record.image.path
-            picture = Picture(record.image.path, read_file(file), file)
-            if sha256_of(picture.data) != record.image.sha256:
-                raise InputError(f"{file}: is not the image that was ingested (sha256 differs); `risbench validate` says what else is not")
+            data = image_bytes(root, record.image.path, record.image.sha256)
+            picture = Picture(record.image.path, data, root / record.image.path)
         yield Triplet(record, names[record.id], picture)
 
 

@@ -23,6 +23,7 @@ from risbench import __version__
 from risbench.core.draw import BOX_COLOR, MASK_COLOR, Panel, focus
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import size_of
+from risbench.core.images import UnusableImage
 from risbench.core.masks import mask_area, mask_of
 from risbench.core.progress import Progress
 from risbench.core.reading import explain_read_error, is_system_failure
@@ -253,7 +254,7 @@ def _tile(source: Source, record: Record) -> NDArray[np.uint8] | None:
     """Return the view around a record's object, with mask and boxes; None where the image cannot be read."""
     try:
         pixels = source.pixels(record)
-    except Refusal:
+    except (UnusableImage, Refusal):
         return None
     except OSError as error:
         if is_system_failure(error):  # a passing error is no fact about the image

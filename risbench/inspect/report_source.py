@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections.abc import Mapping
@@ -12,10 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from risbench.core.errors import InputError, Refusal, printable
-from risbench.core.imagery import Pixels, read_raster
-from risbench.core.reading import read_file, read_json
+from risbench.core.imagery import Pixels
+from risbench.core.images import UnusableImage, decoded_image, read_image
+from risbench.core.reading import read_json
 from risbench.core.record import Record
-from risbench.core.storage import digest_of, sha256_of, sha256_of_file
+from risbench.core.storage import digest_of, sha256_of_file
 from risbench.core.workspace import Workspace, part_files, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, AuditSample
 from risbench.formats.released import ReleasedRows, sample_files, table_files
@@ -44,22 +44,22 @@ class Source:
         """Return the record's image (height, width, 3).
 
         Raises:
-            OSError: it is not there.
-            Refusal: it cannot be decoded, or is another.
+            UnusableImage: it is not there, cannot be decoded, or is another.
+            EnvironmentLacks: the system fails to read it.
         """
         if self.entries is None:
-            data = read_file(self.place / record.image.path)
-            if sha256_of(data) != record.image.sha256:
-                raise Refusal("image_changed", "image", record.image.path, "it is not the image that was ingested")
-        else:
-            entry = self.entries.get(record.id)
-            if entry is None:
-                raise FileNotFoundError(record.image.path)
-            with self._reading:  # an archive has one file pointer
-                data = entry.read()
-        pixels = read_raster(io.BytesIO(data), record.image.path).pixels
+            return read_image(self.place, record.image)
+        entry = self.entries.get(record.id)
+        if entry is None:
+            raise UnusableImage("image_missing", f"{record.image.path}: is not in the release")
+        with self._reading:  # an archive has one file pointer
+            data = entry.read()
+        pixels = decoded_image(data, self.place, record.image.path)
         if pixels.shape[:2] != (record.image.height, record.image.width):
-            raise Refusal("wrong_size", "image", f"{pixels.shape[1]} x {pixels.shape[0]}", f"it is to be {record.image.width} px wide")
+            found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+            raise UnusableImage(
+                "wrong_size", f"{record.image.path}: has {found} px; the record says {record.image.width} x {record.image.height}"
+            )
         return pixels
 
     def link_base(self, output: Path) -> str:

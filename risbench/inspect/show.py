@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from risbench.core.draw import BOX_COLOR, GIVEN_COLOR, MASK_COLOR, Panel, captioned, focus, load_pixels, tile
+from risbench.core.draw import BOX_COLOR, GIVEN_COLOR, MASK_COLOR, Panel, captioned, focus, tile
 from risbench.core.errors import InputError, printable
 from risbench.core.geometry import invert_affine, map_box
 from risbench.core.masks import mask_of
@@ -53,7 +53,7 @@ def _find(identity: str, folder: Path) -> str:
 
 def _draw(workspace: Workspace, versions: list[tuple[str, Record]], path: Path) -> None:
     first = versions[0][1]
-    pixels = load_pixels(workspace.root, first)
+    pixels = workspace.read_image(first)
     into = invert_affine(first.placement.affine)
     given: list[Box] = [map_box(into, target.box_given) for target in first.targets]
     whole = (0, 0, max(first.image.width, first.image.height), max(first.image.width, first.image.height))

@@ -13,12 +13,11 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
-from risbench.core.errors import EnvironmentLacks, Refusal
-from risbench.core.imagery import Pixels, read_raster
+from risbench.core.errors import EnvironmentLacks
+from risbench.core.imagery import Pixels
+from risbench.core.images import UnusableImage, read_image
 from risbench.core.processes import ended_at_once, without_interrupts
-from risbench.core.reading import open_to_read
 from risbench.core.record import Record
-from risbench.core.storage import sha256_of_file
 from risbench.refine.clean import CleanRules
 from risbench.refine.engines.base import Engine, EngineSetup
 from risbench.refine.engines.registry import engine_kind
@@ -74,17 +73,10 @@ def _pixels_of(root: Path, record: Record) -> Pixels | tuple[str, str]:
     Raises:
         EnvironmentLacks: the system fails to read it, which is no problem of the record.
     """
-    path = record.image.path
     try:
-        with open_to_read(root / path) as file:
-            raster = read_raster(file, path)
-    except FileNotFoundError:
-        return "image_missing", f"{path} is gone; run ingest again"
-    except Refusal as reason:
-        return reason.code, str(reason)
-    if (record.image.height, record.image.width) != raster.pixels.shape[:2] or sha256_of_file(root / path) != record.image.sha256:
-        return "image_changed", f"{path} is not the image that was ingested ({raster.width} x {raster.height} px); run ingest again"
-    return raster.pixels
+        return read_image(root, record.image)
+    except UnusableImage as error:
+        return error.code, str(error).removeprefix(f"{root}{os.sep}")
 
 
 _engine: Engine | None = None

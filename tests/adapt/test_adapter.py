@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
 from risbench.adapt import train_adapter as loop  # noqa: E402
-from risbench.adapt.adapter_data import Boxes, Images, TrueExamples, from_records, from_truth, split_by_scene  # noqa: E402
+from risbench.adapt.adapter_data import Boxes, Images, TrueExamples, digests_of, from_records, from_truth, split_by_scene  # noqa: E402
 from risbench.adapt.box_noise import BoxNoise, Pair, distorted  # noqa: E402
 from risbench.adapt.builtin_data import Batch  # noqa: E402
 from risbench.adapt.run import train_adapter  # noqa: E402
@@ -75,7 +75,7 @@ def batch_for(source: Path, world: Path, index: int = 0, **share: int) -> Batch:
     examples = TrueExamples(world, known(source, world).objects, Boxes(None, 0.2), 0, 0, 9, 4, 64)
     for name, value in share.items():
         setattr(examples, name, value)
-    return examples.make(index, Images(world))
+    return examples.make(index, Images(world, digests_of(examples.objects)))
 
 
 # -- what there is to learn from

@@ -18,8 +18,7 @@ from rasterio.warp import transform_geom
 
 from risbench.core.errors import InputError, printable
 from risbench.core.extras import need_package
-from risbench.core.imagery import read_raster
-from risbench.core.reading import open_to_read, read_json
+from risbench.core.reading import read_json
 from risbench.core.record import SPLITS, Record, Split
 from risbench.export.formats.base import Check, ReleaseFormat
 from risbench.export.geopackage import look_into, write_geopackage
@@ -106,14 +105,12 @@ def _no_crs(record: Record, error: Exception) -> InputError:
 def _geotiff(record: Record, triplet: Triplet) -> bytes:
     """Return the GeoTIFF of a record's image; made in memory, as GDAL closes a file on a full disk without a word."""
     assert record.image.transform is not None, "asked of georeferenced images only"
-    with open_to_read(triplet.picture.file) as file:
-        pixels = read_raster(file, triplet.picture.path).pixels
     size = {"width": record.image.width, "height": record.image.height, "count": 3, "dtype": "uint8"}
     place = {"crs": record.image.crs, "transform": Map(*record.image.transform)}
     with rasterio.MemoryFile() as memory:
         try:
             with memory.open(driver="GTiff", compress="deflate", **place, **size) as target:
-                target.write(np.moveaxis(pixels, 2, 0))
+                target.write(np.moveaxis(triplet.picture.pixels, 2, 0))
         except CRSError as error:
             raise _no_crs(record, error) from None
         return bytes(memory.getbuffer())

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.errors import InputError
-from risbench.core.imagery import read_raster
-from risbench.core.reading import open_to_read
 from risbench.core.record import Box, Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
@@ -72,8 +70,7 @@ class Helper:
         """Return a predictor that holds the record's image, and the image's (height, width)."""
         path = record.image.path
         if path not in self._loaded:
-            with open_to_read(self._desk.workspace.image_path(record)) as file:
-                pixels = read_raster(file, path).pixels
+            pixels = self._desk.workspace.read_image(record)
             predictor = self._make()
             predictor.load(pixels)
             self._loaded[path] = predictor, (int(pixels.shape[0]), int(pixels.shape[1]))

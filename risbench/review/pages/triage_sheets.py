@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from risbench.core.errors import InputError, OptionError, printable
-from risbench.core.imagery import Pixels, read_raster
 from risbench.core.masks import mask_digest, mask_of
-from risbench.core.reading import open_to_read
 from risbench.core.record import UNDECIDED, Record
 from risbench.core.risk import risks
 from risbench.core.storage import digest_of
@@ -177,21 +175,12 @@ def _locate(canvas: NDArray[np.uint8], low: NDArray[np.float64], high: NDArray[n
     cv2.rectangle(canvas, tuple(first.tolist()), tuple(np.maximum(second, first + 2).tolist()), _BOX_INK, -1)
 
 
-def _pixels(workspace: Workspace, record: Record) -> Pixels:
-    path = workspace.image_path(record)
-    try:
-        with open_to_read(path) as file:
-            return read_raster(file, record.image.path).pixels
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _picture(workspace: Workspace, record: Record) -> bytes:
     """Return a square view of a record: its box pink, its mask outlined and faintly filled, with as much around it."""
     import cv2
 
     assert record.mask is not None, "only masks are triaged"
-    pixels = _pixels(workspace, record)
+    pixels = workspace.read_image(record)
     mask = mask_of(record.mask).astype(np.uint8)
     low = np.min([target.box[:2] for target in record.targets], axis=0)
     high = np.max([target.box[2:] for target in record.targets], axis=0)
