@@ -1,3 +1,3 @@
 """risbench: boxes and sentences on overhead images in, reviewed and split segmentation triplets out."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

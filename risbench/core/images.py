@@ -27,14 +27,22 @@ def image_bytes(root: Path, path: str, sha256: str) -> bytes:
         UnusableImage: it is gone (`image_missing`), or not the one that was ingested (`image_changed`).
         EnvironmentLacks: the system fails to read it.
     """
-    try:
-        data = read_file(root / path)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise UnusableImage("image_missing", f"{root / path}: is gone; run ingest again") from None
-    if sha256_of(data) != sha256:
-        said = "is not the image that was ingested (sha256 differs); `risbench validate` says what else is not, ingest again to replace it"
-        raise UnusableImage("image_changed", f"{root / path}: {said}")
+    data = _read(root / path)
+    _check(data, sha256, root / path)
     return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UnusableImage("image_missing", f"{path}: is gone; run ingest again") from None
+
+
+def _check(data: bytes, sha256: str, path: Path) -> None:
+    if sha256_of(data) != sha256:
+        said = "is not the image that was ingested (sha256 differs); run ingest again, or see what else differs with `risbench validate`"
+        raise UnusableImage("image_changed", f"{path}: {said}")
 
 
 def decoded_image(data: bytes, where: Path | str, path: str) -> Pixels:
@@ -56,7 +64,9 @@ def read_image(root: Path, image: ImageRef) -> Pixels:
         UnusableImage: it is gone, is not the image that was ingested, cannot be decoded, or has another size than the record says.
         EnvironmentLacks: the system fails to read it.
     """
-    pixels = decoded_image(image_bytes(root, image.path, image.sha256), root / image.path, image.path)
+    data = _read(root / image.path)
+    pixels = decoded_image(data, root / image.path, image.path)  # first: damaged says more than changed
+    _check(data, image.sha256, root / image.path)
     if pixels.shape[:2] != (image.height, image.width):
         found, wanted = f"{pixels.shape[1]} x {pixels.shape[0]}", f"{image.width} x {image.height}"
         raise UnusableImage("image_changed", f"{root / image.path}: has {found} px; the record says {wanted} px. Run ingest again")
