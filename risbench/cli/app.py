@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli.base import DEFAULT_SPLIT, JsonOption, NamingCommand, QuietOption, SafeGroup, SplitCommand, WorkspaceOption, interrupts
+from risbench.cli.base import (
+    DEFAULT_SPLIT,
+    CsvOption,
+    JsonOption,
+    NamingCommand,
+    QuietOption,
+    SafeGroup,
+    SplitCommand,
+    WorkspaceOption,
+    interrupts,
+    save_table,
+)
 from risbench.cli.base import show as show_result
 from risbench.cli.benchmark import benchmark, evaluate, train
 from risbench.cli.models import train_adapter, train_builtin, truth_app, weights_app
@@ -209,13 +220,16 @@ def audit(
         Path | None, typer.Option(help="Where the sheet of worst cases goes (PNG); audit/worst.png in the workspace by default.")
     ] = None,
     quiet: QuietOption = False,
+    csv: CsvOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Score the workspace's masks against true ones, with intervals, by class, size, box tier and engine."""
     from risbench.cli.text import print_audit
     from risbench.inspect.audit import audit as run
 
-    show_result(run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=quiet), json_, print_audit)
+    result = run(truth=truth, workspace=workspace, links=links, round_number=round_, sheet=sheet, quiet=quiet)
+    save_table(result, csv, "audit")
+    show_result(result, json_, print_audit)
 
 
 @app.command()
@@ -269,13 +283,16 @@ def report(
 def stats(
     workspace: WorkspaceOption = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for the figures; 'stats' in the workspace by default.")] = None,
+    csv: CsvOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Print the paper's Table I row and draw its Fig. 3 and 4 for this workspace."""
     from risbench.cli.text import print_stats
     from risbench.inspect.stats import stats as run
 
-    show_result(run(workspace=workspace, output=output), json_, print_stats)
+    result = run(workspace=workspace, output=output)
+    save_table(result, csv, "stats")
+    show_result(result, json_, print_stats)
 
 
 @app.command()
@@ -329,9 +346,9 @@ def demo(
 @app.callback(invoke_without_command=True)
 def _version(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        from risbench import __version__
+        from risbench.core.version import VERSION
 
-        typer.echo(f"risbench {__version__}")
+        typer.echo(f"risbench {VERSION}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())

@@ -173,6 +173,9 @@ def _interrupted() -> typer.Exit:
 # Not `readable`: whether a path can be read is for the command to find out, which tells a failing system from a wrong name.
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", readable=False, help="The workspace folder.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress.")]
+CsvOption = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", dir_okay=False, readable=False, help="Also write the figures as a table.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -182,3 +185,13 @@ def show(result: dict[str, Any], as_json: bool, printer: Callable[[dict[str, Any
         typer.echo(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=True))
     else:
         printer(result)
+
+
+def save_table(result: Any, path: Path | None, kind: str) -> None:
+    """Write a command's figures as CSV where a file is named; `kind` is the command."""
+    if path is None:
+        return
+    from risbench.api import tables
+
+    frame: Callable[[Any], Any] = getattr(tables, f"{kind}_frame")
+    tables.write_csv(frame(result), path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli.base import JsonOption, QuietOption, WorkspaceOption, show
+from risbench.cli.base import CsvOption, JsonOption, QuietOption, WorkspaceOption, save_table, show
 
 ReleaseArgument = Annotated[
     Path | None,
@@ -91,6 +91,7 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     cache: CacheOption = None,
     quiet: QuietOption = False,
+    csv: CsvOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Score a trained model or a baseline on a split: figures with intervals, slices, kinds of failure, a sheet of cases."""
@@ -120,6 +121,7 @@ def evaluate(
         cache=cache,
         quiet=quiet,
     )
+    save_table(result, csv, "evaluate")
     show(result, json_, print_evaluate)
 
 
@@ -166,6 +168,7 @@ def benchmark(
         ),
     ] = None,
     quiet: QuietOption = False,
+    csv: CsvOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Train and score a list of models on one release and print one table; or, with --compare, one model on two releases."""
@@ -208,6 +211,7 @@ def benchmark(
             begin_with=begin_with,
             quiet=quiet,
         )
+        save_table(both, csv, "benchmark")
         show(both, json_, print_compare)
         return
     result = run(
@@ -230,6 +234,7 @@ def benchmark(
         begin_with=begin_with,
         quiet=quiet,
     )
+    save_table(result, csv, "benchmark")
     show(result, json_, print_benchmark)
 
 

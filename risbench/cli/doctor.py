@@ -9,9 +9,9 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Final
 
-from risbench import __version__
 from risbench.benchmark.models.known import MODELS
 from risbench.core.extras import BASE, EXTRAS, missing_from, version_of
+from risbench.core.version import VERSION
 from risbench.export.formats.registry import RELEASE_FORMATS
 from risbench.formats.registry import INPUT_FORMATS
 from risbench.refine.engines.registry import ENGINES
@@ -23,7 +23,7 @@ def doctor() -> dict[str, Any]:
     """Return versions, extras, CUDA and limits, each group as name to finding."""
     added = _extensions()
     return {
-        "risbench": {"version": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)},
+        "risbench": {"version": VERSION, "python": platform.python_version(), "platform": platform.platform(terse=True)},
         "base": {name: version_of(name) or "missing" for name in BASE},
         "extras": {extra: _extra(extra) for extra in EXTRAS},
         "machine": {

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from risbench.cli.base import JsonOption, QuietOption, SafeGroup, WorkspaceOption, show
+from risbench.cli.base import CsvOption, JsonOption, QuietOption, SafeGroup, WorkspaceOption, save_table, show
 
 review_app = typer.Typer(
     cls=SafeGroup, no_args_is_help=True, help="People decide, in Label Studio: serve, annotators, push, pull, consensus, status."
@@ -228,12 +228,14 @@ def audit_sample(
 
 
 @review_app.command()
-def status(workspace: WorkspaceOption = Path(), json_: JsonOption = False) -> None:
+def status(workspace: WorkspaceOption = Path(), csv: CsvOption = None, json_: JsonOption = False) -> None:
     """Progress, hours left, agreement and a score card per annotator, from what was pulled last."""
     from risbench.cli.text_review import print_status
     from risbench.review.verbs.status import status as run
 
-    show(run(workspace=workspace), json_, print_status)
+    result = run(workspace=workspace)
+    save_table(result, csv, "status")
+    show(result, json_, print_status)
 
 
 @review_app.command()

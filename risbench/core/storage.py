@@ -27,13 +27,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from risbench import __version__
 from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
 from risbench.core.reading import explain_read_error as explain_read_error
 from risbench.core.reading import is_system_failure as is_system_failure
 from risbench.core.reading import read_json
 from risbench.core.reading import sha256_of_file as sha256_of_file
 from risbench.core.record import Record
+from risbench.core.version import VERSION
 
 PROGRESS = ".progress"
 _LOCK_MARK: Final = "pid "
@@ -187,7 +187,7 @@ def to_json(value: Any) -> bytes:
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions that can change a stage's output."""
     found = {name: metadata.version(name) for name in ("numpy", "opencv-python-headless", *packages)}
-    return {"risbench": __version__, "python": platform.python_version(), **found}
+    return {"risbench": VERSION, "python": platform.python_version(), **found}
 
 
 @dataclass

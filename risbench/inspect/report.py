@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench import __version__
 from risbench.core.draw import BOX_COLOR, MASK_COLOR, Panel, focus
 from risbench.core.errors import InputError, Refusal, printable
 from risbench.core.geometry import size_of
@@ -32,6 +31,7 @@ from risbench.core.releasable import SETTLED_BY_REVIEW, blocking_problem
 from risbench.core.risk import risks
 from risbench.core.storage import digest_of, explain_os_error, write_durably
 from risbench.core.strata import area_of
+from risbench.core.version import VERSION
 from risbench.inspect.report_place import PAGE_FILES, Place
 from risbench.inspect.report_source import Source, open_source
 from risbench.inspect.stats import stats_of
@@ -68,7 +68,7 @@ def report(
 def _report(source: Source, place: Place, quiet: bool) -> dict[str, Any]:
     place.check_ours()
     link, page = source.link_base(place.folder), str(place.folder / "index.html")
-    plan = {"of": source.name, "content": source.digest, "link": link, "version": __version__, "page": _page_digest()}
+    plan = {"of": source.name, "content": source.digest, "link": link, "version": VERSION, "page": _page_digest()}
     there = place.finished(plan)
     if there is not None:
         return {**there, "state": "up to date", "path": page}

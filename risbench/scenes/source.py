@@ -17,12 +17,13 @@ from risbench.scenes.world import SIDE_PX, Placed, draw_scene
 WORLDS: Final = 1_000_000
 
 
-def write_source(folder: Path, seed: int, scenes: int, windows: int = 2, noise: float = 0.05) -> dict[str, int]:
+def write_source(folder: Path | str, seed: int, scenes: int, windows: int = 2, noise: float = 0.05) -> dict[str, int]:
     """Write Images/, Annotations/, VRSBench_EVAL_referring.json, VRSBench_train.json, truth.json and links.json.
 
     Every scene has `windows` windows. A third of the rows come in all three of VRSBench's forms, the rest only as
     EVAL rows with token boxes, whose edges carry errors of `noise` of the box's sides, outward more than inward.
     """
+    folder = Path(folder)
     for name in ("Images", "Annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng([seed, 1_000_003])
