@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+FOLDER = Path(__file__).parents[1] / "experiments"
 POINTS = 14
 STAGES = ("ingest", "export", "report")
 EXPERIMENTS = ("killed", "failed call", "power cut")
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 
 def tried(*words: str, points: int | None = POINTS) -> list[dict[str, Any]]:
     """Run experiments at so many points, or at their own number, and return their rows; skip with the reason where calls cannot be made to fail."""
-    paths = os.pathsep.join((str(EXPERIMENTS.parent), os.environ.get("PYTHONPATH", "")))
+    paths = os.pathsep.join((str(FOLDER.parent), os.environ.get("PYTHONPATH", "")))
     command = [sys.executable, "-m", "faults", "--json", "--jobs", "1", *(["--points", str(points)] if points else []), *words]
     done = subprocess.run(
-        command, cwd=EXPERIMENTS, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=900, check=False
+        command, cwd=FOLDER, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=900, check=False
     )
     if "skipped: " in done.stderr:
         pytest.skip(done.stderr.strip())

@@ -52,22 +52,17 @@ def _failed_writes_are_swallowed() -> None:
 
 
 def _failed_reads_are_facts() -> None:
-    from risbench.core import imagery
-    from risbench.core.errors import Refusal
+    from risbench.core import images
 
-    read = imagery.read_raster
+    read = images.read_file
 
-    def take_for_damage(file: Any, name: str, **more: Any) -> Any:
+    def take_for_damage(path: Path) -> bytes:
         try:
-            return read(file, name, **more)
+            return read(path)
         except Exception as error:  # noqa: BLE001 - that is the bug
-            raise Refusal("image_damaged", "image", name, str(error)) from None
+            raise images.UnusableImage("image_damaged", f"{path}: {error}") from None
 
-    import sys
-
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").startswith("risbench") and getattr(module, "read_raster", None) is read:
-            module.read_raster = take_for_damage  # type: ignore[attr-defined]
+    images.read_file = take_for_damage
 
 
 def _nothing_is_synced() -> None:

@@ -212,8 +212,8 @@ STAGES: Final = {
 
 def import_all() -> None:
     """Import what the commands would import, so that every fork starts at once; parts are made small, so that there are several."""
-    for name in ("export", "export.export", "export.report", "export.stats", "export.validate", "export.verify", "export.audit", "ingest",
-                 "refine", "review.backup", "cli", "printing", "printing_review"):  # fmt: skip
+    for name in ("export.run", "export.verify", "inspect.report", "inspect.stats", "inspect.validate", "inspect.audit", "ingest.run",
+                 "refine.run", "review.verbs.backup", "cli.app", "cli.text", "cli.text_review"):  # fmt: skip
         importlib.import_module(f"risbench.{name}")
     for name in ("matplotlib", "matplotlib.pyplot", "matplotlib.font_manager", "wordcloud", "pyogrio", "pyarrow.parquet", "PIL.Image"):
         importlib.import_module(name)
@@ -230,7 +230,7 @@ def import_torch() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in ("benchmark.train", "benchmark.evaluate", "printing_benchmark"):
+    for name in ("benchmark.train.run", "benchmark.eval.evaluate", "cli.text_benchmark"):
         importlib.import_module(f"risbench.{name}")
 
 
