@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -125,3 +127,33 @@ def test_help_imports_nothing_heavy() -> None:
 def test_no_module_outgrows_its_room() -> None:
     long = {str(path.relative_to(ROOT)): lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 400}
     assert long == {}
+
+
+# Distributions whose module has another name.
+MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "markdown-it-py": "markdown_it", "segment-anything": "segment_anything",
+           "huggingface-hub": "huggingface_hub"}  # fmt: skip
+
+
+def imported_packages(package: Path) -> set[str]:
+    """Return the packages of others that risbench imports, anywhere in it."""
+    tops = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                tops |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                tops.add((node.module or "").split(".")[0])
+    return tops - sys.stdlib_module_names - {"risbench"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra, group in project["optional-dependencies"].items() if extra != "dev" for line in group),
+    ]
+    names = {re.split(r"[<>=\[ ]", line)[0] for line in lines} - {"risbench"}
+    # TensorBoard is imported by PyTorch's own writer for it, torchvision by segment-anything and the preprocessors of transformers
+    by_others = {"tensorboard", "torchvision"}
+    declared = {MODULES.get(name, name) for name in names - by_others}
+    assert imported_packages(PACKAGE) == declared

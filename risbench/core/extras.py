@@ -12,9 +12,9 @@ _SAM: Final = {"torch": "torch", "torchvision": "torchvision", "segment-anything
 # By extra: the distributions, and the module that each is imported as.
 EXTRAS: Final[dict[str, dict[str, str]]] = {
     "sam": _SAM,
-    "train": {**_SAM, "transformers": "transformers"},
+    "train": {**_SAM, "transformers": "transformers", "tokenizers": "tokenizers", "huggingface-hub": "huggingface_hub"},
     "review": {"fastapi": "fastapi", "uvicorn": "uvicorn"},
-    "release": {"datasets": "datasets", "webdataset": "webdataset", "mlcroissant": "mlcroissant", "pyogrio": "pyogrio"},
+    "release": {"pyogrio": "pyogrio"},
 }
 
 

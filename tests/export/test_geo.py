@@ -14,6 +14,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
 from risbench.core.errors import InputError
+from risbench.core.imagery import read_raster
 from risbench.core.masks import mask_of
 from risbench.core.record import Record
 from risbench.core.workspace import Workspace, read_records
@@ -78,7 +79,9 @@ def test_outlines_lie_on_the_ground_where_the_pixels_do(world: Path, records: di
             with rasterio.open(geo(world) / str(fields["image"][index])) as image:
                 drawn = geometry_mask([shapely.from_wkb(geometries[index])], (512, 512), image.transform, invert=True)
                 assert image.crs == UTM
-                assert image.read().shape == (3, 512, 512)
+                assert image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+                with open(world / records[name].image.path, "rb") as file:
+                    assert np.array_equal(np.moveaxis(image.read(), 0, 2), read_raster(file, "image").pixels)
             assert np.array_equal(drawn, mask_of(mask))
             assert Record.model_validate_json(fields["record"][index]).model_copy(update={"split": None}) == records[name]
             seen.add(name)

@@ -171,19 +171,7 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     """Train to the end, from the start or from where the folder's state is."""
     recipe, (rank, count) = run.settings.recipe, ranks()
     optimizer = optimizer_of(run.model, recipe)
-    state = read_state(folder, plan)
-    if state is None:
-        if rank == 0:
-            write_durably(folder / TOKENIZER, run.words.to_json().encode())
-    else:
-        run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
-        if run.step > run.steps or (run.step == run.steps and not run.looks):
-            raise InputError(f"{folder / STATE}: is damaged (step {run.step:,} of {run.steps:,}); remove {folder} to start anew")
-        if run.step < run.steps:
-            with memory_for(
-                "what the optimiser keeps does not fit beside what else is on the device; free it, and give the same command again"
-            ):
-                put_back(folder / STATE, state, {"model": run.model}, optimizer, f"remove {folder} to start anew")
+    _restore(run, folder, plan, optimizer)
     # what comes from the hub comes ready for use, not for learning
     run.model.train()
     learner: Any = torch.compile(run.model) if compiled else run.model
@@ -241,6 +229,26 @@ def _trained(run: Run, folder: Path, plan: str, name: str, seed: int, *, compile
     if count > 1:
         distributed.barrier()
     return summary_of(run, folder, rank, time.monotonic() - began - looking, waited, run.steps - first)
+
+
+def _restore(run: Run, folder: Path, plan: str, optimizer: torch.optim.Optimizer) -> None:
+    """Put a run where its folder's state is; of a new one write the tokenizer.
+
+    Raises:
+        InputError: the state is damaged.
+        EnvironmentLacks: memory ran out.
+    """
+    state = read_state(folder, plan)
+    if state is None:
+        if ranks()[0] == 0:
+            write_durably(folder / TOKENIZER, run.words.to_json().encode())
+        return
+    run.step, run.looks, run.best = state["step"], state["looks"], state["best"]
+    if run.step > run.steps or (run.step == run.steps and not run.looks):
+        raise InputError(f"{folder / STATE}: is damaged (step {run.step:,} of {run.steps:,}); remove {folder} to start anew")
+    if run.step < run.steps:
+        with memory_for("out of memory while loading the optimizer's state; free the device, and give the same command again"):
+            put_back(folder / STATE, state, {"model": run.model}, optimizer, f"remove {folder} to start anew")
 
 
 def learn(learner: Any, run: Run, batch: Batch, step: int, beside: list[Tensor] | None = None) -> dict[str, Tensor]:

@@ -103,13 +103,13 @@ def _no_crs(record: Record, error: Exception) -> InputError:
 
 
 def _geotiff(record: Record, triplet: Triplet) -> bytes:
-    """Return the GeoTIFF of a record's image; made in memory, as GDAL closes a file on a full disk without a word."""
+    """Return the cloud-optimized GeoTIFF of a record's image; made in memory, as GDAL closes a file on a full disk without a word."""
     assert record.image.transform is not None, "asked of georeferenced images only"
     size = {"width": record.image.width, "height": record.image.height, "count": 3, "dtype": "uint8"}
     place = {"crs": record.image.crs, "transform": Map(*record.image.transform)}
     with rasterio.MemoryFile() as memory:
         try:
-            with memory.open(driver="GTiff", compress="deflate", **place, **size) as target:
+            with memory.open(driver="COG", compress="deflate", **place, **size) as target:
                 target.write(np.moveaxis(triplet.picture.pixels, 2, 0))
         except CRSError as error:
             raise _no_crs(record, error) from None
