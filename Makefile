@@ -35,10 +35,10 @@ bench: $(VENV)/.test $(STUDIO)/.made
 	keep=$$(mktemp -d); trap "rm -rf $$keep" EXIT; cd experiments; python=../$(BIN)/python; \
 		./kept.sh backbone_on_scenes $$python backbone_on_scenes.py $$keep/swin-small.safetensors; \
 		for script in crobim_on_scenes masks_are_worth models_compared; do ./kept.sh $$script $$python $$script.py --keep $$keep; done; \
-		./kept.sh masks_after_learning $$python masks_are_worth.py --keep $$keep/after --begin-with $$keep/crobim-small-8000-5800-2 \
+		./kept.sh masks_after_learning $$python masks_are_worth.py --keep $$keep/after --init-from $$keep/crobim-small-8000-5800-2 \
 			--split $$keep/scenes-8000/4-export/release/split.csv --config small --steps 400 --seeds 1; \
 		./kept.sh ablations $$python models_compared.py --keep $$keep --models crobim,table5,table6,table7; \
-		./kept.sh models_on_nwpu $$python models_compared.py --keep $$keep --data nwpu --begin-with $$keep/scenes-tiny-1000/table
+		./kept.sh models_on_nwpu $$python models_compared.py --keep $$keep --data nwpu --init-from $$keep/scenes-tiny-1000/table
 	cd experiments && ./kept.sh crobim_step bash -euc 'python=../$(BIN)/python; $$python crobim_step.py; for change in "" \
 		recipe.per_image=1 "mid.levels=[1,2,3,4] --set mid.pyramid=false" "side=96 --set recipe.coarse_side=0"; do \
 		$$python crobim_step.py --config small --batch 16 $${change:+--set $$change}; done'

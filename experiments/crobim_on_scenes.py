@@ -29,30 +29,30 @@ from risbench.core.storage import write_durably
 BACKBONE = "swin-small.safetensors"
 
 
-def learn(release: Path, run: Path, steps: int, begin_with: Path | None, gpu: bool) -> dict[str, Any]:
+def learn(release: Path, run: Path, steps: int, init_from: Path | None, gpu: bool) -> dict[str, Any]:
     """Train, in each of the processes that torchrun started if it did; the first one leaves beside the run what it came to.
 
     What begins with a run goes on at the whole side, and at half the learning rate.
     """
     changes = [f"recipe.steps={steps}", f"backbone.weights={run.parent / BACKBONE}"]
     changes += (
-        ["recipe.looks=2", "recipe.coarse_side=0", "recipe.learning_rate=1.5e-4", "recipe.warm_up=50"] if begin_with else ["recipe.looks=5"]
+        ["recipe.looks=2", "recipe.coarse_side=0", "recipe.learning_rate=1.5e-4", "recipe.warm_up=50"] if init_from else ["recipe.looks=5"]
     )
-    made = train("crobim", release, out=run, config="small", changes=changes, cache=run.parent / "cache", begin_with=begin_with, gpu=gpu)
+    made = train("crobim", release, out=run, config="small", changes=changes, cache=run.parent / "cache", init_from=init_from, gpu=gpu)
     if made["rank"] == 0:
         write_durably(run.parent / f"{run.name}.json", json.dumps(made).encode())
     return made
 
 
-def trained(release: Path, run: Path, steps: int, begin_with: Path | None, processes: int, gpu: bool) -> dict[str, Any]:
+def trained(release: Path, run: Path, steps: int, init_from: Path | None, processes: int, gpu: bool) -> dict[str, Any]:
     """Train in as many processes as asked for, and return what came of it."""
     if processes == 1:
-        return learn(release, run, steps, begin_with, gpu)
+        return learn(release, run, steps, init_from, gpu)
     # for those that train and those that are asked afterwards
     os.environ |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GOMP_SPINCOUNT": "10000"}
     together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words = [__file__, "--learn", str(release), str(run), "--steps", str(steps)]
-    words += (["--begin-with", str(begin_with)] if begin_with else []) + (["--gpu"] if gpu else [])
+    words += (["--init-from", str(init_from)] if init_from else []) + (["--gpu"] if gpu else [])
     # left behind, it would keep the run's lock
     subprocess.run([*together, *words], check=True, preexec_fn=dying_with_parent(signal.SIGTERM))
     made: dict[str, Any] = json.loads((run.parent / f"{run.name}.json").read_text())
@@ -72,7 +72,7 @@ def main(scenes: int, steps: int, more: int, keep: Path, processes: int, gpu: bo
     print("three coarser levels are refined and the finest joins behind them (decision 0012), unlike in the paper's base configuration")
     print("the image encoder was taught on 6,000 other scenes (backbone_on_scenes.py), the rest begins at random")
     if more:
-        print(f"the last {more:,} steps begin with the best of those before (--begin-with), at the whole side and half the learning rate")
+        print(f"the last {more:,} steps begin with the best of those before (--init-from), at the whole side and half the learning rate")
     for before, made in legs:
         for look in made["looks"]:
             figures = "  ".join(
@@ -108,10 +108,10 @@ if __name__ == "__main__":
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--processes", type=int, help="that train together, by default two of one thread on two cores; one with --gpu")
     parser.add_argument("--learn", type=Path, nargs=2, metavar=("RELEASE", "RUN"), help="only train; what the processes are started with")
-    parser.add_argument("--begin-with", type=Path, help="with --learn: the run to begin with")
+    parser.add_argument("--init-from", type=Path, help="with --learn: the run to begin with")
     given = parser.parse_args()
     if given.learn:
-        learn(*given.learn, given.steps, given.begin_with, given.gpu)
+        learn(*given.learn, given.steps, given.init_from, given.gpu)
         sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
         main(given.scenes, given.steps, given.more, given.keep or Path(temporary), given.processes or (1 if given.gpu else 2), given.gpu)

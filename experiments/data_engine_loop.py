@@ -35,7 +35,7 @@ from risbench.formats.brush import decode_brush, encode_brush
 from risbench.formats.truth import Truth
 from risbench.review.labelstudio.server import running
 from risbench.review.rules.plan import Policy
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.pull import pull
 from risbench.review.verbs.push import push
@@ -77,7 +77,7 @@ def loop(workspace: Path, true: True_, rounds: int, steps: int, order: str) -> l
     found = []
     for turn in range(rounds):
         push(workspace=workspace, policy=Policy(count=share, overlap=0, gold=0), quiet=True)
-        items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+        items = {item.key: item.record for item in ReviewStore(Workspace.open(workspace)).queue()}
         seen, drawn = 0, 0
         for person in crew.values():
             while (task := person.next()) is not None:

@@ -22,7 +22,7 @@ import rasterio
 from common import SHARED, need_data
 from PIL import Image
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.geometry import apply_affine
 from risbench.formats.geotiff import read_scene
 from risbench.formats.source.tree import Entry
@@ -113,7 +113,7 @@ with tempfile.TemporaryDirectory() as name:
             with rasterio.open(path) as dataset:
                 kind = f"{dataset.width} x {dataset.height}, {dataset.count} x {dataset.dtypes[0]}"
             boxes_for(path, folder)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             print(f"GeoTIFF {path.name}: refused: {reason}")
             continue
         report(f"GeoTIFF {path.name} ({kind})", folder, root / f"{path.stem}_ws")

@@ -1,9 +1,9 @@
 """What mask quality is worth: one model trained on GrabCut's masks, or on boxes, and on true ones, scored on unseen scenes' true masks.
 
     python experiments/masks_are_worth.py [--engines grabcut,box] [--scenes 2000] [--steps 500] [--seeds 3] [--keep FOLDER] [--gpu]
-    python experiments/masks_are_worth.py --keep FOLDER --begin-with RUN --split FILE --config small --steps 400 --seeds 1
+    python experiments/masks_are_worth.py --keep FOLDER --init-from RUN --split FILE --config small --steps 400 --seeds 1
 
-Generated referring scenes; the boxes are exact, so that the masks alone differ. With --begin-with every training begins with that run,
+Generated referring scenes; the boxes are exact, so that the masks alone differ. With --init-from every training begins with that run,
 such as crobim_on_scenes.py's, which has learnt from true masks what sentences mean, at the whole side and with that script's rate for
 its second leg; --split is the list that the run was trained with, so that it has not seen the test split (scenes of one number are the
 same ones). Killed, the same command with --keep goes on.
@@ -27,8 +27,8 @@ def main(given: argparse.Namespace, keep: Path) -> None:
     truth = referring_release(keep, given.scenes, given.split)
     workspace = truth.parents[1]
     begun, changes = "", [f"recipe.steps={given.steps}", "recipe.looks=2"]
-    if given.begin_with is not None:
-        about = read_about(given.begin_with)
+    if given.init_from is not None:
+        about = read_about(given.init_from)
         begun = f", begun with a run of {about['steps']:,} steps on true masks"
         changes += [f"backbone.weights={about['settings']['backbone']['weights']}"]
         changes += ["recipe.coarse_side=0", "recipe.learning_rate=1.5e-4", "recipe.warm_up=50"]
@@ -47,7 +47,7 @@ def main(given: argparse.Namespace, keep: Path) -> None:
             seeds=given.seeds,
             gpu=given.gpu,
             workers=1 if given.gpu else os.cpu_count() or 1,
-            begin_with=given.begin_with,
+            init_from=given.init_from,
         )
         low, high = found["difference"]["interval"]
         agreement = found["mask_agreement"]
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", default="grabcut,box")
     parser.add_argument("--config", default="tiny")
-    parser.add_argument("--begin-with", type=Path, metavar="RUN")
+    parser.add_argument("--init-from", type=Path, metavar="RUN")
     parser.add_argument("--split", default=".8,.05,.15", help="shares, or a list of scenes")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=500)

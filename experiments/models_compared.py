@@ -1,11 +1,11 @@
 """LAVT-style, CARIS-style, CroBIM and CroBIM's ablations (Tables V to VII): equal budgets, three seeds, paired intervals.
 
     python experiments/models_compared.py [--data scenes|nwpu] [--models LIST] [--steps 1000] [--seeds 3] [--taught]
-        [--begin-with FOLDER] [--keep FOLDER] [--gpu]
+        [--init-from FOLDER] [--keep FOLDER] [--gpu]
 
 On generated referring scenes, or on NWPU VHR-10's real images and sentences with its hand-drawn masks, split by image
 (manifests/splits/nwpu-vhr-10-refer.csv). LAVT-style learns from its authors' loss, and from CroBIM's, too. No weights of others: all begin
-at random, or with --taught with the image encoder that backbone_on_scenes.py makes, or with --begin-with as their runs in the folder of
+at random, or with --taught with the image encoder that backbone_on_scenes.py makes, or with --init-from as their runs in the folder of
 another table (that on generated scenes, say, below KEEP) ended. Killed, the same command with --keep goes on.
 """
 
@@ -61,14 +61,14 @@ def take_trained(table: Path, out: Path) -> None:
             part.rename(out / run.name)
 
 
-def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bool, begin_with: Path | None, keep: Path, gpu: bool) -> None:
+def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bool, init_from: Path | None, keep: Path, gpu: bool) -> None:
     release = nwpu_release(keep) if data == "nwpu" else referring_release(keep, 8000)
     changes = [f"recipe.steps={steps}", "recipe.looks=2"]
     if taught:
         backbone = keep / f"swin-{config}.safetensors"
         teach(backbone, config, device="cuda" if gpu else "cpu")
         changes.append(f"backbone.weights={backbone}")
-    begun = "-taught" if taught else f"-from-{begin_with.resolve().parent.name}" if begin_with else ""
+    begun = "-taught" if taught else f"-from-{init_from.resolve().parent.name}" if init_from else ""
     out = keep / f"{data}-{config}-{steps}{begun}{'-gpu' if gpu else ''}" / ("table" if models == MODELS else "ablations")
     if out.name == "ablations":
         take_trained(out.with_name("table"), out)
@@ -81,7 +81,7 @@ def main(data: str, models: str, config: str, steps: int, seeds: int, taught: bo
         seeds=seeds,
         gpu=gpu,
         workers=1 if gpu else os.cpu_count() or 1,
-        begin_with=begin_with,
+        init_from=init_from,
     )
     print(Path(result["tables"]["txt"]).read_text())
 
@@ -94,12 +94,12 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--taught", action="store_true", help="begin with an image encoder taught on generated scenes")
-    parser.add_argument("--begin-with", type=Path, help="the folder of another table, whose runs are begun with")
+    parser.add_argument("--init-from", type=Path, help="the folder of another table, whose runs are begun with")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--gpu", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         keep = given.keep or Path(temporary)
-        if given.taught and given.begin_with:
-            parser.error("--begin-with has encoders already: leave --taught out")
-        main(given.data, given.models, given.config, given.steps, given.seeds, given.taught, given.begin_with, keep, given.gpu)
+        if given.taught and given.init_from:
+            parser.error("--init-from has encoders already: leave --taught out")
+        main(given.data, given.models, given.config, given.steps, given.seeds, given.taught, given.init_from, keep, given.gpu)

@@ -23,7 +23,7 @@ from common import REFER, need_data, risbench
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from risbench.core.errors import TryAgainLater
+from risbench.core.errors import BusyError
 from risbench.core.masks import mask_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.review.labelstudio import projects
@@ -32,7 +32,7 @@ from risbench.review.labelstudio.server import running
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.rules.plan import Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.assist import assisting
 from risbench.review.verbs.pull import pull
 from risbench.review.verbs.push import push
@@ -48,7 +48,7 @@ def bench_push(workspace: Path, tasks: int) -> None:
     print(
         f"push: {done['sent']:,} tasks with masks in {seconds:.1f} s, {done['sent'] / seconds:.0f} a second, planning and checks included"
     )
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     studio = Studio.of(desk)
     number = desk.annotators()[0].project
     assert number is not None
@@ -72,7 +72,7 @@ def bench_trip(workspace: Path, tasks: int) -> None:
     middle = time.monotonic()
     pull(workspace=workspace, quiet=True)
     masks = {record.id: record.mask for record in read_records(Workspace.open(workspace).latest())}
-    answers = read_answers(Desk(Workspace.open(workspace)))
+    answers = read_answers(ReviewStore(Workspace.open(workspace)))
     same = sum(
         (mask := masks[answer.record]) is not None and (mask.size, mask.counts) == (answer.size, answer.counts) for answer in answers
     )
@@ -101,7 +101,7 @@ def bench_faults(workspace: Path, tasks: int, share: float = 0.05) -> None:
 def faulty_push(workspace: Path, tasks: int, share: float, seed: int) -> dict[str, Any]:
     """Push through a failing proxy until it succeeds, in small calls so that many of them meet a fault; return what is on the server."""
     crew = people(workspace, "ana", "ben")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     real = desk.connection()["url"]
     usual, projects.CHUNK = projects.CHUNK, 5
     runs = 0
@@ -113,7 +113,7 @@ def faulty_push(workspace: Path, tasks: int, share: float, seed: int) -> dict[st
             try:
                 push(workspace=workspace, policy=policy, quiet=True)
                 break
-            except TryAgainLater:
+            except BusyError:
                 continue
     desk.save_connection(url=real)
     projects.CHUNK = usual
@@ -137,7 +137,7 @@ def bench_assist(workspace: Path, tasks: int = 20) -> None:
     times: dict[str, list[float]] = {"box, picture new": [], "box": [], "point": []}
     with assisting(workspace) as found:
         [backend] = [row["id"] for row in ana.session.get(f"{ana.base}/api/ml/", params={"project": ana.project}, timeout=30).json()]
-        items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+        items = {item.key: item.record for item in ReviewStore(Workspace.open(workspace)).queue()}
         for _ in range(tasks):
             task = ana.next()
             assert task is not None
@@ -188,7 +188,7 @@ def bench_people(workspace: Path, count: int, seconds: float) -> None:
     for thread in threads:
         thread.join()
     pull(workspace=workspace, quiet=True)
-    kept = {(answer.annotator, answer.annotation) for answer in read_answers(Desk(Workspace.open(workspace)))}
+    kept = {(answer.annotator, answer.annotation) for answer in read_answers(ReviewStore(Workspace.open(workspace)))}
     lost = [(name, number) for name, numbers in acknowledged.items() for number in numbers if (name, number) not in kept]
     total = sum(map(len, acknowledged.values()))
     middle, slow = np.quantile(waits, (0.5, 0.95))

@@ -154,15 +154,15 @@ class _Worker:
 
 def try_seed(name: str, read: Reader, seed: int, place: Path) -> dict[str, Any]:
     """Read one damaged input and say what came of it."""
-    from risbench.core.errors import EnvironmentLacks, Refusal, RisbenchError
+    from risbench.core.errors import InvalidRowError, MissingRequirementError, RisbenchError
 
     before, began = _peak_mib(), time.monotonic()
     kind, where, said = "value", "", ""
     try:
         read(Mutator(f"{name}/{seed}"), place)
-    except EnvironmentLacks as error:
+    except MissingRequirementError as error:
         kind, where, said = "taken for a failure of the machine", _where(error), str(error)[:200]
-    except (RisbenchError, Refusal):
+    except (RisbenchError, InvalidRowError):
         kind = "refused"
     except Exception as error:  # noqa: BLE001 - exactly those are looked for
         kind, where, said = (

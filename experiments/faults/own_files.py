@@ -18,7 +18,7 @@ import numpy as np
 from faults.mutate import Mutator
 from faults.readers import COCO, Reader, write_files
 from faults.stages import STAGES, prepared
-from risbench.core.errors import Refusal, RisbenchError
+from risbench.core.errors import InvalidRowError, RisbenchError
 from risbench.core.masks import encode_rle
 from risbench.core.storage import digest_of, sha256_of
 from risbench.core.workspace import Workspace, read_records
@@ -153,8 +153,8 @@ class OwnFiles:
             export(workspace=base, split="1,0,0", include_unreviewed=True, quiet=True)
 
     def _desk(self, draw: Mutator, place: Path) -> None:
-        from risbench.review.store.desk import Desk
-        from risbench.review.store.glances import read_glances
+        from risbench.review.store.review_store import ReviewStore
+        from risbench.review.store.triage_votes import read_triage_votes
         from risbench.review.verbs.pull import quarantine_rows
         from risbench.review.verbs.status import status
 
@@ -166,9 +166,9 @@ class OwnFiles:
         )
         path.write_bytes(_damaged_text(draw, path))
         status(workspace=base)
-        opened = Desk(Workspace.open(base))
+        opened = ReviewStore(Workspace.open(base))
         quarantine_rows(opened)
-        read_glances(opened)
+        read_triage_votes(opened)
 
     def _backup(self, draw: Mutator, place: Path) -> None:
         from risbench.review.verbs.backup import restore
@@ -332,7 +332,7 @@ def _annotation(draw: Mutator, place: Path) -> None:
     for read, about in ((read_annotation, mask), (read_expert, mask), (read_audit, mask.shape)):
         try:
             read(row, about)  # type: ignore[operator]
-        except (Refusal, RisbenchError):
+        except (InvalidRowError, RisbenchError):
             continue
 
 

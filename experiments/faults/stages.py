@@ -90,10 +90,10 @@ def make_desk(folder: Path) -> None:
     """Give the workspace a desk with work and a server's database, as `backup` finds them; no server runs."""
     from risbench.core.workspace import Workspace, read_records
     from risbench.review.rules.plan import Item
-    from risbench.review.store.desk import Annotator, Desk, write_private
+    from risbench.review.store.review_store import Annotator, ReviewStore, write_private
 
     workspace = Workspace.open(folder / "w")
-    desk = Desk(workspace)
+    desk = ReviewStore(workspace)
     desk.secret()
     desk.save_annotators([Annotator("ana", "ana@lab", project=1)])
     desk.save_queue([Item(f"k{number}", record.id, "0" * 12, "ana", "task", 1, 0.5) for number, record in enumerate(read_records(workspace.latest()))])  # fmt: skip

@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset
 
 from risbench.adapt.box_noise import BoxNoise, Pair, distorted
 from risbench.adapt.builtin_data import Batch, batch_of, crop_example
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.geometry import box_iou, invert_affine, map_box, mask_bounds
 from risbench.core.images import decoded_image, image_bytes
 from risbench.core.masks import decode_rle, encode_rle, mask_of
@@ -102,7 +102,7 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
     for record in of_image.values():
         try:
             annotations = truth.in_image(record)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             left_out[reason.code] += 1
             continue
         for annotation in annotations:
@@ -111,7 +111,7 @@ def from_truth(records: Sequence[Record], truth: Truth) -> Known:
                 continue
             try:
                 found = _object(record, truth.mask_in_record(record, annotation), truth.class_of(annotation) or "unknown")
-            except Refusal as reason:
+            except InvalidRowError as reason:
                 left_out[reason.code] += 1
                 continue
             if found is None:

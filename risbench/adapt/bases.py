@@ -95,7 +95,7 @@ def source_for(
     The embeddings stay in `adapters/embeddings` for the next training; they can be removed at any time.
 
     Raises:
-        EnvironmentLacks: the disk has no room for the embeddings.
+        MissingRequirementError: the disk has no room for the embeddings.
     """
     model = base.model
     if isinstance(model, CompactSam):

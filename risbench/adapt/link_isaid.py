@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.classes import CLASSES
-from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.errors import InputError, InvalidRowError, OptionError
 from risbench.core.geometry import map_box, window_starts
 from risbench.core.imagery import read_raster
 from risbench.core.masks import encode_rle
@@ -100,7 +100,7 @@ def instance_ids(path: Path) -> NDArray[np.uint32]:
     try:
         with open_to_read(path) as file:
             pixels = read_raster(file, path.name).pixels
-    except (OSError, Refusal) as reason:
+    except (OSError, InvalidRowError) as reason:
         raise InputError(f"{path}: {reason}") from None
     red, green, blue = (pixels[..., plane].astype(np.uint32) for plane in range(3))
     return np.asarray(red + (green << 8) + (blue << 16), dtype=np.uint32)
@@ -126,7 +126,7 @@ def _link_image(found: _Found, records: Sequence[Record], ids: NDArray[np.uint32
     if name.stem == scene:
         try:
             ids = _at_size(ids, width, height)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             found.counts["wrong_size"] += len(records)
             found.sizes.append(f"{name.name}: {reason.value} are stated by the instances, {reason.bound}")
             return
@@ -177,7 +177,7 @@ def _at_size(ids: NDArray[np.uint32], width: int, height: int) -> NDArray[np.uin
     """Return a scene's instances (height, width) at the size of the workspace's source image, where the ratio is the same.
 
     Raises:
-        Refusal: `wrong_size`, it is another one.
+        InvalidRowError: `wrong_size`, it is another one.
     """
     match = match_size((ids.shape[1], ids.shape[0]), (width, height))
     if not match.scales:

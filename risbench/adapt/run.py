@@ -19,7 +19,7 @@ from risbench.adapt.before_after import before_and_after
 from risbench.adapt.box_noise import FEWEST, BoxNoise
 from risbench.adapt.train_adapter import AdapterRecipe, plan_of, saved_run, train
 from risbench.adapt.whole_data import PROMPTS
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.reading import parse_json
 from risbench.core.record import Record
 from risbench.core.storage import digest_of, explain_os_error, sha256_of_file, write_durably
@@ -54,13 +54,15 @@ def train_adapter(
     Raises:
         OptionError: an option's value cannot be used.
         InputError: no finished ingest, truth that matches nothing or is too little, images that are gone, a base that is none.
-        EnvironmentLacks: `gpu` without CUDA, a loss that is not finite, a full disk.
-        TryAgainLater: another run holds the workspace.
+        MissingRequirementError: `gpu` without CUDA, a loss that is not finite, a full disk.
+        BusyError: another run holds the workspace.
     """
     recipe = recipe or AdapterRecipe()
     _check(recipe, box_noise, gross)
     if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+        raise MissingRequirementError(
+            f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`"
+        )
     opened = Workspace.open(workspace)
     rank, together = ranks()
     if recipe.batch % together:

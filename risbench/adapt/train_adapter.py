@@ -20,7 +20,7 @@ from risbench.adapt.builtin_data import Batch
 from risbench.adapt.objectives import CompactObjective, WholeObjective, objective_of
 from risbench.adapt.pasam_losses import PaLosses, finite
 from risbench.adapt.whole_data import WholeBatch
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.core.metrics import boundary_iou, mask_iou
 from risbench.core.processes import relayed, without_interrupts
 from risbench.core.progress import Progress
@@ -101,7 +101,7 @@ class Training:
         """Learn from one batch.
 
         Raises:
-            EnvironmentLacks: the loss is not a finite number (all parts are named), or there is no memory for a single object.
+            MissingRequirementError: the loss is not a finite number (all parts are named), or there is no memory for a single object.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(number, self.recipe) * group["share"]
@@ -118,7 +118,7 @@ class Training:
         under torchrun, where a smaller --batch is the way.
 
         Raises:
-            EnvironmentLacks: the loss is not a finite number, or there is no memory for a single object.
+            MissingRequirementError: the loss is not a finite number, or there is no memory for a single object.
         """
         while True:
             try:
@@ -144,7 +144,7 @@ class Training:
             with torch.autocast(self.kind, torch.bfloat16):
                 found: PaLosses = self.parallel(piece, gumbel[start : start + step].to(self.device), points)
             if not finite(found):
-                raise EnvironmentLacks(f"step {number}: the loss is not finite: {found.parts()}; lower --learning-rate")
+                raise MissingRequirementError(f"step {number}: the loss is not finite: {found.parts()}; lower --learning-rate")
             share = len(piece) / count
             (found.total * share).backward()  # type: ignore[no-untyped-call]
             scaled = PaLosses(*(value.detach() * share for value in vars(found).values()))
@@ -223,7 +223,7 @@ def train(
 
     Raises:
         InputError: the folder holds a run of another recipe or of other data, or a damaged checkpoint.
-        EnvironmentLacks: a loss that is not finite, or no memory for a single crop.
+        MissingRequirementError: a loss that is not finite, or no memory for a single crop.
     """
     run = Training(base, recipe, device, source.objects)
     start, best, looks = _resumed(run, out, plan)

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from risbench.adapt.builtin_data import Batch, CropExamples
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, printable
+from risbench.core.errors import InputError, MissingRequirementError, OptionError, printable
 from risbench.core.processes import relayed, without_interrupts
 from risbench.core.progress import Progress
 from risbench.core.storage import explain_os_error, locked, sha256_of_file, write_durably
@@ -92,8 +92,8 @@ def train_builtin(
     Raises:
         OptionError: a setting of the recipe cannot be used.
         InputError: the folder holds a run of another recipe, or a damaged checkpoint.
-        EnvironmentLacks: `gpu` without CUDA or memory enough, a folder that cannot be made, or a loss that is not a finite number.
-        TryAgainLater: another run writes into the folder.
+        MissingRequirementError: `gpu` without CUDA or memory enough, a folder that cannot be made, or a loss that is not a finite number.
+        BusyError: another run writes into the folder.
     """
     recipe, settings, out = recipe or Recipe(), settings or CompactSettings(threshold=THRESHOLD), Path(folder)
     for name, low in (("steps", 1), ("batch", 2), ("seed", 0)):
@@ -104,7 +104,9 @@ def train_builtin(
     if workers < 1:
         raise OptionError(f"--workers {workers}: must be at least 1")
     if gpu and not torch.cuda.is_available():
-        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+        raise MissingRequirementError(
+            f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -169,7 +171,9 @@ class _Run:
             parts = losses(self.model, Batch(*(part.to(self.device) for part in vars(batch).values())))
         loss = parts["mask"] + parts["alternatives"] + parts["iou"]
         if not torch.isfinite(loss):
-            raise EnvironmentLacks(f"step {number}: the loss is not finite: { {name: float(value) for name, value in parts.items()} }")
+            raise MissingRequirementError(
+                f"step {number}: the loss is not finite: { {name: float(value) for name, value in parts.items()} }"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from risbench.adapt.adapter_data import Images, TrueExamples, TrueObject
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.core.progress import Progress
 from risbench.core.storage import explain_os_error, explain_read_error, write_durably
 from risbench.sam.pasam.adapter import guiding_input
@@ -71,7 +71,7 @@ class Embeddings:
 
         Raises:
             InputError: the file was damaged or removed after `fill` had looked at it.
-            EnvironmentLacks: it is there and cannot be read.
+            MissingRequirementError: it is there and cannot be read.
         """
         path = self.path(image)
         try:
@@ -91,7 +91,7 @@ class Embeddings:
         """Return whether an image's file is there, as long as its header says, with tensors for a grid of so many rows and columns.
 
         Raises:
-            EnvironmentLacks: it is there and cannot be read.
+            MissingRequirementError: it is there and cannot be read.
         """
         path, (rows, columns) = self.path(image), grid
         expected = {"embedding": [256, rows, columns], "guiding": [4, 4 * rows, 4 * columns]}
@@ -112,7 +112,7 @@ class Embeddings:
         """Encode what is not there yet, or is damaged; several processes take every n-th image each (`mine`).
 
         Raises:
-            EnvironmentLacks: the disk has no room for them, or an image cannot be read although it is there.
+            MissingRequirementError: the disk has no room for them, or an image cannot be read although it is there.
             InputError: an image is gone, or cannot be decoded.
         """
         rows, columns = model.prompt_encoder.image_embedding_size
@@ -124,7 +124,7 @@ class Embeddings:
         each = 2 * rows * columns * (256 + 4 * 16)
         free = shutil.disk_usage(self._folder).free
         if len(missing) * each > free:
-            raise EnvironmentLacks(
+            raise MissingRequirementError(
                 f"{self._folder}: {len(missing):,} embeddings need {len(missing) * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
                 "make room, or give less truth"
             )

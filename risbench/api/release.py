@@ -52,7 +52,7 @@ class ReleaseDataset(Dataset[Item]):
         """Return an item, or what `transform` makes of it.
 
         Raises:
-            Refusal: the image is gone or cannot be decoded.
+            InvalidRowError: the image is gone or cannot be decoded.
         """
         sample = self.samples[index]
         if self._tree is None:
@@ -84,7 +84,7 @@ def load(
     Raises:
         OptionError: there is no such split or kind.
         InputError: the folder is no release, or the split is empty.
-        EnvironmentLacks: PyTorch is not installed.
+        MissingRequirementError: PyTorch is not installed.
     """
     if split is not None and split not in SPLITS:
         raise OptionError(f"split {split!r}: must be one of {', '.join(SPLITS)}, or None for all")

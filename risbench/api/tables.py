@@ -153,6 +153,6 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, in UTF-8, whole or not at all.
 
     Raises:
-        EnvironmentLacks: the file cannot be written.
+        MissingRequirementError: the file cannot be written.
     """
     write_durably(path, frame.to_csv(index=False, lineterminator="\n").encode())

@@ -15,7 +15,7 @@ from risbench.benchmark.eval.results import mean_of, same_data, samples_of
 from risbench.benchmark.eval.scoring import check_protocol
 from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.table.table import METRICS
-from risbench.benchmark.train.checkpoint import ABOUT, begun_with
+from risbench.benchmark.train.checkpoint import ABOUT, initialized_from
 from risbench.benchmark.train.together import train_all
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import mask_iou, paired_interval
@@ -40,18 +40,18 @@ def compare(
     precision: str = "auto",
     workers: int = 1,
     cache: Path | str | None = None,
-    begin_with: Path | str | None = None,
+    init_from: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train one model on two releases and score both on one test split, by default the second's: what masks are worth in mIoU.
 
     Both learn from the samples that both have in their train splits, by id and with the same sentence, in the same order, and are validated
-    on those of their val splits: their masks alone differ. What that leaves aside is counted. `begin_with` is a run of the same model and
+    on those of their val splits: their masks alone differ. What that leaves aside is counted. `init_from` is a run of the same model and
     configuration that every training begins with; it must not have seen the test split's scenes, which nothing here can tell.
 
     Raises:
         InputError: a scene of the test split is in a train split, or the releases share no training sample.
-        OptionError, EnvironmentLacks: see `train` and `evaluate`.
+        OptionError, MissingRequirementError: see `train` and `evaluate`.
     """
     check_protocol(protocol)
     if split not in SPLITS:
@@ -66,9 +66,9 @@ def compare(
     if gpu:
         need_cuda("train")
     settings = load_settings(config, model, changes)
-    if begin_with is not None and not (Path(begin_with) / ABOUT).exists():
-        raise OptionError(f"--begin-with {begin_with}: is no run, which --compare needs, such as a benchmark's {model}-seed0")
-    begun = begun_with(Path(begin_with), model, settings)[2]["run"] if begin_with is not None else None
+    if init_from is not None and not (Path(init_from) / ABOUT).exists():
+        raise OptionError(f"--init-from {init_from}: is no run, which --compare needs, such as a benchmark's {model}-seed0")
+    begun = initialized_from(Path(init_from), model, settings)[2]["run"] if init_from is not None else None
     folder.mkdir(parents=True, exist_ok=True)
     side, kept = settings.side, Path(cache) if cache is not None else folder.parent / "cache"
     tested = open_cache(test, side, kept, quiet=quiet)
@@ -91,7 +91,7 @@ def compare(
         "precision": precision,
         "cache": kept,
         "only": {*common, *alike["val"]},
-        "begin_with": begin_with,
+        "init_from": init_from,
     }
     runs = {name: [folder / f"{name}-{model}-seed{seed}" for seed in range(seeds)] for name in releases}
     jobs = [{**options, "release": releases[name], "out": run, "seed": seed} for name in releases for seed, run in enumerate(runs[name])]

@@ -19,7 +19,7 @@ from risbench.benchmark.load_settings import load_settings
 from risbench.benchmark.subjects import DEFAULT, Subject, subjects
 from risbench.benchmark.table.published import SAMPLES, WARNING, published
 from risbench.benchmark.table.table import METRICS, write_tables
-from risbench.benchmark.train.checkpoint import begun_with, read_about, settings_of
+from risbench.benchmark.train.checkpoint import initialized_from, read_about, settings_of
 from risbench.benchmark.train.together import train_all
 from risbench.core.errors import InputError, OptionError
 from risbench.core.metrics import paired_interval
@@ -45,7 +45,7 @@ class Plan:
     workers: int
     weights: Path | None
     cache: Path
-    begin_with: Path | None
+    init_from: Path | None
     quiet: bool
 
 
@@ -67,20 +67,20 @@ def benchmark(
     precision: str = "auto",
     workers: int = 1,
     cache: Path | str | None = None,
-    begin_with: Path | str | None = None,
+    init_from: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train and score a list of models on one release and write one table; the same call goes on where it stopped.
 
     Every model gets the same steps, batches and seeds. `rates` are learning rates of which every model tries each with its first seed;
     what is best on val is used for all its seeds. `against` is the model that differences are taken from, by default the last trained.
-    `begin_with` is the folder of another benchmark: every model begins with its run of the same name and seed there.
+    `init_from` is the folder of another benchmark: every model begins with its run of the same name and seed there.
     On a CPU `workers` trainings run side by side and share its threads: small models gain little from more than one.
 
     Raises:
-        OptionError, InputError, EnvironmentLacks: see `train` and `evaluate`.
+        OptionError, InputError, MissingRequirementError: see `train` and `evaluate`.
     """
-    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, begin_with, quiet)
+    plan = _plan(release, out, config, changes, seeds, rates, split, protocol, gpu, precision, workers, weights, cache, init_from, quiet)
     chosen = subjects(models)
     theirs = _theirs(published_on, split, protocol, chosen)
     trained = [subject for subject in chosen if subject.is_trained]
@@ -150,7 +150,7 @@ def _plan(
     workers: int,
     weights: Path | str | None,
     cache: Path | str | None,
-    begin_with: Path | str | None,
+    init_from: Path | str | None,
     quiet: bool,
 ) -> Plan:
     if seeds < 1:
@@ -164,7 +164,7 @@ def _plan(
     folder = Path(out)
     where = Path(weights) if weights is not None else None
     kept = Path(cache) if cache is not None else folder.parent / "cache"  # where `train` and `evaluate` beside it look, too
-    begin = Path(begin_with) if begin_with is not None else None
+    begin = Path(init_from) if init_from is not None else None
     options = (split, protocol, gpu, precision, workers, where, kept, begin, quiet)
     return Plan(Path(release), folder, config, tuple(changes), seeds, tuple(rates), *options)
 
@@ -190,7 +190,7 @@ def _theirs(dataset: str | None, split: str, protocol: str, chosen: Sequence[Sub
 
 
 def _loss_of(subject: Subject, plan: Plan) -> str:
-    """Return what a model is trained to lessen, in words."""
+    """Return a model's training loss in words."""
     recipe = load_settings(plan.config, subject.model, [*plan.changes, *subject.changes]).recipe
     share = recipe.entropy_share
     return {
@@ -233,10 +233,10 @@ def _check(chosen: Sequence[Subject], plan: Plan) -> None:
             if (run := _begins_with(subject, seed, plan)) is not None:
                 if not run.is_dir():
                     if any(run.parent.glob(f"{run.name}-lr*")):
-                        raise OptionError(f"--begin-with {plan.begin_with}: was made with --rates; its runs cannot be begun with")
+                        raise OptionError(f"--init-from {plan.init_from}: was made with --rates; its runs cannot be begun with")
                     held = ", ".join(sorted(about.parent.name for about in run.parent.glob("*/model.json"))) or "no run"
-                    raise OptionError(f"--begin-with {plan.begin_with}: has no {run.name}, it holds {held}; name a benchmark's folder")
-                begun_with(run, subject.model, settings)
+                    raise OptionError(f"--init-from {plan.init_from}: has no {run.name}, it holds {held}; name a benchmark's folder")
+                initialized_from(run, subject.model, settings)
                 told = read_about(run)
                 budgets[subject.name] += (told["steps"], settings_of(run, told).recipe.batch, told["training"]["digest"])
         data = open_cache(plan.release, settings.side, plan.cache, quiet=plan.quiet)
@@ -269,7 +269,7 @@ def _folder(subject: Subject, seed: int, rate: float | None) -> str:
 
 def _begins_with(subject: Subject, seed: int, plan: Plan) -> Path | None:
     """Return the run that a training begins with."""
-    return plan.begin_with / _folder(subject, seed, None) if plan.begin_with is not None else None
+    return plan.init_from / _folder(subject, seed, None) if plan.init_from is not None else None
 
 
 def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan) -> list[dict[str, Any]]:
@@ -288,7 +288,7 @@ def _all_trained(wanted: Sequence[tuple[Subject, int, float | None]], plan: Plan
                 "gpu": plan.gpu,
                 "precision": plan.precision,
                 "cache": plan.cache,
-                "begin_with": _begins_with(subject, seed, plan),
+                "init_from": _begins_with(subject, seed, plan),
             }
         )
     return train_all(jobs, workers=plan.workers, quiet=plan.quiet)
@@ -313,9 +313,9 @@ def _evaluated(subject: Subject, run: Path, plan: Plan, boxes_from: Path | None,
 
 def _begun(runs: Sequence[Path], plan: Plan) -> list[str]:
     """Return what the runs began with, each once."""
-    if plan.begin_with is not None and runs:
+    if plan.init_from is not None and runs:
         steps = read_about(runs[0])["weights"].get("run", {}).get("steps", 0)
-        return [f"the runs of {'/'.join(plan.begin_with.resolve().parts[-2:])}, {steps:,} steps"]
+        return [f"the runs of {'/'.join(plan.init_from.resolve().parts[-2:])}, {steps:,} steps"]
     weights = [read_about(run)["weights"] for run in runs]
     return sorted({f"{found[part]['from']} weights ({part})" for found in weights for part in found})
 

@@ -142,7 +142,10 @@ def refine_masks(
         float, typer.Option(help="Cut what is further outside the box than this share of its sides; -1 cuts none.")
     ] = 0.25,
     redo_given: Annotated[bool, typer.Option("--redo-given", help="Make new masks also where the source brought some.")] = False,
-    prompt_again: Annotated[int, typer.Option(help="For pasam: how often a box is replaced by its mask's own where the two disagree.")] = 3,
+    max_reprompts: Annotated[
+        int, typer.Option(help="For pasam: how often a box is replaced by its mask's own where the two disagree.")
+    ] = 3,
+    prompt_again: Annotated[int | None, typer.Option("--prompt-again", hidden=True)] = None,
     precision: Annotated[
         str, typer.Option(help="Of a network's matrix products: fp32, bf16, or auto (bf16 on a GPU, and on CPUs made for it).")
     ] = "auto",
@@ -162,7 +165,7 @@ def refine_masks(
         workers=workers,
         rules=CleanRules(min_fragment, max_hole, max_outside),
         redo_given=redo_given,
-        prompt_again=prompt_again,
+        max_reprompts=max_reprompts if prompt_again is None else prompt_again,
         precision=precision,
         quiet=quiet,
     )

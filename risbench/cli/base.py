@@ -126,7 +126,7 @@ class SafeGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command and translate errors that are the user's to mend."""
-        from risbench.core.errors import Refusal, RisbenchError, printable
+        from risbench.core.errors import InvalidRowError, RisbenchError, printable
         from risbench.core.reading import is_system_failure
 
         try:
@@ -134,7 +134,7 @@ class SafeGroup(TyperGroup):
         except RisbenchError as error:
             typer.echo(f"risbench: {printable(str(error), 2000)}", err=True)
             raise typer.Exit(error.exit_code) from None
-        except Refusal as reason:
+        except InvalidRowError as reason:
             typer.echo(f"risbench: {printable(str(reason), 2000)}", err=True)
             raise typer.Exit(3) from None
         except OSError as error:

@@ -37,10 +37,11 @@ def train(
         bool, typer.Option("--compile", help="Compile the model (torch.compile): takes minutes at first; not yet measured on a GPU.")
     ] = False,
     cache: CacheOption = None,
-    begin_with: Annotated[
+    init_from: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Begin with a run of the same model and configuration, on whatever release it was made."),
     ] = None,
+    begin_with: Annotated[Path | None, typer.Option("--begin-with", hidden=True)] = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -67,7 +68,7 @@ def train(
         precision=precision,
         compiled=compiled,
         cache=cache,
-        begin_with=begin_with,
+        init_from=init_from or begin_with,
         quiet=quiet,
     )
     if made["rank"] == 0:  # under torchrun one of them speaks
@@ -160,13 +161,14 @@ def benchmark(
         typer.Option(help="Processes. On a CPU that many trainings run at once and share its threads, on whose number their digits hang."),
     ] = 1,
     cache: CacheOption = None,
-    begin_with: Annotated[
+    init_from: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
             help="Begin every model with its run of the same name and seed in another benchmark's folder; with --compare: with this run.",
         ),
     ] = None,
+    begin_with: Annotated[Path | None, typer.Option("--begin-with", hidden=True)] = None,
     quiet: QuietOption = False,
     csv: CsvOption = None,
     json_: JsonOption = False,
@@ -208,7 +210,7 @@ def benchmark(
             precision=precision,
             workers=workers,
             cache=cache,
-            begin_with=begin_with,
+            init_from=init_from or begin_with,
             quiet=quiet,
         )
         save_table(both, csv, "benchmark")
@@ -231,7 +233,7 @@ def benchmark(
         precision=precision,
         workers=workers,
         cache=cache,
-        begin_with=begin_with,
+        init_from=init_from or begin_with,
         quiet=quiet,
     )
     save_table(result, csv, "benchmark")

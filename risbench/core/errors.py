@@ -31,25 +31,25 @@ class IncompleteResult(RisbenchError):
     exit_code = 1
 
 
-class EnvironmentLacks(RisbenchError):
+class MissingRequirementError(RisbenchError):
     """The machine lacks something: an extra, CUDA, disk space, memory (exit 4)."""
 
     exit_code = 4
 
 
-class TryAgainLater(RisbenchError):
+class BusyError(RisbenchError):
     """Another run holds the workspace, or a server is busy (exit 75)."""
 
     exit_code = 75
 
 
-def missing_extra(package: str, extra: str) -> EnvironmentLacks:
+def missing_extra(package: str, extra: str) -> MissingRequirementError:
     """Return the one-line error for an optional package that is not installed."""
-    return EnvironmentLacks(f"the package {package!r} is not installed; run: pip install 'risbench[{extra}]'")
+    return MissingRequirementError(f"the package {package!r} is not installed; run: pip install 'risbench[{extra}]'")
 
 
 @dataclass(eq=False)
-class Refusal(Exception):
+class InvalidRowError(Exception):
     """Why one row of a source is refused. It goes to the quarantine list; the other rows go on.
 
     `code` is a word to count by, `field` and `value` are what the source holds, and

@@ -27,7 +27,7 @@ def need_packages(extra: str) -> None:
     """Raise the one-line error where a package of an extra is not installed.
 
     Raises:
-        EnvironmentLacks: it names the package and how to install it.
+        MissingRequirementError: it names the package and how to install it.
     """
     if missing := missing_from(extra):
         raise missing_extra(missing[0], extra)
@@ -37,7 +37,7 @@ def need_package(name: str, extra: str) -> None:
     """Raise the one-line error where one package of an extra is not installed.
 
     Raises:
-        EnvironmentLacks: it names the package and how to install it.
+        MissingRequirementError: it names the package and how to install it.
     """
     if name in missing_from(extra):
         raise missing_extra(name, extra)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.record import Affine, Box, Quad, Repair, is_singular
 
 IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -155,7 +155,7 @@ def repair_box(box: Box, width: int, height: int, quantum: float | None) -> tupl
     Repairing a repaired box changes nothing.
 
     Raises:
-        Refusal: the box lies outside the image, or has no area and no rounding explains that.
+        InvalidRowError: the box lies outside the image, or has no area and no rounding explains that.
     """
     x_min, y_min, x_max, y_max = box
     repairs: list[Repair] = []
@@ -168,14 +168,14 @@ def repair_box(box: Box, width: int, height: int, quantum: float | None) -> tupl
         low, high, extent = side
         if low == high:
             if quantum is None:
-                raise Refusal("no_area", "box", box, f"its {axis} side is 0 px long; it must be longer than 0")
+                raise InvalidRowError("no_area", "box", box, f"its {axis} side is 0 px long; it must be longer than 0")
             middle, half = (low + high) / 2, quantum * extent / 2
             side[0], side[1] = middle - half, middle + half
             repairs.append(Repair(rule="no_area", detail=f"{axis} side opened from 0 to {quantum * extent:g} px"))
     for axis, side in sides.items():
         low, high, extent = side
         if high <= 0 or low >= extent:
-            raise Refusal("outside_image", "box", box, f"no part lies in the image of {width} x {height} px")
+            raise InvalidRowError("outside_image", "box", box, f"no part lies in the image of {width} x {height} px")
         new_low, new_high = max(0.0, low), min(extent, high)
         if (new_low, new_high) != (low, high):
             rule = "larger_than_image" if high - low > extent else "out_of_range"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from risbench.core.errors import Refusal, RisbenchError
+from risbench.core.errors import InvalidRowError, RisbenchError
 from risbench.core.pixels import MAX_PIXELS as MAX_PIXELS
 from risbench.core.pixels import Pixels as Pixels
 from risbench.core.pixels import check_size as check_size
@@ -99,7 +99,7 @@ def image_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int,
     """Return (width, height) of an image by its header, as `read_raster` would return it; None where it is no image that is read.
 
     Raises:
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     try:
         kind = image_kind(file.read(32))
@@ -130,22 +130,22 @@ def read_raster(
     orientation says, as viewers and annotation tools show it.
 
     Raises:
-        Refusal: not an image, damaged, truncated, too small or too large, or of colors that are not read.
-        EnvironmentLacks: the system fails to read it, or lacks memory: this says nothing about the image.
+        InvalidRowError: not an image, damaged, truncated, too small or too large, or of colors that are not read.
+        MissingRequirementError: the system fails to read it, or lacks memory: this says nothing about the image.
     """
     try:
         head = file.read(32)
         file.seek(0)
         kind = image_kind(head)
         if kind is None:
-            raise Refusal("not_an_image", "image", name, "its first bytes are not those of a PNG, JPEG, BMP or TIFF file")
+            raise InvalidRowError("not_an_image", "image", name, "its first bytes are not those of a PNG, JPEG, BMP or TIFF file")
         if kind == "TIFF":
             return _read_by_gdal(file, name, kind, bands, max_pixels, upright)
         return _read_by_pillow(file, name, kind, max_pixels, upright, bits=head[24] if kind == "PNG" and len(head) > 24 else 8)
     except (OSError, MemoryError) as error:
         if is_system_failure(error):
             raise explain_read_error(error, name) from error
-        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
+        raise InvalidRowError("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
 
 
 def _read_by_gdal(file: BinaryIO, name: str, kind: str, bands: Sequence[int] | None, max_pixels: int, upright: bool) -> Raster:
@@ -199,7 +199,7 @@ def _rgb(image: Image.Image, name: str, kind: str) -> Pixels:
         pixels[top:bottom] = np.where(visible, values[..., :3], 0)
         seen = seen or bool(visible.any())
     if not seen:
-        raise Refusal("image_empty", "image", name, "every pixel is transparent")
+        raise InvalidRowError("image_empty", "image", name, "every pixel is transparent")
     return pixels
 
 
@@ -232,18 +232,18 @@ def _check_inks(image: Image.Image, name: str) -> None:
             if "icc_profile" in image.info
             else "without Adobe's mark that says how they are stored"
         )
-        raise Refusal("unsupported_colors", "image", name, f"it is in CMYK, print inks, {lacking}; save it as RGB")
+        raise InvalidRowError("unsupported_colors", "image", name, f"it is in CMYK, print inks, {lacking}; save it as RGB")
 
 
-def _undecodable(file: BinaryIO, name: str, kind: str, error: Exception) -> Refusal:
+def _undecodable(file: BinaryIO, name: str, kind: str, error: Exception) -> InvalidRowError:
     """Return why Pillow does not read a file: a kind of JPEG that is whole, but not read, is not called damaged."""
     found = _jpeg_frame(file) if kind == "JPEG" else None
     if found is not None and found[1] != 8:
-        return Refusal("unsupported_colors", "image", name, f"it is a JPEG of {found[1]} bits a color; save it as PNG or TIFF")
+        return InvalidRowError("unsupported_colors", "image", name, f"it is a JPEG of {found[1]} bits a color; save it as PNG or TIFF")
     if found is not None and (found[0] in (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF) or found[2] not in (1, 3, 4)):
         kinds = f"{found[2]} colors" if found[2] not in (1, 3, 4) else "a lossless or hierarchical kind"
-        return Refusal("unsupported_colors", "image", name, f"it is a JPEG of {kinds}; save it as PNG or TIFF")
-    return Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})")
+        return InvalidRowError("unsupported_colors", "image", name, f"it is a JPEG of {kinds}; save it as PNG or TIFF")
+    return InvalidRowError("image_damaged", "image", name, f"it cannot be decoded to the end ({error})")
 
 
 def _jpeg_frame(file: BinaryIO) -> tuple[int, int, int] | None:

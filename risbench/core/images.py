@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.imagery import Pixels, read_raster
 from risbench.core.reading import read_file
 from risbench.core.record import ImageRef
@@ -25,7 +25,7 @@ def image_bytes(root: Path, path: str, sha256: str) -> bytes:
 
     Raises:
         UnusableImage: it is gone (`image_missing`), or not the one that was ingested (`image_changed`).
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     data = _read(root / path)
     _check(data, sha256, root / path)
@@ -53,7 +53,7 @@ def decoded_image(data: bytes, where: Path | str, path: str) -> Pixels:
     """
     try:
         return read_raster(io.BytesIO(data), path).pixels
-    except Refusal as reason:
+    except InvalidRowError as reason:
         raise UnusableImage(reason.code, f"{where}: {reason}") from None
 
 
@@ -62,7 +62,7 @@ def read_image(root: Path, image: ImageRef) -> Pixels:
 
     Raises:
         UnusableImage: it is gone, is not the image that was ingested, cannot be decoded, or has another size than the record says.
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     data = _read(root / image.path)
     pixels = decoded_image(data, root / image.path, image.path)  # first: damaged says more than changed

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.record import Mask
 from risbench.core.rle import check_mask_size, filled_runs
 
@@ -41,17 +41,17 @@ def polygons_mask(polygons: Sequence[Sequence[float]], height: int, width: int) 
     """Return the union of polygons (x, y, x, y, ... in pixels) as a mask (height, width), by COCO's rule.
 
     Raises:
-        Refusal: no image has that size, or the outlines are so long that no object of it can have them.
+        InvalidRowError: no image has that size, or the outlines are so long that no object of it can have them.
     """
     try:
         check_mask_size(height, width)
     except InputError as error:
-        raise Refusal("wrong_size", "segmentation", [height, width], str(error)) from None
+        raise InvalidRowError("wrong_size", "segmentation", [height, width], str(error)) from None
     # pycocotools walks every outline in steps of a fifth of a pixel and keeps all of them: memory goes by the length, not by the image.
     length = sum(_longer_steps(polygon) for polygon in polygons)
     if length > _LONGEST_OUTLINE_PX:
         bound = f"the outlines of a mask may be {_LONGEST_OUTLINE_PX:,} px long together; give such a mask as run lengths or as a picture"
-        raise Refusal("outline_too_long", "segmentation", round(length), bound)
+        raise InvalidRowError("outline_too_long", "segmentation", round(length), bound)
     if not polygons:
         return np.zeros((height, width), bool)
     rles = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 
 Pixels = NDArray[np.uint8]
 Value = TypeVar("Value", bound=np.generic)
@@ -24,9 +24,11 @@ def check_size(name: str, width: int, height: int, max_pixels: int = MAX_PIXELS)
     """Refuse images that are too small to hold an object or too large to decode in memory."""
     size = f"{width} x {height} px"
     if min(width, height) < MIN_SIDE_PX:
-        raise Refusal("image_too_small", "image", name, f"it is {size}; a side must have at least {MIN_SIDE_PX} px")
+        raise InvalidRowError("image_too_small", "image", name, f"it is {size}; a side must have at least {MIN_SIDE_PX} px")
     if width * height > max_pixels:
-        raise Refusal("image_too_large", "image", name, f"it is {size}; at most {max_pixels:,} pixels are decoded: cut it into tiles first")
+        raise InvalidRowError(
+            "image_too_large", "image", name, f"it is {size}; at most {max_pixels:,} pixels are decoded: cut it into tiles first"
+        )
 
 
 def turned(array: NDArray[Value], orientation: int) -> NDArray[Value]:

@@ -23,7 +23,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import MemoryFile
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.pixels import MAX_BAND_BYTES, Pixels, check_size, to_eight_bits, turned
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Affine
@@ -57,8 +57,8 @@ def with_dataset(file: BinaryIO, name: str, use: Callable[[Any], Result], *, dri
     asked for, so that a file is not read whole.
 
     Raises:
-        Refusal: it cannot be decoded.
-        EnvironmentLacks: the system fails to read it, or lacks memory.
+        InvalidRowError: it cannot be decoded.
+        MissingRequirementError: the system fails to read it, or lacks memory.
     """
     try:
         path = _descriptor_path(file, 0 if header else _IN_MEMORY_BYTES)
@@ -76,9 +76,9 @@ def with_dataset(file: BinaryIO, name: str, use: Callable[[Any], Result], *, dri
     except (OSError, MemoryError) as error:
         if is_system_failure(error):
             raise explain_read_error(error, name) from error
-        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
+        raise InvalidRowError("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
     except _FAILURES as error:
-        raise Refusal("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
+        raise InvalidRowError("image_damaged", "image", name, f"it cannot be decoded to the end ({error})") from error
 
 
 def _descriptor_path(file: BinaryIO, in_memory_bytes: int) -> str | None:
@@ -105,8 +105,8 @@ def read_bands(
     A georeference is of the pixels as they are stored, so an image that has one is not turned.
 
     Raises:
-        Refusal: damaged, too small, too large, or of colors that are not read.
-        EnvironmentLacks: the system fails to read it, or lacks memory.
+        InvalidRowError: damaged, too small, too large, or of colors that are not read.
+        MissingRequirementError: the system fails to read it, or lacks memory.
     """
     tags = tiff_tags(file) if driver == "GTiff" else {}
     file.seek(0)
@@ -121,8 +121,8 @@ def header_size(file: BinaryIO, name: str, *, upright: bool = True) -> tuple[int
     """Return the (width, height) of what `read_bands` would return of a TIFF, by its header.
 
     Raises:
-        Refusal: its header is damaged.
-        EnvironmentLacks: the system fails to read it.
+        InvalidRowError: its header is damaged.
+        MissingRequirementError: the system fails to read it.
     """
     orientation = tiff_tags(file).get(_ORIENTATION, 1)
     file.seek(0)
@@ -162,7 +162,9 @@ def _read(
     item_bytes = max(np.dtype(dataset.dtypes[band - 1]).itemsize for band in chosen)
     if dataset.width * dataset.height * item_bytes > MAX_BAND_BYTES:
         size = f"{dataset.width} x {dataset.height} px of {item_bytes} bytes"
-        raise Refusal("image_too_large", "image", name, f"a band has {size}; at most {MAX_BAND_BYTES:,} bytes: cut it into tiles first")
+        raise InvalidRowError(
+            "image_too_large", "image", name, f"a band has {size}; at most {MAX_BAND_BYTES:,} bytes: cut it into tiles first"
+        )
     if bands is None:
         _check_colors(dataset, name, tags)
     valid = _valid_pixels(dataset, chosen, name)
@@ -211,7 +213,7 @@ def _check_colors(dataset: Any, name: str, tags: dict[int, int]) -> None:
         reason = f"it is in {_NOT_READ.get(kind, f'colors of a kind that is not known (photometric {kind})')}"
     else:
         return
-    raise Refusal("unsupported_colors", "image", name, f"{reason}; save it as RGB, or say with --bands which bands to show")
+    raise InvalidRowError("unsupported_colors", "image", name, f"{reason}; save it as RGB, or say with --bands which bands to show")
 
 
 def _valid_pixels(dataset: Any, chosen: Sequence[int], name: str) -> NDArray[np.bool_] | None:
@@ -224,7 +226,7 @@ def _valid_pixels(dataset: Any, chosen: Sequence[int], name: str) -> NDArray[np.
         valid |= dataset.read_masks(band) > 0
     if not valid.any():
         why = "transparent" if dataset.nodata is None else f"nodata ({dataset.nodata})"
-        raise Refusal("image_empty", "image", name, f"every pixel is {why}")
+        raise InvalidRowError("image_empty", "image", name, f"every pixel is {why}")
     return valid
 
 
@@ -238,7 +240,9 @@ def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[
             return [index for index in wanted if index is not None]
         return [1, 2, 3] if count >= 3 else [1]
     if len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands):
-        raise Refusal("no_such_band", "image", name, f"bands {list(bands)} are asked for; it has bands 1 to {count}; name one or three")
+        raise InvalidRowError(
+            "no_such_band", "image", name, f"bands {list(bands)} are asked for; it has bands 1 to {count}; name one or three"
+        )
     return list(bands)
 
 

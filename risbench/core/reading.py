@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, RisbenchError, printable
+from risbench.core.errors import MissingRequirementError, RisbenchError, printable
 
 # The name leads to no plain file, or a damaged archive to a place before the file's beginning (EINVAL): facts about what is there.
 _FACTS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
@@ -39,7 +39,7 @@ def explain_read_error(error: BaseException, path: Path | str) -> RisbenchError:
         reason, mend = "there is not enough memory", "free some"
     elif code in (errno.EACCES, errno.EPERM):
         mend = "allow it (chmod u+r, and u+x for a folder)"
-    return EnvironmentLacks(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
+    return MissingRequirementError(f"{printable(str(path), 1024)}: cannot be read: {reason}; {mend}, then run the same command to go on")
 
 
 class _Checked(io.FileIO):
@@ -68,7 +68,7 @@ def open_to_read(path: Path, *, follow: bool = True) -> io.BufferedReader:
     """Open a file to read; whatever of it cannot be read by a failure of the system ends the stage. `follow` opens what a link names.
 
     Raises:
-        EnvironmentLacks: the system fails, now or at a later read: the same command goes on.
+        MissingRequirementError: the system fails, now or at a later read: the same command goes on.
         OSError: the name leads to no plain file (FileNotFoundError, NotADirectoryError, IsADirectoryError, ELOOP).
     """
     try:
@@ -119,7 +119,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         ValueError: it is damaged, also by very deep nesting or a number of thousands of digits.
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
         OSError: the name leads to no plain file.
     """
     return parse_json(read_file(path))
@@ -129,7 +129,7 @@ def sha256_of_file(path: Path) -> str:
     """Return the hex sha256 of a file, read in blocks.
 
     Raises:
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
         FileNotFoundError: there is no such file.
     """
     with open_to_read(path) as file:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.record import Affine, Repair
 
 Size = tuple[int, int]
@@ -46,7 +46,7 @@ def match_size(stated: Size | None, found: Size, field: str = "image size") -> S
     ratio within rounding: scaled, repair `scaled`.
 
     Raises:
-        Refusal: `wrong_size`, the ratios differ; it names both sizes and what to do.
+        InvalidRowError: `wrong_size`, the ratios differ; it names both sizes and what to do.
     """
     if stated is None or stated == found:
         return SizeMatch()
@@ -54,7 +54,7 @@ def match_size(stated: Size | None, found: Size, field: str = "image size") -> S
     if all(abs(one - other) <= NEARLY_PX for one, other in zip(stated, found, strict=True)):
         return SizeMatch(repair=Repair(rule="stated_size_differs", detail=f"{sizes}; coordinates kept as they are"))
     if not _same_ratio(stated, found):
-        raise Refusal("wrong_size", field, _px(stated), f"the picture has {_px(found)}; {_what_to_do(stated, found)}")
+        raise InvalidRowError("wrong_size", field, _px(stated), f"the picture has {_px(found)}; {_what_to_do(stated, found)}")
     x, y = found[0] / stated[0], found[1] / stated[1]
     return SizeMatch(x, y, Repair(rule="scaled", detail=f"{sizes}; x scaled by {x:.6g}, y by {y:.6g}"))
 

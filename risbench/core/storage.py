@@ -27,7 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, RisbenchError, printable
 from risbench.core.reading import explain_read_error as explain_read_error
 from risbench.core.reading import is_system_failure as is_system_failure
 from risbench.core.reading import read_json
@@ -43,7 +43,7 @@ def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that after a crash it is either whole or absent: temporary name, fsync, rename, fsync folder.
 
     Raises:
-        EnvironmentLacks: the disk is full or the quota is used up.
+        MissingRequirementError: the disk is full or the quota is used up.
     """
     temporary = path.with_name(f".tmp.{path.name}")
     try:
@@ -72,8 +72,8 @@ def create_new(path: Path, mode: int = 0o666) -> int:
 def explain_os_error(error: OSError, path: Path) -> RisbenchError:
     """Return the user's error for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return EnvironmentLacks(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
-    return EnvironmentLacks(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
+        return MissingRequirementError(f"{path}: the disk is full ({error.strerror}); free some space, then run the same command to go on")
+    return MissingRequirementError(f"{path}: cannot be written: {error.strerror or error}; mend that, then run the same command to go on")
 
 
 @contextlib.contextmanager
@@ -81,8 +81,8 @@ def locked(folder: Path, command: str) -> Iterator[None]:
     """Hold a folder for writing; the kernel drops the lock when the process ends, however it ends.
 
     Raises:
-        TryAgainLater: another process holds it; the message names it.
-        EnvironmentLacks: the folder cannot be written to.
+        BusyError: another process holds it; the message names it.
+        MissingRequirementError: the folder cannot be written to.
     """
     with open_lock(folder / ".lock", command, folder):
         yield
@@ -93,9 +93,9 @@ def open_lock(path: Path, command: str, what: Path | None = None) -> Iterator[No
     """Hold a lock file, made where it is missing; `what` is named to whoever has to wait.
 
     Raises:
-        TryAgainLater: another process holds it; the message names it.
+        BusyError: another process holds it; the message names it.
         InputError: what has its name is a link, or no lock of ours.
-        EnvironmentLacks: it cannot be made, or its file system has no locks.
+        MissingRequirementError: it cannot be made, or its file system has no locks.
     """
     folder = what or path
     with _open_lock_file(path, folder) as file:
@@ -103,9 +103,9 @@ def open_lock(path: Path, command: str, what: Path | None = None) -> Iterator[No
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = printable(os.pread(file.fileno(), 200, 0).decode("utf-8", "replace").strip()) or "another process"
-            raise TryAgainLater(f"{folder}: in use by {holder}; wait for it to end, then run this again") from None
+            raise BusyError(f"{folder}: in use by {holder}; wait for it to end, then run this again") from None
         except OSError as error:
-            raise EnvironmentLacks(
+            raise MissingRequirementError(
                 f"{folder}: cannot be locked: {error.strerror or error}; its file system offers no locks (a network share without a lock "
                 "service, perhaps): turn them on, or use a folder on another disk"
             ) from error
@@ -122,7 +122,7 @@ def _open_lock_file(path: Path, folder: Path) -> io.FileIO:
 
     Raises:
         InputError: something else has its name.
-        EnvironmentLacks: it cannot be made or read.
+        MissingRequirementError: it cannot be made or read.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

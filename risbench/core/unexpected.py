@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from risbench.core.errors import Refusal, RisbenchError, printable
+from risbench.core.errors import InvalidRowError, RisbenchError, printable
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.storage import sha256_of
 
@@ -19,7 +19,7 @@ _PLACES: Final = re.compile(r"(?:.*/)?((?:risbench|tests)/.+|(?:site|dist)-packa
 
 
 @dataclass(eq=False)
-class Unexpected(Refusal):
+class Unexpected(InvalidRowError):
     """A refusal that is a fault of the program: `trace` is the traceback, without paths of the machine."""
 
     trace: str = ""
@@ -30,13 +30,13 @@ class Unexpected(Refusal):
         return sha256_of(self.trace.encode("utf-8", "backslashreplace"))[:8]
 
 
-def refusal_of(error: Exception, where: str) -> Refusal:
+def refusal_of(error: Exception, where: str) -> InvalidRowError:
     """Return what an exception of one row, file or image says about it; `where` names the file.
 
     Raises:
         RisbenchError: the exception is one, or the machine failed (EIO, EMFILE, no memory ...), which says nothing about the row.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, InvalidRowError):
         return error
     if isinstance(error, RisbenchError):
         raise error

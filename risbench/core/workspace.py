@@ -88,7 +88,7 @@ class Workspace:
         """Hold the workspace for writing.
 
         Raises:
-            TryAgainLater: another process holds it; the message names it.
+            BusyError: another process holds it; the message names it.
         """
         with locked(self.root, command):
             yield
@@ -163,7 +163,7 @@ class Workspace:
 
         Raises:
             UnusableImage: it is gone, is not the image that was ingested, or cannot be decoded.
-            EnvironmentLacks: the system fails to read it.
+            MissingRequirementError: the system fails to read it.
         """
         return read_image(self.root, record.image)
 

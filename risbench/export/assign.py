@@ -35,7 +35,7 @@ _COPIES_PAIRED: Final = 20
 
 
 @dataclass(frozen=True)
-class ShownTwice:
+class OverlapIndex:
     """Pairs of image paths: copies and near copies, and images of different scenes that show the same ground."""
 
     near: Pairs
@@ -47,7 +47,7 @@ class ShownTwice:
         return [*self.near, *self.overlapping]
 
     @classmethod
-    def read(cls, workspace: Workspace) -> ShownTwice:
+    def read(cls, workspace: Workspace) -> OverlapIndex:
         """Return what ingest found.
 
         Raises:
@@ -95,7 +95,7 @@ class Assignment:
     warnings: tuple[str, ...] = ()
 
 
-def assign(records: Sequence[Record], rule: SplitRule, twice: ShownTwice, seed: int) -> Assignment:
+def assign(records: Sequence[Record], rule: SplitRule, twice: OverlapIndex, seed: int) -> Assignment:
     """Return every record's split under a rule."""
     groups = _groups(records, twice)
     if rule.targets is not None:
@@ -116,7 +116,7 @@ def assign(records: Sequence[Record], rule: SplitRule, twice: ShownTwice, seed: 
     return Assignment(splits, groups, {code: missing} if missing else {}, tuple(warnings if missing else warnings[1:]))
 
 
-def _groups(records: Sequence[Record], twice: ShownTwice) -> dict[str, str]:
+def _groups(records: Sequence[Record], twice: OverlapIndex) -> dict[str, str]:
     """Return each scene's group. Images that are not released link too: two windows may share ground with a third one only."""
     shown = sorted({(record.image.path, record.image.scene) for record in records})
     nodes = {f"scene {scene}" for _, scene in shown} | {f"image {path}" for pair in twice.pairs() for path in pair}
@@ -140,7 +140,7 @@ def split_list(records: Sequence[Record], rule: SplitRule) -> SplitList:
     return SplitList("id", {record.id: record.split for record in records if record.split})
 
 
-def described(records: Sequence[Record], rule: SplitRule, made: Assignment, twice: ShownTwice, seed: int) -> dict[str, Any]:
+def described(records: Sequence[Record], rule: SplitRule, made: Assignment, twice: OverlapIndex, seed: int) -> dict[str, Any]:
     """Return what release.json says of a split: sizes, what two splits share, what leaks, how even it is; the same of the other way beside.
 
     Beside a split of ours stand the sources' own lists, where they have any; beside theirs stands ours of the same sizes.
@@ -189,7 +189,7 @@ def _sizes(records: Sequence[Record], splits: Mapping[str, Split], rule: SplitRu
     return {"splits": sizes}
 
 
-def _judged(records: Sequence[Record], splits: Mapping[str, Split], groups: Mapping[str, str], twice: ShownTwice) -> dict[str, Any]:
+def _judged(records: Sequence[Record], splits: Mapping[str, Split], groups: Mapping[str, str], twice: OverlapIndex) -> dict[str, Any]:
     return {
         "overlap": overlap_matrices(records, splits, twice.near, twice.overlapping),
         "leaked": leaked(records, splits, groups),

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 import shapely
 
-from risbench.core.errors import EnvironmentLacks, printable
+from risbench.core.errors import MissingRequirementError, printable
 
 # A GeoPackage holds the time at which it was changed; the same records are to give the same bytes.
 _NO_CLOCK: Final = {"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"}
@@ -28,7 +28,7 @@ def write_geopackage(
     """Write one layer of MultiPolygons (GeoJSON geometries) with text columns, named as the file.
 
     Raises:
-        EnvironmentLacks: it cannot be made, or is not what was written.
+        MissingRequirementError: it cannot be made, or is not what was written.
         OSError: it cannot be written.
     """
     import pyogrio
@@ -48,13 +48,15 @@ def write_geopackage(
         )
     except RuntimeError as error:  # all of pyogrio's
         said = f"{type(error).__name__}: {printable(str(error), 200)}"
-        raise EnvironmentLacks(f"{path}: cannot be made ({said}); mend that, then run the same command to go on") from error
+        raise MissingRequirementError(f"{path}: cannot be made ({said}); mend that, then run the same command to go on") from error
     path.write_bytes(data.getbuffer())
     count, faults = look_into(path, path.stem)
     if not faults and count != len(geometries):
         faults = [f"holds {count:,} features instead of {len(geometries):,}"]
     if faults:
-        raise EnvironmentLacks(f"{path}: was not written whole: {'; '.join(faults)}; check the disk, then run the same command to go on")
+        raise MissingRequirementError(
+            f"{path}: was not written whole: {'; '.join(faults)}; check the disk, then run the same command to go on"
+        )
 
 
 def look_into(path: Path, layer: str) -> tuple[int, list[str]]:

@@ -20,7 +20,7 @@ from risbench.core.record import REVIEWED, SPLITS, Record
 from risbench.core.releasable import reason_to_withhold
 from risbench.core.storage import digest_of, explain_os_error, flushed, sha256_of, sha256_of_file, sync_folder, versions
 from risbench.core.workspace import EXPORT, Workspace, part_files, read_records
-from risbench.export.assign import ShownTwice, assign, described, empty_parts, official_split, split_list
+from risbench.export.assign import OverlapIndex, assign, described, empty_parts, official_split, split_list
 from risbench.export.card import counts_of
 from risbench.export.formats.registry import ALL, RELEASE_FORMATS
 from risbench.export.release import write_checksums, write_description, write_formats
@@ -51,8 +51,8 @@ def export(
         IncompleteResult: a split that was asked for would be empty.
         OptionError: the rule, a format or the name cannot be used.
         InputError: nothing is left to release, or a release of this name with other content exists.
-        EnvironmentLacks: the disk is full.
-        TryAgainLater: another run holds the workspace.
+        MissingRequirementError: the disk is full.
+        BusyError: another run holds the workspace.
     """
     opened = Workspace.open(workspace)
     split = split or opened.settings.split_rule
@@ -91,7 +91,7 @@ def _export(workspace: Workspace, split: str, asked: _Asked) -> dict[str, Any]:
         hint = "; masks without review are released only with --include-unreviewed" if "unreviewed" in left_out else ""
         raise InputError(f"{workspace.root}: nothing to release: {reasons}{hint}")
     formats = _formats_for(records, asked.formats)
-    rule, twice = parse_rule(split, len(records), _manifests(workspace)), ShownTwice.read(workspace)
+    rule, twice = parse_rule(split, len(records), _manifests(workspace)), OverlapIndex.read(workspace)
     with Progress("export: split", 0, quiet=asked.quiet):
         made = assign(records, rule, twice, asked.seed)
     left_out.update(made.left_out)

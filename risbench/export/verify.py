@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from risbench.core.errors import EnvironmentLacks, InputError, Refusal, RisbenchError, printable
+from risbench.core.errors import InputError, InvalidRowError, MissingRequirementError, RisbenchError, printable
 from risbench.core.progress import Progress
 from risbench.core.reading import explain_read_error, is_system_failure, read_json
 from risbench.core.record import SPLITS
@@ -29,7 +29,7 @@ _UNREADABLE: Final = (
     AttributeError,
     pa.ArrowException,
     tarfile.TarError,
-    Refusal,
+    InvalidRowError,
     RisbenchError,
 )
 
@@ -118,7 +118,7 @@ def _content_faults(folder: Path, described: Mapping[str, Any], progress: Progre
         try:
             counted = known.count(check) if known is not None else None
         except _UNREADABLE as error:
-            if isinstance(error, EnvironmentLacks):
+            if isinstance(error, MissingRequirementError):
                 raise
             if is_system_failure(error):
                 raise explain_read_error(error, folder / name) from error

@@ -29,7 +29,7 @@ def encode_brush(mask: NDArray[Any]) -> list[int]:
         InputError: the mask is not a plane of pixels, or has none.
     """
     if mask.ndim != 2 or mask.size == 0:
-        raise InputError(f"brush mask: its shape is {mask.shape}; a plane (height, width) of at least one pixel is wanted")
+        raise InputError(f"brush mask: its shape is {mask.shape}; it must be (height, width), with at least one pixel")
     pixels = mask.ravel().astype(bool)
     starts = np.concatenate(([0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1, [pixels.size]))
     lengths = np.diff(starts) * _CHANNELS
@@ -86,7 +86,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
 
 def _bytes(rle: Sequence[int]) -> bytes:
     if isinstance(rle, (str, bytes)) or not isinstance(rle, Sequence):
-        raise InputError(f"brush mask: {printable(rle, 60)}; a list of bytes is wanted")
+        raise InputError(f"brush mask: {printable(rle, 60)}; it must be a list of bytes")
     try:
         return bytes(rle)
     except (TypeError, ValueError):

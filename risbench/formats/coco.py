@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.classes import CLASSES
-from risbench.core.errors import InputError, Refusal, shortened, typed
+from risbench.core.errors import InputError, InvalidRowError, shortened, typed
 from risbench.core.geometry import mask_bounds
 from risbench.core.masks import decode_rle, mask_of, polygons_mask
 from risbench.core.record import Record, Repair
@@ -87,14 +87,14 @@ def load_coco(entry: Entry) -> CocoFile:
     """Return the tables of a COCO instances file.
 
     Raises:
-        Refusal: one of the three lists is missing or holds something else than objects with an id.
+        InvalidRowError: one of the three lists is missing or holds something else than objects with an id.
     """
     value = load_json(entry)
     tables: dict[str, list[Any]] = {}
     for name in ("images", "annotations", "categories"):
         table = value.get(name) if isinstance(value, dict) else None
         if not isinstance(table, list):
-            raise Refusal("unknown_layout", name, type(table).__name__, f"{entry.path} must hold a list of {name}")
+            raise InvalidRowError("unknown_layout", name, type(table).__name__, f"{entry.path} must hold a list of {name}")
         tables[name] = table
     images = IdTable(tables["images"], lambda image: image)
     categories = IdTable(tables["categories"], lambda item: key_text(item.get("name")))
@@ -113,7 +113,7 @@ def _mask_sizes(images: IdTable, annotations: Sequence[Any]) -> dict[Any, Size]:
             continue
         try:
             image = by_id(images, annotation.get("image_id"), "image_id", "image")
-        except Refusal:
+        except InvalidRowError:
             continue
         if stated_size(image.get("width"), image.get("height")) is None:
             sizes.setdefault(plain_id(image.get("id")), set()).add(size)
@@ -149,15 +149,17 @@ def by_id(table: IdTable, value: Any, field: str, of: str) -> Any:
     """Return what an id of a file stands for; 1 (number) and "1" (text) are the same id where only one of them is there.
 
     Raises:
-        Refusal: nothing of the file has this id, or different things have it; the reason shows types.
+        InvalidRowError: nothing of the file has this id, or different things have it; the reason shows types.
     """
     known = [one for one in forms_of_id(value) if one in table or one in table.twice]
     if not known:
         first = next(iter(table), None)
         has = f"; its first is {typed(first)}" if first is not None else ""
-        raise Refusal(f"unknown_{of}_id", field, typed(value), f"no {of} of the file has this id{has}")
+        raise InvalidRowError(f"unknown_{of}_id", field, typed(value), f"no {of} of the file has this id{has}")
     if known[0] in table.twice:
-        raise Refusal(f"ambiguous_{of}_id", field, typed(value), f"different {of} entries of the file have this id; give each its own")
+        raise InvalidRowError(
+            f"ambiguous_{of}_id", field, typed(value), f"different {of} entries of the file have this id; give each its own"
+        )
     return table[known[0]]
 
 
@@ -165,7 +167,7 @@ def read_coco(entry: Entry) -> Iterator[Item]:
     """Yield one row per annotation.
 
     Raises:
-        Refusal: the file as a whole is not COCO instances.
+        InvalidRowError: the file as a whole is not COCO instances.
     """
     coco = load_coco(entry)
     for index, annotation in enumerate(coco.annotations):
@@ -179,10 +181,10 @@ def annotation_row(coco: CocoFile, annotation: Any, file: str, key: str, locator
     """Return the row of one annotation.
 
     Raises:
-        Refusal: a field is missing or bad; the message names it.
+        InvalidRowError: a field is missing or bad; the message names it.
     """
     if not isinstance(annotation, dict):
-        raise Refusal("unknown_layout", "annotation", annotation, "it must be a JSON object")
+        raise InvalidRowError("unknown_layout", "annotation", annotation, "it must be a JSON object")
     image = by_id(coco.images, annotation.get("image_id"), "image_id", "image")
     name = by_id(coco.categories, annotation.get("category_id"), "category_id", "category")
     segmentation = annotation.get("segmentation")
@@ -212,7 +214,7 @@ def given_mask(segmentation: Any) -> GivenMask:
     """Return COCO's `segmentation` in either of its kinds: polygons, or RLE (compressed or not), alone or in a list.
 
     Raises:
-        Refusal: it is of neither kind, or its numbers are bad.
+        InvalidRowError: it is of neither kind, or its numbers are bad.
     """
     if isinstance(segmentation, list) and len(segmentation) == 1 and isinstance(segmentation[0], dict):
         segmentation = segmentation[0]
@@ -222,28 +224,28 @@ def given_mask(segmentation: Any) -> GivenMask:
         try:
             check_mask_size(height, width)
         except InputError as error:
-            raise Refusal("wrong_size", "segmentation.size", [height, width], str(error)) from None
+            raise InvalidRowError("wrong_size", "segmentation.size", [height, width], str(error)) from None
         if isinstance(counts, list):
             runs = [value for value in counts if isinstance(value, int) and not isinstance(value, bool)]
             if len(runs) != len(counts):
-                raise Refusal("not_a_number", "segmentation.counts", counts, "the runs must be whole numbers")
+                raise InvalidRowError("not_a_number", "segmentation.counts", counts, "the runs must be whole numbers")
             if sum(runs) != height * width or any(run < 0 for run in runs):
-                raise Refusal("wrong_size", "segmentation.counts", sum(runs), f"the runs must add up to {height * width}")
+                raise InvalidRowError("wrong_size", "segmentation.counts", sum(runs), f"the runs must add up to {height * width}")
             counts = compress_runs(runs)
         if isinstance(counts, bytes):
             counts = counts.decode("latin-1")
         if not isinstance(counts, str):
-            raise Refusal("not_a_string", "segmentation.counts", counts, "it must be a string or a list of runs")
+            raise InvalidRowError("not_a_string", "segmentation.counts", counts, "it must be a string or a list of runs")
         return GivenMask(rle=((height, width), counts))
     if not isinstance(segmentation, list):
-        raise Refusal("unknown_layout", "segmentation", type(segmentation).__name__, "it must be polygons or RLE")
+        raise InvalidRowError("unknown_layout", "segmentation", type(segmentation).__name__, "it must be polygons or RLE")
     if not segmentation:
-        raise Refusal("empty_mask", "segmentation", segmentation, "it must hold at least one polygon")
+        raise InvalidRowError("empty_mask", "segmentation", segmentation, "it must hold at least one polygon")
     polygons = []
     for index, polygon in enumerate(segmentation):
         length = len(polygon) if isinstance(polygon, list) else 0
         if length < 6 or length % 2:
-            raise Refusal("wrong_length", f"segmentation[{index}]", polygon, "a polygon needs at least 3 x, y pairs")
+            raise InvalidRowError("wrong_length", f"segmentation[{index}]", polygon, "a polygon needs at least 3 x, y pairs")
         polygons.append(tuple(numbers(polygon, length, f"segmentation[{index}]")))
     return GivenMask(polygons=tuple(polygons))
 
@@ -255,7 +257,7 @@ def mask_pixels(mask: GivenMask, height: int, width: int, stated: Size | None = 
     where none is stated, one that fits the picture as a stated one must (`core/sizes`).
 
     Raises:
-        Refusal: its size is none of these, or it is damaged or far outside.
+        InvalidRowError: its size is none of these, or it is damaged or far outside.
     """
     if mask.rle is not None:
         return _run_length_pixels(mask.rle, height, width, stated)
@@ -265,7 +267,7 @@ def mask_pixels(mask: GivenMask, height: int, width: int, stated: Size | None = 
     limit = 2.0 * max(height, width)
     far = next((value for polygon in polygons for value in polygon if not -limit <= value <= 2 * limit), None)
     if far is not None:
-        raise Refusal("outside_image", "segmentation", far, f"no point may lie that far from the image of {width} x {height} px")
+        raise InvalidRowError("outside_image", "segmentation", far, f"no point may lie that far from the image of {width} x {height} px")
     return polygons_mask(polygons, height, width), match.repair
 
 
@@ -277,11 +279,11 @@ def _run_length_pixels(
     match = match_size(own, found, "segmentation.size")
     if match.scales and stated not in (None, own):
         bound = f"the picture is {height} x {width}, as the file states; a mask of another size is of another picture"
-        raise Refusal("wrong_size", "segmentation.size", [rows, columns], bound)
+        raise InvalidRowError("wrong_size", "segmentation.size", [rows, columns], bound)
     try:
         return fit_mask(decode_rle((rows, columns), counts), found, match), match.repair
     except InputError as error:
-        raise Refusal("broken_rle", "segmentation.counts", counts, str(error)) from None
+        raise InvalidRowError("broken_rle", "segmentation.counts", counts, str(error)) from None
 
 
 def coco_instances(records: Sequence[Record], file_names: Mapping[str, str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from risbench.core.errors import InputError, OptionError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, OptionError, printable
 from risbench.core.imagery import image_size
 from risbench.formats.registry import INPUT_FORMATS
 from risbench.formats.source.format import Format, Look, Source, head_of
@@ -172,7 +172,7 @@ def size_of_image(tree: SourceTree, row: Row, *, upright: bool = True) -> tuple[
     try:
         with tree.find_image(row.image, beside=row.file).open() as file:
             return image_size(file, row.image, upright=upright)
-    except Refusal:
+    except InvalidRowError:
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.geometry import is_oriented, quad_bounds, quad_from_flat
 from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
 from risbench.formats.source.rows import LARGEST, GivenBox, Item, Row, guarded, number, stated_split
@@ -32,13 +32,14 @@ def read_dota(entry: Entry) -> Iterator[Item]:
     """Yield one row per object of a labelTxt file; its image has the file's stem.
 
     Raises:
-        Refusal: the file as a whole is in one of YOLO's forms, whose numbers stand in another order, or of no encoding that is read.
+        InvalidRowError: the file as a whole is in one of YOLO's forms, whose numbers stand in another order, or its encoding is
+            not read.
     """
     metres_per_pixel: float | None = None
     stem = entry.stem
     content = decoded(entry.read(64 << 20), entry.path)
     if (form := yolo_form(content[:_HEAD])) is not None:
-        raise Refusal("not_dota", "file", entry.path, f"{form}; YOLO's labels are not read: convert them to COCO")
+        raise InvalidRowError("not_dota", "file", entry.path, f"{form}; YOLO's labels are not read: convert them to COCO")
     for index, line in enumerate(content.splitlines(), 1):
         if not line.strip() or line.startswith("imagesource:"):
             continue
@@ -62,14 +63,14 @@ def _coordinate(word: str, index: int) -> float:
     try:
         value = float(word)
     except ValueError:
-        raise Refusal("not_a_number", f"coordinate {index}", word, "it must be a number") from None
+        raise InvalidRowError("not_a_number", f"coordinate {index}", word, "it must be a number") from None
     return value if -LARGEST <= value <= LARGEST else number(value, f"coordinate {index}")
 
 
 def _row(line: str, entry: Entry, stem: str, key: str, locator: str, metres_per_pixel: float | None) -> Row:
     words = line.split()
     if len(words) not in (9, 10):
-        raise Refusal("wrong_length", "line", line, "it must hold 8 numbers, a class and a difficulty")
+        raise InvalidRowError("wrong_length", "line", line, "it must hold 8 numbers, a class and a difficulty")
     quad = quad_from_flat([_coordinate(word, index) for index, word in enumerate(words[:8], 1)])
     box = GivenBox(quad_bounds(quad), "exact", False, quad=quad if is_oriented(quad) else None)
     return Row(

@@ -16,7 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, quad_bounds, quad_from_flat
 from risbench.core.imagery import georeference, image_kind, metres_per_pixel
 from risbench.core.rasters import unusable_georeference, with_dataset
@@ -51,11 +51,11 @@ def read_scene(entry: Entry) -> Scene:
     """Return the header of a TIFF.
 
     Raises:
-        Refusal: by its first bytes it is no TIFF (a VRT, for one), or its header is damaged.
+        InvalidRowError: by its first bytes it is no TIFF (a VRT, for one), or its header is damaged.
     """
     with entry.open() as file:
         if image_kind(file.read(16)) != "TIFF":
-            raise Refusal("not_an_image", "image", entry.path, "its first bytes are not those of a TIFF file")
+            raise InvalidRowError("not_an_image", "image", entry.path, "its first bytes are not those of a TIFF file")
         file.seek(0)
         return with_dataset(file, entry.path, partial(_scene_of, entry), header=True)
 
@@ -99,7 +99,9 @@ def _read_geojson(entry: Entry, scenes: Sequence[Scene], class_field: str | None
     value = load_json(entry)
     features = value.get("features") if isinstance(value, dict) else None
     if not isinstance(features, list):
-        raise Refusal("unknown_layout", "features", type(features).__name__, "it must be a FeatureCollection with a list of features")
+        raise InvalidRowError(
+            "unknown_layout", "features", type(features).__name__, "it must be a FeatureCollection with a list of features"
+        )
     crs = _geojson_crs(value)
     stated = isinstance(value.get("crs"), dict)
     for index, feature in enumerate(features):
@@ -139,7 +141,7 @@ def check_axes(rings: Rings, crs: CRS, stated: bool, scenes: Sequence[Scene]) ->
     """Check that coordinates in longitude and latitude can be that.
 
     Raises:
-        Refusal: they are metres of a projection, or beyond a pole.
+        InvalidRowError: they are metres of a projection, or beyond a pole.
     """
     if not crs.is_geographic:
         return
@@ -150,14 +152,16 @@ def check_axes(rings: Rings, crs: CRS, stated: bool, scenes: Sequence[Scene]) ->
     shown = f"x {x:.10g}, y {y:.10g}"
     if max(abs(x), abs(y)) <= 540:
         exchanged = " (are the axes exchanged? GeoJSON has longitude first)" if abs(x) <= 90 else ""
-        raise Refusal("latitude_out_of_range", "geometry", shown, f"latitude, the second number, must lie within -90 to 90{exchanged}")
+        raise InvalidRowError(
+            "latitude_out_of_range", "geometry", shown, f"latitude, the second number, must lie within -90 to 90{exchanged}"
+        )
     says = "the file states longitude and latitude as its crs" if stated else "the file states no crs"
     fits = next((scene for scene in scenes if (own := _own_crs(scene)) is not None and _holds(rings, own, scene)), None)
     like = fits.crs if fits is not None and str(fits.crs).startswith("EPSG:") else "EPSG:32631"
     hint = f"; read in the CRS of {fits.entry.path} ({like}) it lies in that image" if fits is not None else ""
     urn = f"urn:ogc:def:crs:{str(like).replace(':', '::')}"
     mend = f'add its crs to the file ({{"crs": {{"type": "name", "properties": {{"name": "{urn}"}}}}}}) or write longitude and latitude'
-    raise Refusal("projected_without_crs", "geometry", shown, f"{shown} cannot be longitude and latitude, and {says}{hint}; {mend}")
+    raise InvalidRowError("projected_without_crs", "geometry", shown, f"{shown} cannot be longitude and latitude, and {says}{hint}; {mend}")
 
 
 def _geojson_crs(value: Mapping[str, Any]) -> CRS:
@@ -177,26 +181,26 @@ def _geojson_crs(value: Mapping[str, Any]) -> CRS:
             return CRS.from_epsg(int(code[1]))
     except CRSError:
         pass
-    raise Refusal("unknown_crs", "crs", name, "it must be an EPSG code, such as urn:ogc:def:crs:EPSG::32616, or CRS84")
+    raise InvalidRowError("unknown_crs", "crs", name, "it must be an EPSG code, such as urn:ogc:def:crs:EPSG::32616, or CRS84")
 
 
 def _outer_rings(feature: Any) -> Rings:
     geometry = feature.get("geometry") if isinstance(feature, dict) else None
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
-        raise Refusal("wrong_geometry", "geometry.type", kind, "it must be a Polygon or a MultiPolygon")
+        raise InvalidRowError("wrong_geometry", "geometry.type", kind, "it must be a Polygon or a MultiPolygon")
     assert isinstance(geometry, dict)
     polygons = [geometry.get("coordinates")] if kind == "Polygon" else geometry.get("coordinates")
     rings: Rings = []
     if not isinstance(polygons, list):
-        raise Refusal("wrong_geometry", "geometry.coordinates", polygons, "it must be a list of rings")
+        raise InvalidRowError("wrong_geometry", "geometry.coordinates", polygons, "it must be a list of rings")
     for polygon in polygons:
         ring = polygon[0] if isinstance(polygon, list) and polygon else None
         if not isinstance(ring, list) or len(ring) < 3 or not all(isinstance(point, list) and len(point) >= 2 for point in ring):
-            raise Refusal("wrong_geometry", "geometry.coordinates", ring, "a ring needs at least 3 points of 2 numbers")
+            raise InvalidRowError("wrong_geometry", "geometry.coordinates", ring, "a ring needs at least 3 points of 2 numbers")
         rings.append([(number(point[0], "x"), number(point[1], "y")) for point in ring])
     if not rings:
-        raise Refusal("wrong_geometry", "geometry.coordinates", polygons, "it must hold at least one polygon")
+        raise InvalidRowError("wrong_geometry", "geometry.coordinates", polygons, "it must hold at least one polygon")
     return rings
 
 
@@ -204,13 +208,13 @@ def _class_of(properties: Mapping[str, Any], class_field: str | None) -> str:
     if class_field is not None:
         value = properties.get(class_field)
         if value in (None, ""):
-            raise Refusal("class_missing", class_field, value, "the property named by --class-field is empty")
+            raise InvalidRowError("class_missing", class_field, value, "the property named by --class-field is empty")
         return key_text(value)
     for field in CLASS_FIELDS:
         if isinstance(properties.get(field), str) and properties[field].strip():
             return str(properties[field])
     filled = sorted(key for key, value in properties.items() if isinstance(value, str) and value)
-    raise Refusal(
+    raise InvalidRowError(
         "class_missing",
         "properties",
         filled,
@@ -234,13 +238,13 @@ def _place(rings: Rings, crs: CRS, scenes: Sequence[Scene], stem: str) -> tuple[
         return scene, quad_from_flat(np.asarray(corners, dtype=np.float64).ravel().tolist()), (x_min, y_min, x_max, y_max)
     if too_coarse is not None:
         where = f"{too_coarse.entry.path} shows it less than {MIN_SIDE_PX} px wide"
-        raise Refusal("object_too_small", "geometry", str(rings[0][:2]), f"{where}; a finer image of the place is needed")
+        raise InvalidRowError("object_too_small", "geometry", str(rings[0][:2]), f"{where}; a finer image of the place is needed")
     exchanged = [[(y, x) for x, y in ring] for ring in rings]
     swapped = next((scene for scene in usable if _holds(exchanged, crs, scene)), None)
     if swapped is not None:
         where = f"with x and y exchanged it lies in {swapped.entry.path}: GeoJSON has longitude (or easting) first"
-        raise Refusal("exchanged_axes", "geometry", str(rings[0][:2]), where)
-    raise Refusal("outside_all_images", "geometry", str(rings[0][:2]), _why_outside(scenes, len(usable)))
+        raise InvalidRowError("exchanged_axes", "geometry", str(rings[0][:2]), where)
+    raise InvalidRowError("outside_all_images", "geometry", str(rings[0][:2]), _why_outside(scenes, len(usable)))
 
 
 def _why_outside(scenes: Sequence[Scene], usable: int) -> str:

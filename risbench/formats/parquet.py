@@ -148,7 +148,7 @@ def is_record_table(path: Path) -> bool:
     """Return whether a Parquet file holds whole records, as our releases do: the columns that they have, all of text.
 
     Raises:
-        Refusal: it stands for more than its bytes can hold.
+        InvalidRowError: it stands for more than its bytes can hold.
         OSError: it cannot be read.
         pyarrow.ArrowException: it is no Parquet, or a damaged one.
     """

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.reading import open_to_read
 
 MAX_ROWS: Final = 1_000_000
@@ -32,7 +32,7 @@ def open_table(path: Path, columns: Sequence[str] = ()) -> pq.ParquetFile:
     share is in memory once.
 
     Raises:
-        Refusal: it stands for more than its bytes can hold.
+        InvalidRowError: it stands for more than its bytes can hold.
         OSError: it cannot be read.
         pyarrow.ArrowException, ValueError: it is no Parquet, or a damaged one.
     """
@@ -61,7 +61,9 @@ def _check_footer(path: Path) -> tuple[int, bytes]:
     if len(end) < 8 or end[4:] not in (b"PAR1", b"PARE") or length > size:
         raise pa.ArrowInvalid("it does not end as a Parquet file does")
     if length > _MAX_FOOTER:
-        raise Refusal("parquet_bomb", "footer", length, f"a footer may have {_MAX_FOOTER:,} bytes; write the table with larger row groups")
+        raise InvalidRowError(
+            "parquet_bomb", "footer", length, f"a footer may have {_MAX_FOOTER:,} bytes; write the table with larger row groups"
+        )
     return size, footer
 
 
@@ -69,10 +71,10 @@ def _check_rows(path: Path, metadata: pq.FileMetaData, size: int) -> None:
     groups = sum(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
     rows = max(metadata.num_rows, groups)
     if rows > MAX_ROWS:
-        raise Refusal("parquet_bomb", "rows", rows, f"{path.name} may have {MAX_ROWS:,} rows; split it into shards")
+        raise InvalidRowError("parquet_bomb", "rows", rows, f"{path.name} may have {MAX_ROWS:,} rows; split it into shards")
     if rows * LEAST_ROW_BYTES > size:
         bound = f"a record takes at least {LEAST_ROW_BYTES} bytes, and {path.name} has {size:,}; most of its rows are empty or copies"
-        raise Refusal("parquet_bomb", "rows", rows, bound)
+        raise InvalidRowError("parquet_bomb", "rows", rows, bound)
 
 
 def _check_pages(path: Path, footer: bytes, size: int, columns: set[str]) -> None:
@@ -86,7 +88,7 @@ def _check_pages(path: Path, footer: bytes, size: int, columns: set[str]) -> Non
             for unpacked in _page_sizes(file, chunk, size):
                 if unpacked > limit:
                     bound = f"it may unpack to {limit:,} bytes; write the table with smaller pages"
-                    raise Refusal("parquet_bomb", f"page of {chunk.column}", unpacked, bound)
+                    raise InvalidRowError("parquet_bomb", f"page of {chunk.column}", unpacked, bound)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.record import Record
 from risbench.formats.source.find_image import nearest, of_another_split
 from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
@@ -29,7 +29,7 @@ def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     """Yield one row per line; the split is the file's. The box is the extent of the mask of the same name.
 
     Raises:
-        Refusal: the file is not UTF-8 text.
+        InvalidRowError: the file is not UTF-8 text.
     """
     named = _FILE_NAME.match(entry.name)
     split = named[1] if named else None
@@ -45,7 +45,7 @@ def read_phrases(entry: Entry, tree: SourceTree) -> Iterator[Item]:
         name, _, sentence = line.strip().partition(" ")
         try:
             mask = _mask_of(name, masks.get(PurePosixPath(name).stem, ()), entry.path)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             yield Refused(entry.path, key, locator, reason, line)
             continue
         yield Row(
@@ -67,16 +67,16 @@ def _mask_of(name: str, there: Sequence[Entry], beside: str) -> str:
     """Return the path of the mask that a line means: of the phrase file's split, and of these the nearest to it.
 
     Raises:
-        Refusal: there is none, or several are equally near.
+        InvalidRowError: there is none, or several are equally near.
     """
     own = [mask for mask in there if not of_another_split(mask.path, beside)]
     if not own:
         where = f"; {there[0].path} is of another split than {beside}" if there else ""
-        raise Refusal("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}{where}")
+        raise InvalidRowError("mask_missing", "image", name, f"no file of this name lies in a folder {' or '.join(MASK_FOLDERS)}{where}")
     found = nearest(own, beside) if len(own) > 1 else own
     if len(found) > 1:
         places = ", ".join(mask.path for mask in found[:3])
-        raise Refusal("mask_ambiguous", "image", name, f"{len(found)} masks have this name: {places}; read the folders one by one")
+        raise InvalidRowError("mask_ambiguous", "image", name, f"{len(found)} masks have this name: {places}; read the folders one by one")
     return found[0].path
 
 

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.sizes import Size
 from risbench.formats.source.rows import GivenBox, Item, Refused, Row, guarded, number, stated_size, unread_sentence
 from risbench.formats.source.text import decoded
@@ -59,7 +59,7 @@ def read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     """Yield one row per line of a CSV file; columns may be parted by commas, semicolons, tabs or bars.
 
     Raises:
-        Refusal: the file lacks a column, or is of no encoding that is read.
+        InvalidRowError: the file lacks a column, or is of no encoding that is read.
     """
     csv.field_size_limit(_LONGEST_CELL)
     content = decoded(entry.read(256 << 20), entry.path).replace("\r\n", "\n").replace("\r", "\n")
@@ -69,7 +69,7 @@ def read_csv(entry: Entry, class_field: str | None) -> Iterator[Item]:
     columns = {(name or "").strip().lower(): name for name in table.fieldnames or ()}
     image, label = columns_of(columns, class_field)
     if image is None or label is None or not set(_SIDES) <= set(columns):
-        raise Refusal("unknown_layout", "columns", sorted(columns), _what_lacks(head, separator, image, label, class_field))
+        raise InvalidRowError("unknown_layout", "columns", sorted(columns), _what_lacks(head, separator, image, label, class_field))
     sized = _size_columns(content, separator, columns, image, entry)
     for index, row in _csv_rows(table, entry):
         if isinstance(row, Refused):
@@ -115,7 +115,7 @@ def _csv_rows(table: csv.DictReader[str], entry: Entry) -> Iterator[tuple[int, d
             return
         except csv.Error as error:
             line = table.line_num
-            reason = Refusal("broken_csv", "line", f"line {line}", f"it is not CSV: {error}")
+            reason = InvalidRowError("broken_csv", "line", f"line {line}", f"it is not CSV: {error}")
             yield line, Refused(entry.path, f"{entry.stem}:{line}", f"line {line}", reason, f"{entry.path} line {line}")
             continue
         yield table.line_num, row
@@ -134,16 +134,18 @@ def _csv_row(
 ) -> Row:
     if any(str(cell).strip() for cell in row.get(None) or ()):
         cells, wanted = len(row) - 1 + len(row[None]), len(row) - 1
-        raise Refusal("wrong_length", "line", cells, f"it has {cells} cells, the first line {wanted}; a comma inside a cell needs quotes")
+        raise InvalidRowError(
+            "wrong_length", "line", cells, f"it has {cells} cells, the first line {wanted}; a comma inside a cell needs quotes"
+        )
     needed = (image, label, *(columns[name] for name in _SIDES))
     long = next((name for name, cell in row.items() if isinstance(cell, str) and cell.count("\n") > (0 if name in needed else 5)), None)
     if long is not None:
         lines = row[long].count("\n")
-        raise Refusal("broken_csv", long, row[long], f"a quote is opened and not closed: {lines} lines are taken for one cell")
+        raise InvalidRowError("broken_csv", long, row[long], f"a quote is opened and not closed: {lines} lines are taken for one cell")
     bounds = [_parsed(row.get(columns[name]), name, separator) for name in _SIDES]
     file, category = (row.get(image) or "").strip(), (row.get(label) or "").strip()
     if not file or not category:
-        raise Refusal("missing_field", image if not file else label, None, "the cell is empty")
+        raise InvalidRowError("missing_field", image if not file else label, None, "the cell is empty")
     others = {name: value for name, value in row.items() if name not in (image, label, None)}
     made = _pixel_row(entry, key, locator, file, category, bounds, unread_sentence(others, category))
     return replace(made, stated_size=stated_size(*(row.get(name) for name in sized)) if sized is not None else None)
@@ -170,7 +172,7 @@ def _size_columns(content: str, separator: str, columns: Mapping[str, str], imag
             return None
         try:
             x_min, y_min, x_max, y_max = (_parsed(row.get(columns[name]), name, separator) for name in _SIDES)
-        except Refusal:
+        except InvalidRowError:
             continue
         rows += 1
         held += x_max <= size[0] + _OVER_PX and y_max <= size[1] + _OVER_PX
@@ -182,17 +184,19 @@ def read_voc(entry: Entry) -> Iterator[Item]:
     """Yield one row per object of a Pascal VOC file.
 
     Raises:
-        Refusal: it is no XML, or of another form.
+        InvalidRowError: it is no XML, or of another form.
     """
     try:
         root = SafeTree.fromstring(entry.read(64 << 20), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise Refusal("broken_xml", "file", entry.path, f"it is not plain XML ({error})") from None
+        raise InvalidRowError("broken_xml", "file", entry.path, f"it is not plain XML ({error})") from None
     for element in root.iter():
         element.tag = str(element.tag).rpartition("}")[2]  # names in a namespace are {address}name
     if root.tag != "annotation":
         form = f"it is {OTHER_ROOTS[root.tag]} ({root.tag})" if root.tag in OTHER_ROOTS else f"its root element is {shortened(root.tag)}"
-        raise Refusal("unknown_layout", "file", root.tag, f"{form}, which is not read; only Pascal VOC (annotation, object, bndbox) is")
+        raise InvalidRowError(
+            "unknown_layout", "file", root.tag, f"{form}, which is not read; only Pascal VOC (annotation, object, bndbox) is"
+        )
     image = (root.findtext("filename") or "").strip()
     size = stated_size(root.findtext("size/width"), root.findtext("size/height"))
     for index, item in enumerate(root.iter("object")):
@@ -204,11 +208,11 @@ def _voc_row(item: Element, image: str, entry: Entry, key: str, locator: str, si
     if item.find("bndbox") is None:
         form = next((text for name, text in _OTHER_BOXES.items() if item.find(name) is not None), None)
         held = form or f"no box, but {', '.join(sorted({str(child.tag) for child in item})[:8]) or 'nothing'}"
-        raise Refusal("unknown_box_form", "bndbox", None, f"it holds {held}; only upright boxes (bndbox) are read")
+        raise InvalidRowError("unknown_box_form", "bndbox", None, f"it holds {held}; only upright boxes (bndbox) are read")
     bounds = [_parsed(item.findtext(f"bndbox/{name}"), name, "") for name in _SIDES]
     category = (item.findtext("name") or "").strip()
     if not image or not category:
-        raise Refusal("missing_field", "filename" if not image else "name", None, "the element is empty")
+        raise InvalidRowError("missing_field", "filename" if not image else "name", None, "the element is empty")
     texts = {str(child.tag): child.text for child in item if child.tag not in ("name", "pose", "bndbox")}
     return replace(_pixel_row(entry, key, locator, image, category, bounds, unread_sentence(texts, category)), stated_size=size)
 
@@ -221,7 +225,7 @@ def _parsed(value: str | None, field: str, separator: str) -> float:
     try:
         return number(float(plain), field)
     except ValueError:
-        raise Refusal("not_a_number", field, value, "it must be a number") from None
+        raise InvalidRowError("not_a_number", field, value, "it must be a number") from None
 
 
 def _pixel_row(entry: Entry, key: str, locator: str, image: str, category: str, bounds: Sequence[float], unread: str | None) -> Row:

@@ -7,7 +7,7 @@ import pickle
 import pickletools
 from typing import Any, Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.reading import explain_read_error
 
 _MAX_CONTAINERS: Final = 5_000_000
@@ -42,18 +42,20 @@ _PUTS: Final = frozenset(b"pqr\x94")
 
 class _NoClasses(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise Refusal("pickle_runs_code", "pickle", f"{module_name}.{global_name}", "refs may hold lists, dicts, strings and numbers only")
+        raise InvalidRowError(
+            "pickle_runs_code", "pickle", f"{module_name}.{global_name}", "refs may hold lists, dicts, strings and numbers only"
+        )
 
     def persistent_load(self, pid: Any, /) -> Any:
-        raise Refusal("pickle_runs_code", "pickle", pid, "refs may hold lists, dicts, strings and numbers only")
+        raise InvalidRowError("pickle_runs_code", "pickle", pid, "refs may hold lists, dicts, strings and numbers only")
 
 
 def load_plain_pickle(data: bytes, where: str) -> Any:
     """Return the plain value in a pickle, running none of it.
 
     Raises:
-        Refusal: it names a class or function, is damaged, or claims more memory than its bytes fill.
-        EnvironmentLacks: there is not enough memory.
+        InvalidRowError: it names a class or function, is damaged, or claims more memory than its bytes fill.
+        MissingRequirementError: there is not enough memory.
     """
     try:
         _check_claims(data, where)
@@ -61,14 +63,14 @@ def load_plain_pickle(data: bytes, where: str) -> Any:
     except MemoryError as error:
         raise explain_read_error(error, where) from error
     except _BROKEN as error:
-        raise Refusal("broken_pickle", "file", where, f"it is not a whole pickle ({type(error).__name__})") from None
+        raise InvalidRowError("broken_pickle", "file", where, f"it is not a whole pickle ({type(error).__name__})") from None
 
 
 def _check_claims(data: bytes, where: str) -> None:
     """Read the pickle's opcodes without obeying them.
 
     Raises:
-        Refusal: a memo place, a length, a number or the count of containers is one that no such pickle has.
+        InvalidRowError: a memo place, a length, a number or the count of containers is one that no such pickle has.
         ValueError, IndexError, KeyError: it is damaged.
     """
     place, puts, containers, size = 0, 0, 0, len(data)
@@ -86,21 +88,27 @@ def _check_claims(data: bytes, where: str) -> None:
             width = _LENGTHS[arguments]
             length = int.from_bytes(data[start : start + width], "little")
             if start + width + length > size:
-                raise Refusal("broken_pickle", "file", where, f"byte {start - 1:,} announces {length:,} bytes, and it has {size:,}")
+                raise InvalidRowError("broken_pickle", "file", where, f"byte {start - 1:,} announces {length:,} bytes, and it has {size:,}")
             if code in _INTEGERS and length > _MAX_INTEGER_BYTES:
-                raise Refusal("pickle_bomb", "number", f"{length:,} bytes", f"{where}: a whole number may have {_MAX_INTEGER_BYTES}")
+                raise InvalidRowError(
+                    "pickle_bomb", "number", f"{length:,} bytes", f"{where}: a whole number may have {_MAX_INTEGER_BYTES}"
+                )
             place = start + width + length
         if code in _PUTS:
             memo = puts if code == 0x94 else _memo_place(data, code, start, place)
             puts += 1
             if memo > 2 * puts + _SPARE_PLACES:
-                raise Refusal("pickle_bomb", "memo place", memo, f"{where}: it has kept {puts:,} values so far, so no place is that high")
+                raise InvalidRowError(
+                    "pickle_bomb", "memo place", memo, f"{where}: it has kept {puts:,} values so far, so no place is that high"
+                )
         elif code in _CONTAINERS:
             containers += 1
             if containers > _MAX_CONTAINERS:
-                raise Refusal("pickle_bomb", "containers", containers, f"{where}: refs may hold {_MAX_CONTAINERS:,} lists and dicts")
+                raise InvalidRowError(
+                    "pickle_bomb", "containers", containers, f"{where}: refs may hold {_MAX_CONTAINERS:,} lists and dicts"
+                )
         elif code in _TEXT_NUMBERS and place - start > 3 * _MAX_INTEGER_BYTES:
-            raise Refusal(
+            raise InvalidRowError(
                 "pickle_bomb", "number", f"{place - start:,} digits", f"{where}: a whole number may have {_MAX_INTEGER_BYTES} bytes"
             )
         elif code == 0x2E:  # STOP

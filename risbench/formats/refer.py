@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.record import Record
 from risbench.formats.coco import CocoFile, IdTable, annotation_row, by_id, coco_instances, load_coco
 from risbench.formats.plain_pickle import load_plain_pickle
@@ -42,15 +42,15 @@ def read_refer(entry: Entry, tree: SourceTree) -> Iterator[Item]:
     """Yield one row per sentence of a refs file; boxes and masks come from the instances.json beside it.
 
     Raises:
-        Refusal: refs or instances cannot be read as a whole.
+        InvalidRowError: refs or instances cannot be read as a whole.
     """
     refs = load_json(entry) if entry.suffix == ".json" else load_plain_pickle(entry.read(MAX_REFS_BYTES), entry.path)
     folder = entry.path.rpartition("/")[0]
     instances = tree.by_path.get(f"{folder}/instances.json" if folder else "instances.json")
     if instances is None:
-        raise Refusal("file_missing", "instances.json", folder or ".", f"{entry.path} needs an instances.json beside it")
+        raise InvalidRowError("file_missing", "instances.json", folder or ".", f"{entry.path} needs an instances.json beside it")
     if not isinstance(refs, list):
-        raise Refusal("unknown_layout", "refs", type(refs).__name__, "it must be a list")
+        raise InvalidRowError("unknown_layout", "refs", type(refs).__name__, "it must be a list")
     coco = load_coco(instances)
     annotations = IdTable(coco.annotations, lambda annotation: annotation)
     for index, ref in enumerate(refs):
@@ -61,7 +61,7 @@ def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: I
     ref_id = key_text(ref.get("ref_id", index)) if isinstance(ref, dict) else str(index)
     sentences = ref.get("sentences") if isinstance(ref, dict) else None
     if not isinstance(sentences, list) or not sentences:
-        reason = Refusal("unknown_layout", "sentences", sentences, "a ref needs a list of sentences")
+        reason = InvalidRowError("unknown_layout", "sentences", sentences, "a ref needs a list of sentences")
         yield Refused(entry.path, ref_id, f"ref {ref_id}", reason, shortened(ref))
         return
     for place, sentence in enumerate(sentences):
@@ -73,7 +73,7 @@ def _read_ref(ref: Any, index: int, entry: Entry, coco: CocoFile, annotations: I
 
 def _sentence_row(ref: Any, sentence: Any, entry: Entry, coco: CocoFile, annotations: IdTable, key: str, locator: str) -> Row:
     if not isinstance(sentence, dict):
-        raise Refusal("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
+        raise InvalidRowError("unknown_layout", "sentence", sentence, "it must be an object with 'sent'")
     annotation = by_id(annotations, ref.get("ann_id"), "ann_id", "annotation")
     row = annotation_row(coco, annotation, entry.path, key, locator)
     words = text(sentence, "raw" if isinstance(sentence.get("raw"), str) else "sent")

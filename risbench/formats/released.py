@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import ValidationError
 
-from risbench.core.errors import Refusal, printable, shortened
+from risbench.core.errors import InvalidRowError, printable, shortened
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.core.record import Record
 from risbench.formats.parquet import is_record_table, table_rows
@@ -33,7 +33,7 @@ def table_files(tree: SourceTree) -> list[Entry]:
 def _holds_records(entry: Entry) -> bool:
     try:
         return is_record_table(entry.file)
-    except (OSError, ValueError, pa.ArrowException, Refusal) as error:
+    except (OSError, ValueError, pa.ArrowException, InvalidRowError) as error:
         if is_system_failure(error):
             raise explain_read_error(error, entry.file) from error
         return False  # the tree names it among what it refused
@@ -52,7 +52,7 @@ def _is_record(entry: Entry) -> bool:
     try:
         with entry.open() as file:
             return b'"schema_version"' in file.read(200)
-    except Refusal:
+    except InvalidRowError:
         return False
 
 
@@ -67,7 +67,7 @@ class ReleasedRows:
         """Yield a row per triplet of a table.
 
         Raises:
-            Refusal: it cannot be read.
+            InvalidRowError: it cannot be read.
         """
         yield from _bounded(entry, self._rows_of(entry))
 
@@ -82,13 +82,13 @@ class ReleasedRows:
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             if is_system_failure(error):
                 raise explain_read_error(error, entry.file) from error
-            raise Refusal("unreadable", "file", entry.path, f"it is no readable Parquet ({printable(str(error), 120)})") from None
+            raise InvalidRowError("unreadable", "file", entry.path, f"it is no readable Parquet ({printable(str(error), 120)})") from None
 
     def of_sample(self, entry: Entry) -> Iterator[Item]:
         """Yield the row of a WebDataset sample.
 
         Raises:
-            Refusal: a file of it cannot be read.
+            InvalidRowError: a file of it cannot be read.
         """
         stem = entry.path.removesuffix(".json")
         image = next((stem + suffix for suffix in (".png", ".jpg", ".jpeg") if stem + suffix in self._tree.by_path), stem + ".png")
@@ -127,24 +127,24 @@ def _bounded(entry: Entry, items: Iterator[Item]) -> Iterator[Item]:
     if refused > _REFUSED_NAMED:
         more = refused - _REFUSED_NAMED
         bound = f"so many rows of {entry.path} more are refused like the {_REFUSED_NAMED:,} that are named; mend the table"
-        yield Refused(entry.path, "more", "more rows", Refusal("more_rows_refused", "rows", more, bound), "", rows=more)
+        yield Refused(entry.path, "more", "more rows", InvalidRowError("more_rows_refused", "rows", more, bound), "", rows=more)
 
 
 def _record(line: str | None, said: dict[str, Any]) -> Record:
     """Return the record of a row.
 
     Raises:
-        Refusal: it is none, or not the one that the row's other fields speak of.
+        InvalidRowError: it is none, or not the one that the row's other fields speak of.
     """
     if line is not None and len(line) > MAX_RECORD_BYTES:
-        raise Refusal("record_too_large", "record", line, f"it has {len(line):,} characters; at most {MAX_RECORD_BYTES:,} are read")
+        raise InvalidRowError("record_too_large", "record", line, f"it has {len(line):,} characters; at most {MAX_RECORD_BYTES:,} are read")
     try:
         record = Record.model_validate_json(line or "")
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(piece) for piece in first["loc"]) or "record"
         code = _CHECKS.get(field, "broken_record") if first["type"] == "value_error" else "broken_record"
-        raise Refusal(code, field, first["input"], first["msg"]) from None
+        raise InvalidRowError(code, field, first["input"], first["msg"]) from None
     own: dict[str, Callable[[], Any]] = {
         "id": lambda: record.id,
         "expression": lambda: record.expression.text if record.expression else None,
@@ -153,7 +153,7 @@ def _record(line: str | None, said: dict[str, Any]) -> Record:
     }
     other = next((field for field, value in said.items() if value != own[field]()), None)
     if other is not None:
-        raise Refusal("release_disagrees", other, said[other], f"the row's record says {printable(own[other](), 80)}")
+        raise InvalidRowError("release_disagrees", other, said[other], f"the row's record says {printable(own[other](), 80)}")
     return record
 
 

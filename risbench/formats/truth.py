@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.classes import to_class
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.geometry import invert_affine, map_box
 from risbench.core.record import Box, Record
 from risbench.core.sizes import Size, SizeMatch, match_size
@@ -38,7 +38,7 @@ class Truth:
             raise InputError(f"--truth {path}: there is no such file")
         try:
             coco: CocoFile = load_coco(Entry(path.name, path.stat().st_size, path.resolve()))
-        except Refusal as reason:
+        except InvalidRowError as reason:
             raise InputError(f"--truth {path}: {reason}") from None
         self.path = path
         self.by_id: dict[Any, Annotation] = {}
@@ -67,7 +67,7 @@ class Truth:
     def _image_of(self, annotation: Annotation) -> Mapping[str, Any]:
         try:
             image: Mapping[str, Any] = by_id(self._coco.images, annotation.get("image_id"), "image_id", "image")
-        except Refusal:
+        except InvalidRowError:
             return {}
         return image
 
@@ -79,7 +79,7 @@ class Truth:
         """Return the annotations of the image that a record's image was cut from, by folder and file name, else by stem.
 
         Raises:
-            Refusal: `image_ambiguous`, several images have this name and their folders do not tell them apart.
+            InvalidRowError: `image_ambiguous`, several images have this name and their folders do not tell them apart.
         """
         path = PurePosixPath(record.image.source_path)
         named = self._named.get(path.name) or self._named.get(path.stem) or []
@@ -87,7 +87,7 @@ class Truth:
         most = max((count for count, _ in own), default=0)
         nearest = [key for count, key in own if count == most]
         if len(nearest) > 1 or (nearest and most == 0 and self._homonyms[path.stem] > 1):
-            raise Refusal(
+            raise InvalidRowError(
                 "image_ambiguous", "file_name", path.name, "several images have this name; write their folders into file_name too"
             )
         return self._by_image.get(nearest[0], []) if nearest else []
@@ -96,7 +96,7 @@ class Truth:
         """Return an annotation's class, or None where its category is none of the 26."""
         try:
             return to_class(by_id(self._coco.categories, annotation.get("category_id"), "category_id", "category"))
-        except Refusal:
+        except InvalidRowError:
             return None
 
     def matches(self, record: Record) -> list[Match[Any]]:
@@ -113,7 +113,7 @@ class Truth:
                 and self.class_of(item) == record.category.name
                 and (box := self.box_of(record, item)) is not None
             ]
-        except Refusal as reason:
+        except InvalidRowError as reason:
             return [Match(None, reason.code) for _ in record.targets]
         return match_boxes([map_box(record.placement.affine, target.box) for target in record.targets], objects)
 
@@ -121,11 +121,11 @@ class Truth:
         """Return an annotation's box in pixels of a record's source image; None where it has no usable one, and then it matches nothing.
 
         Raises:
-            Refusal: `wrong_size`, the file states a size of another ratio for the image.
+            InvalidRowError: `wrong_size`, the file states a size of another ratio for the image.
         """
         try:
             x, y, width, height = numbers(annotation.get("bbox"), 4, "bbox")
-        except Refusal:
+        except InvalidRowError:
             return None
         return map_box(self._match_of(record, annotation).affine, (x, y, x + width, y + height))
 
@@ -133,7 +133,7 @@ class Truth:
         """Return a true mask in pixels of the record's image, brought there by the record's own placement.
 
         Raises:
-            Refusal: the annotation holds no usable mask, or is of an image of another ratio.
+            InvalidRowError: the annotation holds no usable mask, or is of an image of another ratio.
         """
         placement = record.placement
         self._match_of(record, annotation)
@@ -153,7 +153,7 @@ class Truth:
         path = record.image.source_path
         try:
             match = match_size(self._stated[annotation["id"]], (record.placement.source_width, record.placement.source_height))
-        except Refusal as reason:
+        except InvalidRowError as reason:
             self._sizes[path] = ("wrong_size", f"{reason.value} are stated, {reason.bound}")
             raise
         if match.repair is not None:

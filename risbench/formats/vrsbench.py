@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.geometry import quad_bounds, quad_from_flat
 from risbench.core.record import Box
 from risbench.formats.source.format import Format, Look, Verdict, each, file_by_file
@@ -60,7 +60,7 @@ def read_vrsbench(entry: Entry) -> Iterator[Item]:
     """Yield the rows of one JSON or JSONL file of any of the three forms.
 
     Raises:
-        Refusal: the file as a whole cannot be read, or is of none of the forms.
+        InvalidRowError: the file as a whole cannot be read, or is of none of the forms.
     """
     if entry.suffix == ".jsonl":
         yield from _read_lines(entry)
@@ -68,11 +68,11 @@ def read_vrsbench(entry: Entry) -> Iterator[Item]:
     value = load_json(entry)
     if isinstance(value, dict):
         if "objects" not in value:
-            raise Refusal("unknown_layout", "file", entry.path, "a JSON object must have 'objects' and 'image'")
+            raise InvalidRowError("unknown_layout", "file", entry.path, "a JSON object must have 'objects' and 'image'")
         yield from _read_per_image(value, entry)
         return
     if not isinstance(value, list):
-        raise Refusal("unknown_layout", "file", entry.path, "it must hold a list of rows or one object with 'objects'")
+        raise InvalidRowError("unknown_layout", "file", entry.path, "it must hold a list of rows or one object with 'objects'")
     for index, row in enumerate(value):
         yield from _read_listed(row, index, entry)
 
@@ -84,7 +84,7 @@ def _read_lines(entry: Entry) -> Iterator[Item]:
             continue
         try:
             row = parse_json(line, f"{entry.path}: line {index + 1}", budget)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             yield Refused(entry.path, str(index), f"line {index + 1}", reason, line)
             continue
         yield from _read_listed(row, index, entry)
@@ -92,7 +92,7 @@ def _read_lines(entry: Entry) -> Iterator[Item]:
 
 def _read_listed(row: Any, index: int, entry: Entry) -> Iterator[Item]:
     if not isinstance(row, dict):
-        reason = Refusal("unknown_layout", f"row {index}", row, "a row must be a JSON object")
+        reason = InvalidRowError("unknown_layout", f"row {index}", row, "a row must be a JSON object")
         yield Refused(entry.path, str(index), f"row {index}", reason, shortened(row))
     elif "objects" in row:
         yield from _read_per_image(row, entry)
@@ -150,7 +150,7 @@ def _eval_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Ite
 def _boxes_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
     given = row["boxes_0_100_xyxy"]
     if not isinstance(given, list) or not given:
-        raise Refusal("wrong_length", "boxes_0_100_xyxy", given, "it must be a list of boxes of 4 numbers")
+        raise InvalidRowError("wrong_length", "boxes_0_100_xyxy", given, "it must be a list of boxes of 4 numbers")
     boxes = []
     for place, values in enumerate(given):
         x_min, y_min, x_max, y_max = numbers(values, 4, f"boxes_0_100_xyxy[{place}]")
@@ -182,11 +182,11 @@ def _read_conversation(row: Mapping[str, Any], index: int, entry: Entry) -> Iter
 def _train_row(row: Mapping[str, Any], index: int, entry: Entry, key: str) -> Item:
     turns = row["conversations"]
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
-        raise Refusal("unknown_layout", "conversations", turns, "it must be a list of at least two turns")
+        raise InvalidRowError("unknown_layout", "conversations", turns, "it must be a list of at least two turns")
     question, answer = text(turns[0], "value"), text(turns[1], "value")
     if len(question) > _MAX_PROMPT_CHARACTERS:
         bound = f"it has {len(question):,} characters; at most {_MAX_PROMPT_CHARACTERS:,}"
-        raise Refusal("sentence_too_long", "conversations[0].value", question, bound)
+        raise InvalidRowError("sentence_too_long", "conversations[0].value", question, bound)
     tag = _TASK_TAG.match(question)
     if tag is None or tag[1].lower() != "refer":
         _check_no_box(answer)
@@ -212,7 +212,7 @@ def _check_no_box(answer: str) -> None:
     """Check that the answer of a row without [refer] is no box: such a row would refer, in a form that is not read.
 
     Raises:
-        Refusal: it holds four numbers in brackets, or a box in tokens.
+        InvalidRowError: it holds four numbers in brackets, or a box in tokens.
     """
     found = _LISTED_BOX.search(answer[:20_000])
     if found is None:
@@ -221,19 +221,19 @@ def _check_no_box(answer: str) -> None:
     scale = "shares of the sides" if max(values) <= 1.5 else "hundredths, thousandths or pixels"
     wanted = "a row that refers begins with [refer], and its box is {<x1><y1><x2><y2>} in hundredths"
     bound = f"the answer holds a box as a list of {scale}, which is not read; {wanted}"
-    raise Refusal("unknown_box_form", "conversations[1].value", found[0], bound)
+    raise InvalidRowError("unknown_box_form", "conversations[1].value", found[0], bound)
 
 
 def _read_per_image(value: Mapping[str, Any], entry: Entry) -> Iterator[Item]:
     objects, image = value["objects"], value.get("image")
     if not isinstance(objects, list) or not isinstance(image, str):
-        raise Refusal("unknown_layout", "image", image, "'objects' must be a list and 'image' a file name")
+        raise InvalidRowError("unknown_layout", "image", image, "'objects' must be a list and 'image' a file name")
     stem = PurePosixPath(image).stem
     for index, row in enumerate(objects):
         key = f"{entry.stem}#{key_text(row.get('obj_id', index)) if isinstance(row, dict) else index}"
         locator = f"object {index}"
         if entry.suffix == ".json" and stem != entry.stem and not entry.name.startswith("VRSBench"):
-            reason = Refusal(
+            reason = InvalidRowError(
                 "image_name_differs", "image", image, f"the annotation file is for {entry.stem!r}; its boxes may belong to either"
             )
             yield Refused(entry.path, key, locator, reason, _raw(row))
@@ -244,7 +244,7 @@ def _read_per_image(value: Mapping[str, Any], entry: Entry) -> Iterator[Item]:
 
 def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> Item:
     if not isinstance(row, dict):
-        raise Refusal("unknown_layout", "objects", row, "an object must be a JSON object")
+        raise InvalidRowError("unknown_layout", "objects", row, "an object must be a JSON object")
     object_id = key_text(row["obj_id"]) if isinstance(row.get("obj_id"), (int, str)) else None
     if row.get("obj_corner") is not None:
         box = corner_box(row["obj_corner"], object_id)
@@ -252,7 +252,7 @@ def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> I
         x_min, y_min, x_max, y_max = numbers(row["obj_coord"], 4, "obj_coord")
         box = GivenBox((x_min, y_min, x_max, y_max), "coord", True, quantum=TOKEN_QUANTUM, object_id=object_id)
     else:
-        raise Refusal("missing_field", "obj_corner", None, "an object needs obj_corner or obj_coord")
+        raise InvalidRowError("missing_field", "obj_corner", None, "an object needs obj_corner or obj_coord")
     names = {
         "obj_position": "absolute_position",
         "obj_rel_position": "relative_position",
@@ -264,7 +264,7 @@ def _object_row(row: Any, image: str, key: str, locator: str, entry: Entry) -> I
         fields["uniqueness"] = "unique" if row["is_unique"] else "not unique"
     sentence = row.get("referring_sentence")
     if sentence is not None and not isinstance(sentence, str):
-        raise Refusal("not_a_string", "referring_sentence", sentence, "it must be a string")
+        raise InvalidRowError("not_a_string", "referring_sentence", sentence, "it must be a string")
     return Row(
         file=entry.path,
         source_key=key,
@@ -301,7 +301,7 @@ def corner_box(value: Any, object_id: str | None = None) -> GivenBox:
     """Return the oriented box of 8 shares x1, y1 ... x4, y4; they are not clipped and may lie outside 0-1.
 
     Raises:
-        Refusal: not 8 finite numbers.
+        InvalidRowError: not 8 finite numbers.
     """
     quad = quad_from_flat(numbers(value, 8, "obj_corner"))
     return GivenBox(quad_bounds(quad), "corner", True, quad=quad, object_id=object_id)
@@ -311,7 +311,7 @@ def parse_tokens(value: str, field: str) -> list[Box]:
     """Return the boxes (shares of the image's sides) in `{<x1><y1><x2><y2>}` groups.
 
     Raises:
-        Refusal: the text holds anything but such groups.
+        InvalidRowError: the text holds anything but such groups.
     """
     boxes: list[Box] = []
     position = 0
@@ -319,13 +319,13 @@ def parse_tokens(value: str, field: str) -> list[Box]:
     while position < len(stripped):
         group = _TOKEN_GROUP.match(stripped, position)
         if group is None:
-            raise Refusal("broken_tokens", field, value, "it must hold boxes written {<x1><y1><x2><y2>}")
+            raise InvalidRowError("broken_tokens", field, value, "it must hold boxes written {<x1><y1><x2><y2>}")
         x_min, y_min, x_max, y_max = (float(token) for token in group.groups())
         boxes.append(decode_tokens(x_min, y_min, x_max, y_max))
         between = _BETWEEN_GROUPS.match(stripped, group.end())
         position = between.end() if between else group.end()
     if not boxes:
-        raise Refusal("broken_tokens", field, value, "it must hold boxes written {<x1><y1><x2><y2>}")
+        raise InvalidRowError("broken_tokens", field, value, "it must hold boxes written {<x1><y1><x2><y2>}")
     return boxes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
-from risbench.core.errors import Refusal, printable
+from risbench.core.errors import InvalidRowError, printable
 from risbench.core.geometry import apply_affine, invert_affine, is_oriented, map_box, map_quad, mask_bounds, repair_box
 from risbench.core.imagery import Raster
 from risbench.core.mask_scores import conflict, scores_of_given
@@ -73,7 +73,7 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
     """Return the candidate with boxes in pixels of its source image, repaired by the named rules.
 
     Raises:
-        Refusal: a box or mask that no rule repairs.
+        InvalidRowError: a box or mask that no rule repairs.
     """
     row = candidate.row
     found = (raster.width, raster.height)
@@ -85,7 +85,7 @@ def place(candidate: Candidate, raster: Raster, tree: SourceTree) -> Placed:
     if not boxes:
         bounds = mask_bounds(mask) if mask is not None else None
         if bounds is None:
-            raise Refusal("empty_mask", "mask", row.mask.path if row.mask else None, "it must have at least one pixel")
+            raise InvalidRowError("empty_mask", "mask", row.mask.path if row.mask else None, "it must have at least one pixel")
         boxes, match = (GivenBox(bounds, "exact", False),), SizeMatch(repair=match.repair)
     match = replace(match, repair=match.repair or resized)
     turn = _turn_of(raster)
@@ -125,7 +125,7 @@ def _check_sides(given: GivenBox, box: Box, quad: Quad | None, found: Size) -> N
     """Refuse an object that no pixel can show.
 
     Raises:
-        Refusal: a side of what lies in the image, or the short side of the oriented box, is under one pixel.
+        InvalidRowError: a side of what lies in the image, or the short side of the oriented box, is under one pixel.
     """
     sides = (box[2] - box[0], box[3] - box[1])
     if quad is not None:
@@ -135,7 +135,7 @@ def _check_sides(given: GivenBox, box: Box, quad: Quad | None, found: Size) -> N
     shares = not given.relative and all(0 <= value <= 1 for value in given.box)
     hint = "; all its numbers lie in 0-1: if these are shares of the sides, --box-scale shares reads them" if shares else ""
     bound = f"it is {sides[0]:.3g} x {sides[1]:.3g} px in the image of {found[0]} x {found[1]} px; each side must have at least 1 px{hint}"
-    raise Refusal("box_too_small", "box", given.box, bound)
+    raise InvalidRowError("box_too_small", "box", given.box, bound)
 
 
 def object_names(candidates: Sequence[Candidate]) -> list[str]:
@@ -182,7 +182,7 @@ def build_record(
     """Return the record of a placed candidate in one view, which `image` and `placement` describe.
 
     Raises:
-        Refusal: nothing of a target is left inside the view.
+        InvalidRowError: nothing of a target is left inside the view.
     """
     row = placed.candidate.row
     into = invert_affine(view.affine)
@@ -259,7 +259,7 @@ def _mask(mask: NDArray[np.bool_] | None, view: View, targets: Sequence[Target],
         return None
     seen = render_mask(view, mask)
     if not seen.any():
-        raise Refusal("empty_mask", "mask", "0 pixels", f"nothing of it is left in the {view.fit} view")
+        raise InvalidRowError("empty_mask", "mask", "0 pixels", f"nothing of it is left in the {view.fit} view")
     size, counts = encode_rle(seen)
     return Mask(size=size, counts=counts, engine="source", round=0, scores=scores_of_given(seen, targets, boxes_given=boxes_given))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.imagery import Raster, encode_png, perceptual_hash, read_raster, suffix_fits
 from risbench.core.overlap import Corners, at_source_scale, corners_of
 from risbench.core.record import ImageRef, Record
@@ -93,7 +93,7 @@ def _ingest_image(job: Job, entry: Entry, candidates: Sequence[Candidate], resul
     """Read one image once and add the records of its rows, in every view that shows them.
 
     Raises:
-        Refusal: the image cannot be read.
+        InvalidRowError: the image cannot be read.
     """
     with entry.open() as file:
         raster = read_raster(file, entry.path, bands=job.bands, upright=job.upright)
@@ -138,7 +138,7 @@ def _add_whole(job: Job, raster: Raster, data: bytes, candidates: Sequence[Candi
         assert row.record is not None, "the rows of an image come from one format"
         try:
             record = placed_whole(row.record, raster, suffix, digest)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             result.refuse(candidate, reason)
             continue
         if job.write and not written:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
 from risbench.core.classes import CLASSES, to_class
-from risbench.core.errors import OptionError, Refusal
+from risbench.core.errors import InvalidRowError, OptionError
 from risbench.core.storage import digest_of
 from risbench.formats.source.rows import Row
 from risbench.formats.source.scale import BOX_ORDERS, SCALES
@@ -39,12 +39,12 @@ def _content_hash(entry: Entry) -> str:
     """Return the sha256 of a file, or why it cannot be used: that, too, decides what becomes of its rows.
 
     Raises:
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     try:
         with entry.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except Refusal as reason:
+    except InvalidRowError as reason:
         return reason.code
 
 

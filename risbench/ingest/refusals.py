@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.storage import sha256_of, write_durably
 from risbench.core.unexpected import ERRORS_LOG, READER_ERROR, Unexpected
 from risbench.formats.source.rows import SetAside
@@ -29,7 +29,7 @@ _OPTIONS: Final = {
 Line = dict[str, Any]
 
 
-def quarantine_line(file: str, source_key: str, locator: str, reason: Refusal, raw: str) -> Line:
+def quarantine_line(file: str, source_key: str, locator: str, reason: InvalidRowError, raw: str) -> Line:
     """Return the quarantine entry of a refused row: place, field, value, bound, and the raw row's sha256."""
     return {
         "file": printable(file, 300),
@@ -76,7 +76,7 @@ class Refusals:
     _seen: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _rest: dict[tuple[str, ...], Line] = field(default_factory=dict)
 
-    def add(self, file: str, source_key: str, locator: str, reason: Refusal, raw: str, rows: int = 1) -> None:
+    def add(self, file: str, source_key: str, locator: str, reason: InvalidRowError, raw: str, rows: int = 1) -> None:
         """Add a refused row, or `rows` that are one item of the reader; every one is counted, whatever its line holds."""
         if isinstance(reason, Unexpected):
             self.traces.setdefault(reason.trace_id, reason.trace)

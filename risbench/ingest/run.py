@@ -73,8 +73,8 @@ def ingest(
     Raises:
         OptionError: an option's value is not one of those named, or the option says nothing of such a source.
         InputError: the source cannot be read at all, gives no record, or the workspace holds another source's records.
-        EnvironmentLacks: the disk is full, or a file cannot be read by a failure of the machine.
-        TryAgainLater: another run holds the workspace.
+        MissingRequirementError: the disk is full, or a file cannot be read by a failure of the machine.
+        BusyError: another run holds the workspace.
     """
     check_options(fit, multi_target, uninformative, exif, limit)
     check_scale(box_scale, box_order)

@@ -11,7 +11,7 @@ import unicodedata
 from typing import Final
 
 from risbench.core.classes import CLASS_PHRASES, find_class, to_class
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 
 MAX_SENTENCE_CHARACTERS: Final = 1000
 
@@ -44,10 +44,12 @@ def clean_sentence(text: str) -> str:
     Emoji and right-to-left letters are text and stay.
 
     Raises:
-        Refusal: control or escape characters, direction overrides, lone surrogates, or more than 1,000 characters.
+        InvalidRowError: control or escape characters, direction overrides, lone surrogates, or more than 1,000 characters.
     """
     if len(text) > MAX_SENTENCE_CHARACTERS:
-        raise Refusal("sentence_too_long", "sentence", text, f"it has {len(text):,} characters; at most {MAX_SENTENCE_CHARACTERS:,}")
+        raise InvalidRowError(
+            "sentence_too_long", "sentence", text, f"it has {len(text):,} characters; at most {MAX_SENTENCE_CHARACTERS:,}"
+        )
     cleaned = " ".join(unicodedata.normalize("NFC", text).split())
     check_text(cleaned, "sentence")
     return cleaned
@@ -57,7 +59,7 @@ def check_text(text: str, field: str) -> None:
     """Check that a source's text can stand in a record and be printed.
 
     Raises:
-        Refusal: control or escape characters, line separators, direction overrides, or lone surrogates.
+        InvalidRowError: control or escape characters, line separators, direction overrides, or lone surrogates.
     """
     if text.isascii() and text.isprintable():
         return
@@ -65,7 +67,7 @@ def check_text(text: str, field: str) -> None:
         category = unicodedata.category(character)
         # U+200D joins emoji and U+200E/U+200F are the harmless direction marks of right-to-left text.
         if category in ("Cc", "Cs", "Co", "Zl", "Zp") or (category == "Cf" and character not in "\u200c\u200d\u200e\u200f\ufeff"):
-            raise Refusal("control_character", field, text, f"U+{ord(character):04X} is no text; remove it")
+            raise InvalidRowError("control_character", field, text, f"U+{ord(character):04X} is no text; remove it")
 
 
 @functools.lru_cache(maxsize=1 << 14)

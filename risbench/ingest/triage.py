@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from risbench.core.classes import CLASSES, find_class, to_class
-from risbench.core.errors import Refusal, printable, shortened
+from risbench.core.errors import InvalidRowError, printable, shortened
 from risbench.core.record import Record
 from risbench.core.unexpected import refusal_of
 from risbench.formats.phrases import IMAGE_FOLDERS
@@ -97,7 +97,7 @@ def _sort(
     """Add a row to the rows that may be merged, to the candidates where it is a whole record, or to what is set aside.
 
     Raises:
-        Refusal: it cannot be used.
+        InvalidRowError: it cannot be used.
     """
     if item.record is not None:
         result.candidates.append((_image_of_whole(item, item.record, tree, known), Candidate(item)))
@@ -119,14 +119,16 @@ def _image_of_whole(row: Row, record: Record, tree: SourceTree, known: Known) ->
     """Return the image's path of a row that is a whole record.
 
     Raises:
-        Refusal: the record cannot be used, its id or its image's place was taken before, or its image is missing.
+        InvalidRowError: the record cannot be used, its id or its image's place was taken before, or its image is missing.
     """
     check_whole(record)
     if record.id in known.ids:
-        raise Refusal("duplicate_id", "id", record.id, "another row of the source has this id")
+        raise InvalidRowError("duplicate_id", "id", record.id, "another row of the source has this id")
     place = record.image.path.rpartition(".")[0].casefold()
     if known.images.setdefault(place, record.image.sha256) != record.image.sha256:
-        raise Refusal("image_place_taken", "image.path", record.image.path, "another image is to lie there; read the sources one by one")
+        raise InvalidRowError(
+            "image_place_taken", "image.path", record.image.path, "another image is to lie there; read the sources one by one"
+        )
     known.ids.add(record.id)
     return tree.find_image(row.image, folders=_IMAGE_FOLDERS, beside=row.file).path
 
@@ -149,12 +151,12 @@ def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
     """Return (one of the 26 classes, the source's own name); rows without a class take it from the sentence.
 
     Raises:
-        Refusal: the name is none of the 26, or there is none.
+        InvalidRowError: the name is none of the 26, or there is none.
     """
     if row.category:
         mapped = class_map.get(row.category) or to_class(row.category)
         if mapped is None:
-            raise Refusal(
+            raise InvalidRowError(
                 "unmapped_class",
                 "category",
                 row.category,
@@ -163,7 +165,9 @@ def class_of(row: Row, class_map: Mapping[str, str]) -> tuple[str, str]:
         return mapped, row.category
     found = find_class(row.sentence or "")
     if found is None:
-        raise Refusal("unmapped_class", "sentence", row.sentence, f"the row has no class and its sentence names none of the {len(CLASSES)}")
+        raise InvalidRowError(
+            "unmapped_class", "sentence", row.sentence, f"the row has no class and its sentence names none of the {len(CLASSES)}"
+        )
     return found[1], found[0]
 
 
@@ -183,7 +187,7 @@ def _check_class(candidate: Candidate, class_map: Mapping[str, str], image: str,
     row = candidate.row
     try:
         class_of(row, class_map)
-    except Refusal as reason:
+    except InvalidRowError as reason:
         result.refusals.add(row.file, row.source_key, row.locator, reason, shortened(row))
     else:
         result.candidates.append((image, candidate))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.draw import write_sheet
-from risbench.core.errors import InputError, Refusal, printable, typed
+from risbench.core.errors import InputError, InvalidRowError, printable, typed
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_of
 from risbench.core.metrics import bootstrap_interval, boundary_iou, mask_iou
@@ -71,7 +71,7 @@ def audit(
             if ids:
                 try:
                     scores.append(_score(record, ids, known))
-                except Refusal as reason:
+                except InvalidRowError as reason:
                     matcher.not_scored[reason.code] += 1
             progress.advance(1)
     if not scores:
@@ -151,7 +151,7 @@ def _score(record: Record, ids: Sequence[Any], known: Truth) -> Score:
     for value in ids:
         truth |= known.mask_in_record(record, known.by_id[value])
     if record.mask is not None and record.mask.size != truth.shape:
-        raise Refusal("mask_of_other_size", "mask.size", record.mask.size, f"the image is {truth.shape}")
+        raise InvalidRowError("mask_of_other_size", "mask.size", record.mask.size, f"the image is {truth.shape}")
     if record.mask is None:
         return Score(record, 0.0, 0.0, float(truth.sum()), truth)
     mask = mask_of(record.mask)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from risbench.core.draw import BOX_COLOR, MASK_COLOR, Panel, focus
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.geometry import size_of
 from risbench.core.images import UnusableImage
 from risbench.core.masks import mask_area, mask_of
@@ -54,7 +54,7 @@ def report(
 
     Raises:
         InputError: there is nothing to show, a file is damaged, or `output` is a folder of something else.
-        EnvironmentLacks: the disk is full.
+        MissingRequirementError: the disk is full.
     """
     source = open_source(release, workspace)
     folder = (Path(output) if output is not None else source.default_output).resolve()
@@ -254,7 +254,7 @@ def _tile(source: Source, record: Record) -> NDArray[np.uint8] | None:
     """Return the view around a record's object, with mask and boxes; None where the image cannot be read."""
     try:
         pixels = source.pixels(record)
-    except (UnusableImage, Refusal):
+    except (UnusableImage, InvalidRowError):
         return None
     except OSError as error:
         if is_system_failure(error):  # a passing error is no fact about the image

@@ -36,8 +36,8 @@ class Place:
         """Hold the place: two runs into one folder would write over each other.
 
         Raises:
-            TryAgainLater: another run holds it.
-            EnvironmentLacks: nothing can be written there.
+            BusyError: another run holds it.
+            MissingRequirementError: nothing can be written there.
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the object in a file; an empty one where there is none or it was cut off, as both are written anew.
 
     Raises:
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     try:
         found = read_json(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.imagery import Pixels
 from risbench.core.images import UnusableImage, decoded_image, read_image
 from risbench.core.reading import read_json
@@ -45,7 +45,7 @@ class Source:
 
         Raises:
             UnusableImage: it is not there, cannot be decoded, or is another.
-            EnvironmentLacks: the system fails to read it.
+            MissingRequirementError: the system fails to read it.
         """
         if self.entries is None:
             return read_image(self.place, record.image)
@@ -125,7 +125,7 @@ def _of_release(folder: Path) -> Source:
                 records[row.record.id] = row.record
                 if row.image in tree.by_path:
                     entries[row.record.id] = tree.by_path[row.image]
-    except Refusal as reason:
+    except InvalidRowError as reason:
         raise InputError(f"{folder}: {reason}; `risbench verify` says what is wrong") from None
     leaked = described.get("leaked", {})
     facts = [(f"{split} triplets on ground that train shows", f"{count:,}") for split, count in sorted(leaked.items())]

@@ -66,7 +66,7 @@ def stats(*, workspace: Path | str = ".", output: Path | str | None = None) -> d
 
     Raises:
         InputError: the workspace has no record with a sentence.
-        EnvironmentLacks: a figure cannot be written.
+        MissingRequirementError: a figure cannot be written.
     """
     opened = Workspace.open(workspace)
     records = [record for record in read_records(opened.latest()) if record.expression is not None]

@@ -12,27 +12,29 @@ from typing import Final
 import torch
 from torch import distributed
 
-from risbench.core.errors import EnvironmentLacks, OptionError
+from risbench.core.errors import MissingRequirementError, OptionError
 
 _SIGNS: Final = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 # glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD.
 _KEEPING: Final = ((-4, 0), (-1, 2**31 - 1))
 
 
-def out_of_memory(error: RuntimeError, advice: str) -> EnvironmentLacks | None:
+def out_of_memory(error: RuntimeError, advice: str) -> MissingRequirementError | None:
     """Return the user's error where a device's memory ran out; else None."""
     said = ran_out(error)
-    return EnvironmentLacks(f"{said}; {advice}") if said is not None else None
+    return MissingRequirementError(f"{said}; {advice}") if said is not None else None
 
 
 def need_cuda(doing: str) -> None:
     """Check that PyTorch finds a CUDA device for `doing` (train, evaluate).
 
     Raises:
-        EnvironmentLacks: it finds none.
+        MissingRequirementError: it finds none.
     """
     if not torch.cuda.is_available():
-        raise EnvironmentLacks(f"--gpu: PyTorch finds no CUDA device here; leave --gpu out to {doing} on the CPU, or mend the driver")
+        raise MissingRequirementError(
+            f"--gpu: PyTorch finds no CUDA device here; leave --gpu out to {doing} on the CPU, or mend the driver"
+        )
 
 
 @contextlib.contextmanager
@@ -40,7 +42,7 @@ def memory_for(advice: str) -> Iterator[None]:
     """Turn a device's memory running out inside into the user's error, with what to do.
 
     Raises:
-        EnvironmentLacks: it ran out.
+        MissingRequirementError: it ran out.
     """
     try:
         yield

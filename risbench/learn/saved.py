@@ -24,7 +24,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it is missing, cut short or damaged.
-        EnvironmentLacks: it is there and cannot be read.
+        MissingRequirementError: it is there and cannot be read.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.imagery import Pixels
 from risbench.core.mask_scores import mask_box_agreement
 from risbench.core.masks import encode_rle
@@ -32,7 +32,7 @@ def refine_image(
         segmentations = [next(answers) for _ in record.targets]
         try:
             refined.append(_with_mask(record, segmentations, engine, engine_name, (height, width), rules, round_number))
-        except Refusal as reason:
+        except InvalidRowError as reason:
             if record.mask is not None and record.review.status == TRIAGED:
                 refined.append(record)  # this engine finds nothing, and somebody let the earlier mask pass
                 continue
@@ -62,7 +62,7 @@ def _with_mask(
     worst = {name: round(max(values) if name in HIGH_IS_BAD else min(values), 4) for name, values in sorted(scores.items())}
     bad = next((name for name, value in worst.items() if not np.isfinite(value)), None)
     if bad is not None:
-        raise Refusal("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")
+        raise InvalidRowError("mask_not_finite", bad, worst[bad], "a score of the engine is not a finite number")
     mask_record = Mask(size=size, counts=counts, engine=engine_name, weights_sha256=engine.weights_sha256, round=round_number, scores=worst)
     problems = tuple(problem for problem in record.problems if problem.stage != "refine")  # an earlier round's
     review = record.review
@@ -77,14 +77,16 @@ def checked_mask(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.boo
     """Return an engine's values as a mask.
 
     Raises:
-        Refusal: `mask_wrong_size`, `mask_not_finite` or `mask_empty`; nothing of the kind is ever stored.
+        InvalidRowError: `mask_wrong_size`, `mask_not_finite` or `mask_empty`; nothing of the kind is ever stored.
     """
     if values.shape != shape:
-        raise Refusal("mask_wrong_size", "mask", list(values.shape), f"the engine gave {list(values.shape)}, the image is {list(shape)}")
+        raise InvalidRowError(
+            "mask_wrong_size", "mask", list(values.shape), f"the engine gave {list(values.shape)}, the image is {list(shape)}"
+        )
     if values.dtype != bool:
         if not np.isfinite(values).all():
-            raise Refusal("mask_not_finite", "mask", "NaN or infinity", "the engine gave values that are not finite numbers")
+            raise InvalidRowError("mask_not_finite", "mask", "NaN or infinity", "the engine gave values that are not finite numbers")
         values = values > 0
     if not values.any():
-        raise Refusal("mask_empty", "mask", 0, "the engine found no pixel of the object in this box")
+        raise InvalidRowError("mask_empty", "mask", 0, "the engine found no pixel of the object in this box")
     return values.astype(bool)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.extras import missing_from, need_packages
 from risbench.core.progress import Progress
 from risbench.core.record import TRIAGED, UNDECIDED, Record
@@ -34,7 +34,7 @@ def refine_masks(
     workers: int | None = None,
     rules: CleanRules | None = None,
     redo_given: bool = False,
-    prompt_again: int = 3,
+    max_reprompts: int = 3,
     precision: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -43,14 +43,14 @@ def refine_masks(
     The same call goes on where an interrupted one stopped, and changes nothing after a finished one; other options
     make the next round. Masks that the source brought are kept unless `redo_given`. What review has decided is
     carried over untouched. `auto` is the workspace's adapter (`pasam`) where it has one; that prompts a box which the mask
-    contradicts again with the mask's own, at most `prompt_again` times. `precision` is that of a network's matrix products: auto is
+    contradicts again with the mask's own, at most `max_reprompts` times. `precision` is that of a network's matrix products: auto is
     bf16 on a GPU, and on a CPU that multiplies it in hardware for SAMs that look at whole images, else fp32.
 
     Raises:
         OptionError: an option's value cannot be used.
         InputError: no finished ingest, or a checkpoint that is no SAM.
-        EnvironmentLacks: `gpu` without CUDA, an extra that is missing, a full disk.
-        TryAgainLater: another run holds the workspace.
+        MissingRequirementError: `gpu` without CUDA, an extra that is missing, a full disk.
+        BusyError: another run holds the workspace.
     """
     rules = rules or CleanRules()
     _check_rules(rules)
@@ -58,8 +58,8 @@ def refine_masks(
     name, said = opened.settings.engine if engine == AUTO else engine, ""
     if name == AUTO:
         name, said = (PASAM.name, "") if opened.settings.adapter else _best_engine(gpu)
-    if not 0 <= prompt_again <= 10:
-        raise OptionError(f"--prompt-again {prompt_again}: must lie between 0 and 10")
+    if not 0 <= max_reprompts <= 10:
+        raise OptionError(f"--max-reprompts {max_reprompts}: must lie between 0 and 10")
     kind = _kind(name)
     checkpoint = _checkpoint(opened, kind, checkpoint)
     device = _device(gpu, kind)
@@ -67,7 +67,7 @@ def refine_masks(
     if count < 1:
         raise OptionError(f"--workers {count}: must be at least 1")
     loaded = str(checkpoint) if checkpoint else None
-    setup = EngineSetup(loaded, device, _precision(precision, kind, loaded, device), prompt_again if kind.reprompts else 0)
+    setup = EngineSetup(loaded, device, _precision(precision, kind, loaded, device), max_reprompts if kind.reprompts else 0)
     with opened.lock("refine-masks"):
         result = _run(opened, kind, setup, count, rules, redo_given, quiet)
     if gpu and device == "cpu":
@@ -182,7 +182,7 @@ def _checkpoint(workspace: Workspace, kind: EngineKind, given: Path | str | None
     Raises:
         OptionError: it needs one, or takes none.
         InputError: there is no such file.
-        EnvironmentLacks: an extra is not installed.
+        MissingRequirementError: an extra is not installed.
     """
     if not kind.checkpoint:
         if given is not None:
@@ -207,7 +207,9 @@ def _device(gpu: bool, kind: EngineKind) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise EnvironmentLacks(f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`")
+        raise MissingRequirementError(
+            f"--gpu: PyTorch {torch.__version__} finds no CUDA device; run without --gpu, or see `risbench doctor`"
+        )
     return "cuda" if kind.network else "cpu"
 
 

@@ -60,7 +60,7 @@ class SamEngine:
         """Return logits and scores of every prompt.
 
         Raises:
-            EnvironmentLacks: the device has not memory enough.
+            MissingRequirementError: the device has not memory enough.
         """
         return in_pieces(self._segment, prompts, at_once(self._pixels))
 
@@ -108,7 +108,7 @@ class PasamEngine:
         """Return logits and scores of every prompt.
 
         Raises:
-            EnvironmentLacks: the device has not memory enough.
+            MissingRequirementError: the device has not memory enough.
         """
         used, answers = list(prompts), self._adapted.segment(prompts)
         times = [0] * len(used)
@@ -139,7 +139,7 @@ def in_pieces(answer: Callable[[Sequence[Prompt]], list[T]], prompts: Sequence[P
     """Return the answers to prompts, at most `at_once` together; fewer where the device's memory runs out, down to one.
 
     Raises:
-        EnvironmentLacks: there is no memory for a single prompt.
+        MissingRequirementError: there is no memory for a single prompt.
     """
     answers: list[T] = []
     while len(answers) < len(prompts):

@@ -13,7 +13,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
-from risbench.core.errors import EnvironmentLacks
+from risbench.core.errors import MissingRequirementError
 from risbench.core.imagery import Pixels
 from risbench.core.images import UnusableImage, read_image
 from risbench.core.processes import ended_at_once, without_interrupts
@@ -40,7 +40,7 @@ def build_engine(work: Work) -> Engine:
     """Return the engine.
 
     Raises:
-        EnvironmentLacks: the extra it needs is not installed.
+        MissingRequirementError: the extra it needs is not installed.
         InputError: its checkpoint cannot be used.
     """
     return engine_kind(work.engine).build(work.setup)
@@ -71,7 +71,7 @@ def _pixels_of(root: Path, record: Record) -> Pixels | tuple[str, str]:
     """Return a record's image, or the code and the detail of what is wrong with it.
 
     Raises:
-        EnvironmentLacks: the system fails to read it, which is no problem of the record.
+        MissingRequirementError: the system fails to read it, which is no problem of the record.
     """
     try:
         return read_image(root, record.image)
@@ -122,7 +122,7 @@ def refine_parts(work: Work, parts: Sequence[tuple[int, list[Record]]], workers:
     With one worker the work is done in this process. A pool whose worker was killed is started once more.
 
     Raises:
-        EnvironmentLacks: workers die again and again, most likely for want of memory.
+        MissingRequirementError: workers die again and again, most likely for want of memory.
     """
     if workers == 1 or len(parts) <= 1:
         _keep_memory(work)
@@ -137,7 +137,7 @@ def refine_parts(work: Work, parts: Sequence[tuple[int, list[Record]]], workers:
             return
         except BrokenProcessPool:
             if attempt == 2:
-                raise EnvironmentLacks(
+                raise MissingRequirementError(
                     f"worker processes were killed three times, most likely for want of memory; use fewer than --workers {workers}"
                 ) from None
 

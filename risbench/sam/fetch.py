@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 
 import requests
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError
 from risbench.core.progress import Progress
 from risbench.core.reading import parse_toml
 from risbench.core.storage import sha256_of_file, write_durably
@@ -127,8 +127,8 @@ def fetch_weights(
     Raises:
         OptionError: a name that the manifest does not hold.
         InputError: what came is not the file: another size, another sha256, a web page.
-        EnvironmentLacks: the folder cannot be written, or there is no way to the server.
-        TryAgainLater: the server is busy or breaks off, or another process fetches the same file.
+        MissingRequirementError: the folder cannot be written, or there is no way to the server.
+        BusyError: the server is busy or breaks off, or another process fetches the same file.
     """
     place = weights_folder(folder)
     chosen = list(names)
@@ -138,7 +138,9 @@ def fetch_weights(
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentLacks(f"{place}: cannot be made ({error.strerror}); choose another with --folder or ${ENVIRONMENT}") from None
+        raise MissingRequirementError(
+            f"{place}: cannot be made ({error.strerror}); choose another with --folder or ${ENVIRONMENT}"
+        ) from None
     rows = [_fetch(item, place, mirror, quiet) for item in items]
     return {"folder": str(place), "weights": rows}
 
@@ -193,14 +195,14 @@ def _only_writer(part: Path) -> Iterator[BinaryIO]:
     try:
         file = open(part, "a+b")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise EnvironmentLacks(
+        raise MissingRequirementError(
             f"{part}: cannot be written ({error.strerror}); choose another folder with --folder or ${ENVIRONMENT}"
         ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TryAgainLater(f"{part}: another process is fetching this file") from None
+            raise BusyError(f"{part}: another process is fetching this file") from None
         yield file
 
 
@@ -237,7 +239,7 @@ def _download(item: Weights, address: str, file: BinaryIO, progress: Progress) -
         if failures >= _ATTEMPTS:
             kept = f"; {now} bytes are kept, the same command goes on" if now else ""
             words = f"{address}: {reason}{kept}; offline machines take --mirror FOLDER or an address inside"
-            raise (TryAgainLater(words) if now else EnvironmentLacks(words))
+            raise (BusyError(words) if now else MissingRequirementError(words))
         time.sleep(_WAIT_S * 2 ** min(failures, 4) if failures else _WAIT_S)
 
 

@@ -30,7 +30,7 @@ except ImportError as error:
 
     raise missing_extra(error.name or "transformers", "train") from error
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.sam.predictor import Predicted, SamPrompt
 
 DECODE_BATCH: Final = 64
@@ -126,7 +126,7 @@ def hub_trouble() -> str | None:
 def _reach_hub(name: str) -> None:
     reason = hub_trouble()
     if reason is not None:
-        raise EnvironmentLacks(
+        raise MissingRequirementError(
             f"--checkpoint {name}: there is no such folder, and {constants.ENDPOINT} cannot be reached ({reason}); give a folder"
         )
 
@@ -136,7 +136,7 @@ def weights_digest(name: str) -> str:
 
     Raises:
         InputError: there are none, or a file was named.
-        EnvironmentLacks: nothing of that name is here, and the hub cannot be reached.
+        MissingRequirementError: nothing of that name is here, and the hub cannot be reached.
     """
     quiet()
     place = Path(name)

@@ -21,7 +21,7 @@ from risbench.adapt.box_noise import BoxNoise, Pair, distorted  # noqa: E402
 from risbench.adapt.builtin_data import Batch  # noqa: E402
 from risbench.adapt.run import train_adapter  # noqa: E402
 from risbench.adapt.train_adapter import AdapterRecipe, Training  # noqa: E402
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.errors import InputError, MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.geometry import box_iou  # noqa: E402
 from risbench.core.workspace import Workspace, read_records  # noqa: E402
 from risbench.formats.truth import Truth  # noqa: E402
@@ -229,7 +229,7 @@ def test_out_of_memory_halves_the_batch_until_it_fits(source: Path, world: Path,
     assert np.isfinite(float(run.step(0, batch).total))
     assert sizes == [4, 2, 1, 1, 1, 1]
     monkeypatch.setattr(run.objective, "forward", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory. x")))
-    with pytest.raises(EnvironmentLacks, match="^CUDA out of memory; free the device"):
+    with pytest.raises(MissingRequirementError, match="^CUDA out of memory; free the device"):
         run.step(1, batch)
 
 
@@ -237,7 +237,9 @@ def test_a_loss_that_is_no_number_stops_with_all_its_parts(source: Path, world: 
     run, batch = Training(tiny(), SHORT, "cpu"), batch_for(source, world)
     with torch.no_grad():
         run.model.mask_decoder.mask_tokens.weight.fill_(float("nan"))
-    with pytest.raises(EnvironmentLacks, match=r"step 7: the loss is not finite: \{'mask': nan, .*'total': nan\}; lower --learning-rate"):
+    with pytest.raises(
+        MissingRequirementError, match=r"step 7: the loss is not finite: \{'mask': nan, .*'total': nan\}; lower --learning-rate"
+    ):
         run.step(7, batch)
 
 
@@ -392,7 +394,7 @@ def test_images_that_are_gone_options_out_of_bounds_and_no_cuda_are_one_clear_li
     with pytest.raises(OptionError, match="--box-noise some: must be one of measured, none"):
         train_adapter(recipe=SHORT, box_noise="some", **options)  # type: ignore[arg-type]
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentLacks, match="finds no CUDA device"):
+        with pytest.raises(MissingRequirementError, match="finds no CUDA device"):
             train_adapter(recipe=SHORT, gpu=True, **options)  # type: ignore[arg-type]
     learnt = world / split_by_scene(known(source, world).objects)[0][0].image
     whole = learnt.read_bytes()

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 from risbench.adapt import builtin_data  # noqa: E402
 from risbench.adapt.builtin_data import CropExamples, loosened  # noqa: E402
 from risbench.adapt.train_builtin import Recipe, train_builtin  # noqa: E402
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater  # noqa: E402
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.geometry import box_iou  # noqa: E402
 from risbench.core.storage import locked  # noqa: E402
 from risbench.learn.schedule import learning_rate_at  # noqa: E402
@@ -121,17 +121,17 @@ def test_other_recipes_other_sizes_and_broken_checkpoints_are_refused(tmp_path: 
 
 
 def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
-    with locked(tmp_path, "train-builtin"), pytest.raises(TryAgainLater, match=r"in use by pid \d+ on .* \(risbench train-builtin\)"):
+    with locked(tmp_path, "train-builtin"), pytest.raises(BusyError, match=r"in use by pid \d+ on .* \(risbench train-builtin\)"):
         train_builtin(tmp_path, SHORT, settings=TINY, quiet=True)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentLacks, match="file/run: cannot be written"):
+    with pytest.raises(MissingRequirementError, match="file/run: cannot be written"):
         train_builtin(tmp_path / "file" / "run", SHORT, settings=TINY, quiet=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_gpu_without_cuda_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch"):
+    with pytest.raises(MissingRequirementError, match="--gpu: PyTorch"):
         train_builtin(tmp_path, SHORT, settings=TINY, gpu=True)

@@ -26,7 +26,7 @@ from risbench.adapt.objectives import WholeObjective  # noqa: E402
 from risbench.adapt.run import train_adapter  # noqa: E402
 from risbench.adapt.train_adapter import AdapterRecipe, Training  # noqa: E402
 from risbench.adapt.whole_data import Embeddings, WholeBatch, WholeExamples, noisy_mask  # noqa: E402
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.errors import InputError, MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.imagery import encode_png, read_raster  # noqa: E402
 from risbench.core.masks import encode_rle, mask_of  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
@@ -136,7 +136,7 @@ def test_a_disk_too_small_for_the_embeddings_is_said_before_any_is_made(
 ) -> None:
     images = sorted({item.image for item in known_of(source, world).objects})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
-    with pytest.raises(EnvironmentLacks, match=f"{len(images)} embeddings need .* GB, 0.0 GB are free; make room"):
+    with pytest.raises(MissingRequirementError, match=f"{len(images)} embeddings need .* GB, 0.0 GB are free; make room"):
         filled(world, base, images)
     assert not list((world / "embeddings").iterdir())
 
@@ -256,7 +256,7 @@ def test_an_adapter_on_a_sam_is_trained_used_and_resumed_and_refuses_another_bas
     # untidied: whether a fragment just above or below the share that is dropped stays would hang on the processor
     raw = CleanRules(min_fragment=0, max_hole=0, max_outside=-1)
     for number, precision in enumerate(("fp32", "bf16"), 1):
-        result = refine_masks(workspace=world, precision=precision, prompt_again=0, rules=raw, quiet=True)
+        result = refine_masks(workspace=world, precision=precision, max_reprompts=0, rules=raw, quiet=True)
         assert (result["options"]["engine"], result["options"]["precision"]) == ("pasam", precision)
         found[precision] = {
             record.id: mask_of(record.mask) for record in read_records(world / "2-refine" / f"round-{number}") if record.mask

@@ -20,7 +20,7 @@ from risbench.benchmark.run import benchmark
 from risbench.benchmark.subjects import ablations, subjects
 from risbench.benchmark.table.published import published
 from risbench.cli.text_benchmark import print_compare
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.export import export
 from risbench.refine import refine_masks
 from tests.benchmark.conftest import FEW_STEPS
@@ -84,7 +84,7 @@ def test_models_may_begin_with_their_runs_of_another_benchmark(
     made: tuple[Path, dict], release: Path, caches: Path, tmp_path: Path
 ) -> None:
     begun, _ = made
-    options = {"config": "tiny", "changes": FEW_STEPS, "begin_with": begun, "cache": caches, "quiet": True}
+    options = {"config": "tiny", "changes": FEW_STEPS, "init_from": begun, "cache": caches, "quiet": True}
     benchmark(release, out=tmp_path, models="lavt,crobim", **options)  # type: ignore[arg-type]
     assert f"Begun with the runs of {begun.parent.name}/{begun.name}, 6 steps." in (tmp_path / "table.txt").read_text()
     for name in ("lavt", "crobim"):
@@ -181,7 +181,7 @@ def test_two_releases_of_the_same_records_are_compared(
     )
     truth = workspace / "4-export" / "parquet"
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
+        with pytest.raises(MissingRequirementError, match="--gpu: PyTorch finds no CUDA device"):
             compare(boxes, truth, out=tmp_path / "both", config="tiny", gpu=True, quiet=True)
         assert not (tmp_path / "cache").exists(), "it is said before caches are made"
     result = compare(boxes, truth, out=tmp_path / "both", config="tiny", changes=FEW_STEPS, quiet=True)
@@ -197,9 +197,9 @@ def test_two_releases_of_the_same_records_are_compared(
     fewer = export(workspace=workspace, split=str(fewer_split), include_unreviewed=True, formats=("parquet",), name="fewer", quiet=True)
     options: dict[str, Any] = {"config": "tiny", "changes": FEW_STEPS, "cache": tmp_path / "own", "quiet": True}
     with pytest.raises(OptionError, match="nothing: is no run, which --compare needs"):
-        compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=tmp_path / "nothing", **options)
+        compare(fewer["path"], truth, out=tmp_path / "matched", init_from=tmp_path / "nothing", **options)
     assert not (tmp_path / "own").exists(), "it is said before caches are made"
-    matched = compare(fewer["path"], truth, out=tmp_path / "matched", begin_with=run, **options)
+    matched = compare(fewer["path"], truth, out=tmp_path / "matched", init_from=run, **options)
     assert any((tmp_path / "own").iterdir())
     assert any((tmp_path / "cache").iterdir()), "without the option beside the folder, where train and evaluate look, too"
     assert matched["common"] == matched["training"]["A"] < matched["training"]["B"]

@@ -20,7 +20,7 @@ from risbench.benchmark.data import arrays
 from risbench.benchmark.data.arrays import ArrayFile, open_array
 from risbench.benchmark.data.cache import open_cache
 from risbench.benchmark.data.release import fingerprint
-from risbench.core.errors import EnvironmentLacks
+from risbench.core.errors import MissingRequirementError
 from risbench.core.imagery import encode_png
 from risbench.core.storage import digest_of
 from risbench.formats.source.tree import Entry
@@ -70,7 +70,7 @@ def test_an_image_that_the_system_cannot_read_once_stops_and_leaves_no_cache(
             return int(real(path, *words, **options))
 
         monkeypatch.setattr(os, "open", opens)
-        with pytest.raises(EnvironmentLacks, match=r"P3\.png.*same command"):
+        with pytest.raises(MissingRequirementError, match=r"P3\.png.*same command"):
             open_cache(phrases, 64, tmp_path / "cache", quiet=True)
         monkeypatch.setattr(os, "open", real)
         assert caches(tmp_path / "cache") == []
@@ -81,7 +81,7 @@ def test_an_image_that_the_system_cannot_read_once_stops_and_leaves_no_cache(
 def test_an_image_whose_reading_fails_in_the_middle_stops_too(phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Entry.open
     monkeypatch.setattr(Entry, "open", lambda entry: Failing(plain(entry).read()) if entry.path.endswith("images/P3.png") else plain(entry))
-    with pytest.raises(EnvironmentLacks, match=r"P3\.png"):
+    with pytest.raises(MissingRequirementError, match=r"P3\.png"):
         open_cache(phrases, 64, tmp_path / "cache", quiet=True)
     assert caches(tmp_path / "cache") == []
 
@@ -103,7 +103,7 @@ def test_a_disk_that_fills_while_the_cache_is_written_is_one_line(phrases: Path,
     for name in ("posix_fallocate", "pwrite", "fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(arrays.os, name, full)
-            with pytest.raises(EnvironmentLacks, match="the disk is full"):
+            with pytest.raises(MissingRequirementError, match="the disk is full"):
                 open_cache(phrases, 64, tmp_path / "cache", quiet=True)
         assert not list((tmp_path / "cache").glob("*/")), "what was begun only takes room"
 
@@ -182,7 +182,7 @@ def test_a_cache_that_the_system_cannot_read_is_not_made_anew(phrases: Path, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", fails)
-        with pytest.raises(EnvironmentLacks, match="same command"):
+        with pytest.raises(MissingRequirementError, match="same command"):
             open_cache(phrases, 64, tmp_path / "cache", quiet=True)
     open_cache(phrases, 64, tmp_path / "cache", quiet=True)
     assert (caches(tmp_path / "cache")[0] / "images.npy").stat().st_mtime_ns == stamp

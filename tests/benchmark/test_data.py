@@ -30,7 +30,7 @@ from risbench.benchmark.data.words import Words, learn_pieces, words_for
 from risbench.benchmark.load_settings import bundled, load_settings
 from risbench.benchmark.settings import TextSettings
 from risbench.cli.app import app
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.imagery import encode_png
 from risbench.ingest import ingest
 from tests.benchmark.conftest import FORMATS
@@ -212,7 +212,7 @@ def test_a_release_without_masks_says_what_makes_them(tmp_path: Path) -> None:
 def test_a_full_disk_is_foreseen(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type(usage)(usage.total, usage.total, 1000))
-    with pytest.raises(EnvironmentLacks, match="1,000 are free"):
+    with pytest.raises(MissingRequirementError, match="1,000 are free"):
         open_cache(release, 96, tmp_path, quiet=True)
 
 
@@ -248,7 +248,7 @@ def test_unknown_words_fall_apart_into_pieces_and_a_tokenizer_is_read_back(tmp_p
 
 def test_a_hub_name_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(EnvironmentLacks, match=r"vocab.txt\) of https://huggingface.co/google-bert/bert-nowhere into a folder"):
+    with pytest.raises(MissingRequirementError, match=r"vocab.txt\) of https://huggingface.co/google-bert/bert-nowhere into a folder"):
         words_for(TextSettings(weights="google-bert/bert-nowhere"), ["x"])
     with pytest.raises(InputError, match="nowhere: there is no such folder"):
         words_for(TextSettings(weights=str(tmp_path / "nowhere")), ["x"])

@@ -31,7 +31,7 @@ from risbench.benchmark.eval.slices import by_slices, failures, in_order, touche
 from risbench.benchmark.models.crobim.crobim import CroBim
 from risbench.benchmark.train.checkpoint import ABOUT, read_about
 from risbench.cli.text_benchmark import print_evaluate
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.metrics import paired_interval, score_intervals
 from risbench.core.storage import digest_of, to_json
 from risbench.sam.builtin import builtin_weights
@@ -157,7 +157,7 @@ def test_an_evaluation_of_which_a_process_is_killed_says_so(release: Path, cache
     killer = Thread(target=kill_all)
     killer.start()
     try:
-        with pytest.raises(EnvironmentLacks, match="try fewer than --workers 2"):
+        with pytest.raises(MissingRequirementError, match="try fewer than --workers 2"):
             evaluate("centre", release, out=tmp_path, cache=caches, side=96, workers=2, quiet=True)
     finally:
         over.set()
@@ -228,7 +228,7 @@ def test_memory_that_runs_out_says_what_to_do(
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, full)
-            with pytest.raises(EnvironmentLacks, match="CUDA out of memory; free some, and give the same command again"):
+            with pytest.raises(MissingRequirementError, match="CUDA out of memory; free some, and give the same command again"):
                 evaluate(subject, release, out=tmp_path, cache=caches, quiet=True)
 
 
@@ -308,7 +308,7 @@ def test_options_that_cannot_be_met_are_named(release: Path, caches: Path, run: 
     import torch
 
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentLacks, match="--gpu"):
+        with pytest.raises(MissingRequirementError, match="--gpu"):
             evaluate(run, release, gpu=True, cache=caches, quiet=True)
 
 

@@ -33,7 +33,7 @@ from risbench.benchmark.models.text import TextEncoder
 from risbench.benchmark.settings import BackboneSettings
 from risbench.benchmark.train.checkpoint import ABOUT, read_model
 from risbench.benchmark.train.run import train
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from tests.benchmark.conftest import FEW_STEPS
 
 
@@ -198,7 +198,9 @@ def test_weights_that_do_not_fit_are_never_random_in_silence(published: Path, tm
 
 def test_a_name_on_the_hub_without_the_hub_says_which_files_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(EnvironmentLacks, match=r"download config.json and model.safetensors of https://huggingface.co/microsoft/nowhere"):
+    with pytest.raises(
+        MissingRequirementError, match=r"download config.json and model.safetensors of https://huggingface.co/microsoft/nowhere"
+    ):
         Backbone(settings("swin", "microsoft/nowhere"), 96)
 
 

@@ -31,7 +31,7 @@ from risbench.benchmark.train.checkpoint import ABOUT, STATE, read_about, read_m
 from risbench.benchmark.train.run import learning_rate, optimizer_of, train
 from risbench.benchmark.train.together import train_all
 from risbench.benchmark.train.training import Run
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from tests.benchmark.conftest import FEW_STEPS, until
 
 
@@ -60,7 +60,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
     assert died.returncode == -9, died.stderr
     with monkeypatch.context() as full:
         full.setattr(torch.optim.AdamW, "load_state_dict", out_of_memory)
-        with pytest.raises(EnvironmentLacks, match="the optimiser keeps does not fit"):
+        with pytest.raises(MissingRequirementError, match="the optimiser keeps does not fit"):
             train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     sides, learn = [], loop.learn
 
@@ -210,18 +210,18 @@ def test_a_weight_that_is_no_number_is_never_kept(release: Path, caches: Path, t
             next(run.model.parameters()).data.fill_(float("nan"))
 
     monkeypatch.setattr(loop, "advance", spoiling)
-    with pytest.raises(EnvironmentLacks, match="step 3: .* is not finite"):
+    with pytest.raises(MissingRequirementError, match="step 3: .* is not finite"):
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     assert not (tmp_path / ABOUT).exists()
 
 
 def test_a_loss_that_is_no_number_stops_and_says_which(release: Path, caches: Path, tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentLacks, match=r"the loss is not finite \(loss nan.*recipe.learning_rate"):
+    with pytest.raises(MissingRequirementError, match=r"the loss is not finite \(loss nan.*recipe.learning_rate"):
         train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, "recipe.learning_rate=1e30"], cache=caches, quiet=True)
 
 
 def test_a_training_may_begin_with_a_run(release: Path, caches: Path, run: Path, tmp_path: Path) -> None:
-    options = {"config": "tiny", "cache": caches, "begin_with": run, "quiet": True}
+    options = {"config": "tiny", "cache": caches, "init_from": run, "quiet": True}
     once = [*FEW_STEPS, "recipe.steps=1", "recipe.learning_rate=1e-12", "text.vocabulary=100", "text.max_tokens=12", "text.dropout=0.5"]
     made = train("crobim", release, out=tmp_path / "on", changes=once, **options)  # type: ignore[arg-type]
     about = read_about(tmp_path / "on")
@@ -254,7 +254,7 @@ def test_a_run_that_is_not_finished_is_not_begun_with(release: Path, caches: Pat
     copy = shutil.copytree(run, tmp_path / "half")
     write_state(copy, {"plan": read_about(run)["plan"], "step": 3, "looks": [], "best": -1.0})
     with pytest.raises(InputError, match="at step 3 of 6; finish it first"):
-        train("crobim", release, out=tmp_path / "on", config="tiny", changes=FEW_STEPS, cache=caches, begin_with=copy, quiet=True)
+        train("crobim", release, out=tmp_path / "on", config="tiny", changes=FEW_STEPS, cache=caches, init_from=copy, quiet=True)
 
 
 def test_trying_the_whole_side_leaves_nothing_behind(release: Path, caches: Path) -> None:
@@ -279,10 +279,10 @@ def test_memory_that_runs_out_says_which_batch_fits(release: Path, caches: Path,
     monkeypatch.setattr(loop, "mask_loss", full)
     for together in ("recipe.per_image=1", "recipe.per_image=3"):
         said = r"step 0 with recipe.batch=8 at 96 px does not fit; try --set recipe.batch=2, which fits or --set mid.checkpoint=true"
-        with pytest.raises(EnvironmentLacks, match=said):
+        with pytest.raises(MissingRequirementError, match=said):
             train("crobim", release, out=tmp_path, config="tiny", changes=[*FEW_STEPS, together], cache=caches, quiet=True)
     room = 0
-    with pytest.raises(EnvironmentLacks, match="try a smaller side than 96"):
+    with pytest.raises(MissingRequirementError, match="try a smaller side than 96"):
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 
@@ -290,13 +290,15 @@ def test_memory_that_the_optimiser_lacks_says_which_batch_fits(
     release: Path, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", out_of_memory)
-    with pytest.raises(EnvironmentLacks, match=r"step 0 with recipe.batch=8 at 96 px does not fit; try --set recipe.batch=4, which fits"):
+    with pytest.raises(
+        MissingRequirementError, match=r"step 0 with recipe.batch=8 at 96 px does not fit; try --set recipe.batch=4, which fits"
+    ):
         train("crobim", release, out=tmp_path, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
 
 
 def test_options_that_cannot_be_met_are_named(release: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentLacks, match="--gpu: PyTorch finds no CUDA device"):
+        with pytest.raises(MissingRequirementError, match="--gpu: PyTorch finds no CUDA device"):
             train("crobim", release, out=tmp_path, config="tiny", gpu=True, quiet=True)
     with pytest.raises(OptionError, match=r"recipe.batch = 5000: the train split has only \d+ samples"):
         train("crobim", release, out=tmp_path, config="tiny", changes=["recipe.batch=5000"], quiet=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.geometry import (
     apply_affine,
     box_iou,
@@ -25,7 +25,7 @@ edges = st.floats(-400, 900, allow_nan=False)
 def test_repairing_a_repaired_box_changes_nothing(a: float, b: float, c: float, d: float, quantum: float | None) -> None:
     try:
         box, _ = repair_box((a, b, c, d), 512, 300, quantum)
-    except Refusal:
+    except InvalidRowError:
         return
     again, repairs = repair_box(box, 512, 300, quantum)
     assert again == box
@@ -51,12 +51,12 @@ def test_each_repair_has_its_name(box: tuple, quantum: float | None, expected: t
 
 
 def test_a_box_without_area_is_refused_where_nothing_was_rounded() -> None:
-    with pytest.raises(Refusal, match="no_area: box = .* x side is 0 px"):
+    with pytest.raises(InvalidRowError, match="no_area: box = .* x side is 0 px"):
         repair_box((50, 10, 50, 40), 100, 100, None)
 
 
 def test_a_box_beside_the_image_is_refused_with_the_bound() -> None:
-    with pytest.raises(Refusal, match="outside_image: .*100 x 100"):
+    with pytest.raises(InvalidRowError, match="outside_image: .*100 x 100"):
         repair_box((150, 10, 170, 40), 100, 100, 0.01)
 
 

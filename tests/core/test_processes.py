@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from risbench.cli.base import SafeGroup, interrupts
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.core.processes import ended_at_once, relayed, without_interrupts
 
 
@@ -53,7 +53,7 @@ def test_workers_hear_no_interrupt_of_a_terminal_from_their_first_moment_on() ->
 
 
 def test_an_error_of_a_loaders_process_is_one_line_again() -> None:
-    for kind in (InputError, EnvironmentLacks):
+    for kind in (InputError, MissingRequirementError):
 
         def batches(kind: type[Exception] = kind) -> Iterator[int]:
             yield 1

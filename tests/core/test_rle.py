@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pydantic import ValidationError
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.masks import decode_rle, mask_area, polygons_mask
 from risbench.core.record import Mask, Record
 from risbench.core.rle import compress_runs, filled_runs, run_lengths
@@ -93,12 +93,12 @@ def test_a_huge_mask_in_a_stage_is_one_line_that_names_file_line_and_record(tmp_
 
 def test_an_outline_that_would_fill_the_memory_is_refused_and_a_long_one_is_drawn() -> None:
     zigzag = [value for step in range(2_000) for value in ((step % 2) * 9_999.0, float(step))]
-    with pytest.raises(Refusal, match="outline_too_long"):
+    with pytest.raises(InvalidRowError, match="outline_too_long"):
         polygons_mask([zigzag], 10_000, 10_000)
     square = [0.0, 0.0, 600.0, 0.0, 600.0, 600.0, 0.0, 600.0]
     assert np.count_nonzero(polygons_mask([square], 1_000, 1_000)) == 360_000
     assert not polygons_mask([], 4, 4).any()
-    with pytest.raises(Refusal, match="wrong_size"):
+    with pytest.raises(InvalidRowError, match="wrong_size"):
         polygons_mask([square], 10**6, 10**6)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.core.reading import open_to_read, parse_json, parse_toml, read_file
 from risbench.core.storage import create_new, explain_read_error, is_system_failure, locked, read_summary, write_durably
 
@@ -17,7 +17,7 @@ def test_a_failure_of_the_machine_is_told_from_a_fact_about_the_file(code: int) 
     error = OSError(code, os.strerror(code))
     assert is_system_failure(error)
     explained = explain_read_error(error, "/source/a\x1b.png")
-    assert isinstance(explained, EnvironmentLacks)
+    assert isinstance(explained, MissingRequirementError)
     assert str(explained).startswith("/source/a\\u{1b}.png: cannot be read: " + os.strerror(code))
     assert str(explained).endswith("then run the same command to go on")
 
@@ -68,7 +68,7 @@ def test_locks_that_a_file_system_lacks_are_not_called_in_use(tmp_path: Path, mo
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with (
-        pytest.raises(EnvironmentLacks, match="cannot be locked: No locks available; its file system offers no locks"),
+        pytest.raises(MissingRequirementError, match="cannot be locked: No locks available; its file system offers no locks"),
         locked(tmp_path, "x"),
     ):
         pass
@@ -95,11 +95,16 @@ def test_a_failed_read_is_the_users_error_whoever_reads(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-        with pytest.raises(EnvironmentLacks, match="a: cannot be read: Too many open files; mend that, then run the same command to go on"):
+        with pytest.raises(
+            MissingRequirementError, match="a: cannot be read: Too many open files; mend that, then run the same command to go on"
+        ):
             open_to_read(tmp_path / "a")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    with pytest.raises(EnvironmentLacks, match="mem: cannot be read: Input/output error"), open_to_read(Path("/proc/self/mem")) as file:
+    with (
+        pytest.raises(MissingRequirementError, match="mem: cannot be read: Input/output error"),
+        open_to_read(Path("/proc/self/mem")) as file,
+    ):
         file.read(1)  # nothing is mapped at address 0: a real failure of a read
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "gone")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater, printable
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, printable
 from risbench.core.storage import PartResult, StageRun, write_durably
 from risbench.core.workspace import Settings, Workspace
 
@@ -32,7 +32,7 @@ def test_the_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
     )
     with workspace.lock("ingest"):
         out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True).stdout
-        assert out.startswith(TryAgainLater.__name__)
+        assert out.startswith(BusyError.__name__)
         assert f"pid {os.getpid()}" in out
         assert "risbench ingest" in out
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True).stdout == ""
@@ -46,7 +46,7 @@ def test_a_failed_write_leaves_the_old_file_and_says_what_to_do(tmp_path: Path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EnvironmentLacks, match="disk is full .* the same command"):
+    with pytest.raises(MissingRequirementError, match="disk is full .* the same command"):
         write_durably(target, b"new")
     assert target.read_bytes() == b"old"
 

@@ -14,7 +14,7 @@ from risbench.core.overlap import alike, corners_of, overlap_of
 from risbench.core.record import Review
 from risbench.core.workspace import Settings, Workspace
 from risbench.export import export
-from risbench.export.assign import ShownTwice, assign, official_split
+from risbench.export.assign import OverlapIndex, assign, official_split
 from risbench.export.split import parse_rule, scene_groups
 from risbench.export.verify import verify
 from risbench.scenes.world import draw_scene
@@ -40,7 +40,7 @@ def test_images_link_through_one_that_is_not_released(tmp_path: Path) -> None:
         "near": [],
         "overlapping": [{"images": [path("A"), path("D")]}, {"images": [path("F"), path("H")]}],
     }
-    twice = ShownTwice.read(workspace_with(tmp_path / "w", found))
+    twice = OverlapIndex.read(workspace_with(tmp_path / "w", found))
     records = [record(scene, 0) for scene in "BCDGHZ"]  # neither A nor F
     rule = parse_rule("2,2,2", 6)
     for seed in range(8):
@@ -56,10 +56,10 @@ def test_images_link_through_one_that_is_not_released(tmp_path: Path) -> None:
 
 
 def test_a_workspace_of_before_says_so_and_a_damaged_list_is_an_error(tmp_path: Path) -> None:
-    old = ShownTwice.read(workspace_with(tmp_path / "old", {"exact": [], "near": []}))
+    old = OverlapIndex.read(workspace_with(tmp_path / "old", {"exact": [], "near": []}))
     assert "were not looked for" in old.warnings[0]
     with pytest.raises(InputError, match=r"duplicates\.json: cannot be read"):
-        ShownTwice.read(workspace_with(tmp_path / "bad", {"exact": 3}))
+        OverlapIndex.read(workspace_with(tmp_path / "bad", {"exact": 3}))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_part_that_was_asked_for_gets_a_scene_where_there_are_enough(tmp_path:
 
 
 def test_scenes_that_share_an_image_are_one_group(tmp_path: Path) -> None:
-    twice = ShownTwice.read(workspace_with(tmp_path / "w", {"exact": [], "near": [], "overlapping": []}))
+    twice = OverlapIndex.read(workspace_with(tmp_path / "w", {"exact": [], "near": [], "overlapping": []}))
     records = [record(scene, 0) for scene in "ABCD"]
     shared = records[0].model_copy(update={"id": "other", "image": records[0].image.model_copy(update={"scene": " "})})
     made = assign([*records, shared], parse_rule("2,2,1", 5), twice, 0)

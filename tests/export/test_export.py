@@ -26,7 +26,7 @@ from risbench.inspect.show import show
 from risbench.inspect.stats import stats, words_of
 from risbench.inspect.validate import validate
 from risbench.refine import refine_masks
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.audit import _population as audited_population
 from risbench.scenes.source import write_source
 from tests.conftest import tree_bytes
@@ -86,7 +86,7 @@ def test_what_the_audit_sample_is_drawn_of_is_what_is_released(workspace: Path) 
     assert made["left_out"]["triaged_outside_train"] > 0
     scenes = write_split_list(SplitList("scene", assign_all(changed, Path(made["path"]) / "split.csv")))
     (workspace / "all.csv").write_text(scenes)
-    assert set(audited_population(Desk(Workspace.open(workspace)), workspace / "all.csv", {})) == released
+    assert set(audited_population(ReviewStore(Workspace.open(workspace)), workspace / "all.csv", {})) == released
 
 
 def assign_all(records: list[Record], frozen: Path) -> dict[str, Split]:
@@ -202,9 +202,9 @@ def test_a_failed_release_does_not_appear(workspace: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "write_description", full)
-    from risbench.core.errors import EnvironmentLacks
+    from risbench.core.errors import MissingRequirementError
 
-    with pytest.raises(EnvironmentLacks, match="disk is full"):
+    with pytest.raises(MissingRequirementError, match="disk is full"):
         export(workspace=workspace, include_unreviewed=True)
     assert not (workspace / "4-export" / "release").exists()
     monkeypatch.undo()
@@ -221,9 +221,9 @@ def test_a_disk_that_fills_up_within_a_shard_leaves_the_old_release_and_nothing_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("risbench.export.formats.parquet._ParquetSplit._flush", full)
-    from risbench.core.errors import EnvironmentLacks
+    from risbench.core.errors import MissingRequirementError
 
-    with pytest.raises(EnvironmentLacks, match="disk is full"):
+    with pytest.raises(MissingRequirementError, match="disk is full"):
         export(workspace=workspace, include_unreviewed=True, formats=["all"], replace=True)
     assert tree_bytes(workspace / "4-export") == before
     assert old.is_dir()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.core.record import Record, Review
 from risbench.export import export, geopackage
 from risbench.export.geopackage import look_into, write_geopackage
@@ -93,7 +93,7 @@ def test_what_was_not_written_whole_is_not_released(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", written)
-        with pytest.raises(EnvironmentLacks, match=r"train.gpkg: was not written whole: .*the same command"):
+        with pytest.raises(MissingRequirementError, match=r"train.gpkg: was not written whole: .*the same command"):
             export(workspace=workspace, split="2,1,1", formats=["geo"], quiet=True)
     assert not (workspace / "4-export" / "release").exists()
     assert export(workspace=workspace, split="2,1,1", formats=["geo"], quiet=True)["state"] == "released"
@@ -106,7 +106,7 @@ def test_an_error_of_the_library_is_one_line(tmp_path: Path, monkeypatch: pytest
         raise pyogrio.errors.DataSourceError("disk I/O error")
 
     monkeypatch.setattr(pyogrio.raw, "write", fails)
-    with pytest.raises(EnvironmentLacks, match=r"train.gpkg: cannot be made \(DataSourceError: disk I/O error\).*the same command"):
+    with pytest.raises(MissingRequirementError, match=r"train.gpkg: cannot be made \(DataSourceError: disk I/O error\).*the same command"):
         write_geopackage(tmp_path / "train.gpkg", [SQUARE], {"id": ["a"]}, "EPSG:32633")
 
 
@@ -130,7 +130,7 @@ def test_a_failed_flush_of_any_format_is_no_release(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patched:
         patched.setattr("risbench.core.storage.ctypes.CDLL", lambda *args, **options: Library())
-        with pytest.raises(EnvironmentLacks, match="release: .*the same command to go on|release: the disk is full"):
+        with pytest.raises(MissingRequirementError, match="release: .*the same command to go on|release: the disk is full"):
             export(workspace=workspace, split=".4,.3,.3", quiet=True)
     assert not (workspace / "4-export" / "release").exists()
     assert export(workspace=workspace, split=".4,.3,.3", quiet=True)["state"] == "released"

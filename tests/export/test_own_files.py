@@ -19,7 +19,7 @@ from risbench.core.record import Review
 from risbench.core.storage import read_summary, sha256_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.export import export
-from risbench.export.assign import ShownTwice
+from risbench.export.assign import OverlapIndex
 from risbench.export.release import write_checksums
 from risbench.export.verify import verify
 from risbench.formats.split_list import SplitList, read_split_list, write_split_list
@@ -99,7 +99,7 @@ def of_records(root: Path) -> None:
 READERS: list[tuple[str, int, Callable[[Path], object]]] = [
     ("1-ingest/run.json", 150, of_stage),
     ("1-ingest/run.json", 40, lambda root: validate(workspace=root, quiet=True)),
-    ("1-ingest/duplicates.json", 150, lambda root: ShownTwice.read(Workspace.open(root))),
+    ("1-ingest/duplicates.json", 150, lambda root: OverlapIndex.read(Workspace.open(root))),
     ("4-export/release/release.json", 40, of_release),
     ("4-export/release/release.json", 20, lambda root: export(workspace=root, split="1,0,0", quiet=True)),
     ("1-ingest/part-00000.jsonl", 120, of_records),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.imagery import encode_png
 from risbench.formats.source.tree import SourceTree
 from risbench.formats.source.unopened import packed_as, part_of
@@ -56,7 +56,7 @@ def test_an_image_is_found_under_every_spelling_and_what_was_assumed_is_counted(
     "reference", ["/etc/passwd", "../../etc/passwd.png", "..", ".", "./", "/", "~", "", " ", "http://h/b.png", "b\x00.png"]
 )
 def test_a_path_that_leaves_the_source_is_refused_where_no_file_of_its_name_is_in_it(tmp_path: Path, reference: str) -> None:
-    with pytest.raises(Refusal, match="unsafe_path"):
+    with pytest.raises(InvalidRowError, match="unsafe_path"):
         tree_of(tmp_path, images__a_dot_png=PNG).find_image(reference)
 
 
@@ -67,7 +67,7 @@ def test_a_path_that_leaves_the_source_is_refused_where_no_file_of_its_name_is_i
 @pytest.mark.parametrize("reference", ["b.png", "b.jp2", "b"])
 def test_the_reason_names_a_picture_of_a_kind_that_is_not_read(tmp_path: Path, name: str, kind: str, reference: str) -> None:
     (tmp_path / name).write_bytes(b"\x00\x00\x00\x0cjP  ")
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(InvalidRowError) as refusal:
         tree_of(tmp_path, a_dot_png=PNG).find_image(reference)
     assert refusal.value.code == "image_missing"
     assert name in refusal.value.bound
@@ -84,15 +84,15 @@ def test_the_image_beside_the_annotation_file_is_meant_and_else_the_one_of_its_s
     ):
         assert tree.find_image("1.png", folders=("images",), beside=beside).path == expected
     assert tree.find_image("/home/me/valid/images/1.png", beside="all.json").path == "valid/images/1.png"
-    with pytest.raises(Refusal, match=r"image_ambiguous.*write the folder into the row"):
+    with pytest.raises(InvalidRowError, match=r"image_ambiguous.*write the folder into the row"):
         tree.find_image("1.png", beside="all.json")
 
 
 def test_several_endings_that_differ_are_ambiguous_and_a_mask_is_never_meant(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, a_dot_png=PNG, b__a_dot_bmp=OTHER, masks__c_dot_png=PNG)
-    with pytest.raises(Refusal, match="image_ambiguous"):
+    with pytest.raises(InvalidRowError, match="image_ambiguous"):
         tree.find_image("a.jpg")
-    with pytest.raises(Refusal, match="image_missing"):
+    with pytest.raises(InvalidRowError, match="image_missing"):
         tree.find_image("c.jpg")
 
 
@@ -114,7 +114,7 @@ def test_zip_names_of_another_code_page_are_found_by_what_the_rows_call_them(tmp
     entry, note = tree_of(tmp_path, rows_dot_json=b"[]").find_image_and_note(name, "rows.json", ())
     assert (entry.path, note) == (f"images.zip/{shown}", "image_found_by_code_page")
     assert entry.read() == PNG
-    with pytest.raises(Refusal, match=r"images\.zip has names that are not UTF-8" if page != "cp1251" else "image_missing"):
+    with pytest.raises(InvalidRowError, match=r"images\.zip has names that are not UTF-8" if page != "cp1251" else "image_missing"):
         tree_of(tmp_path).find_image("another.png")
 
 
@@ -148,7 +148,7 @@ def test_archives_that_are_not_opened_are_named_with_what_to_do(tmp_path: Path, 
     [(path, reason)] = tree.refused
     assert (path, reason.code) == (names[0], "archive_not_opened")
     assert said in reason.bound
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(InvalidRowError) as refusal:
         tree.find_image("a.png")
     assert said in refusal.value.bound
     with pytest.raises(InputError) as error:
@@ -190,7 +190,7 @@ def test_links_out_of_the_source_are_refused_with_the_option_and_read_with_it(tm
     tree = SourceTree.open(source)
     assert [(path, reason.code) for path, reason in tree.refused] == [("Images", "link_outside"), ("c.png", "link_outside")]
     assert all("--follow-links" in reason.bound for _, reason in tree.refused)
-    with pytest.raises(Refusal, match=r"image_missing.*Images: it is a link to a folder outside the source; --follow-links"):
+    with pytest.raises(InvalidRowError, match=r"image_missing.*Images: it is a link to a folder outside the source; --follow-links"):
         tree.find_image("a.png")
     followed = SourceTree.open(source, follow_links=True)
     assert [entry.path for entry in followed.entries] == ["Images/a.png", "Images/sub/b.png", "c.png", "rows.json"]
@@ -221,7 +221,7 @@ def test_links_inside_the_source_and_links_to_nowhere_are_told_apart(tmp_path: P
     reasons = dict(tree.refused)
     assert {reason.code for reason in reasons.values()} == {"link_broken"}
     assert "git annex get" in reasons["b.png"].bound
-    with pytest.raises(Refusal, match=r"image_missing.*git annex get"):
+    with pytest.raises(InvalidRowError, match=r"image_missing.*git annex get"):
         tree.find_image("b.png")
 
 
@@ -267,7 +267,7 @@ def test_an_image_of_the_other_split_is_not_taken_for_one_that_is_missing(
     if found is not None:
         assert tree.find_image(reference, beside=beside).path == found
         return
-    with pytest.raises(Refusal, match=f"{there} has this name and is of another split") as error:
+    with pytest.raises(InvalidRowError, match=f"{there} has this name and is of another split") as error:
         tree.find_image(reference, beside=beside)
     assert error.value.code == "image_missing"
 

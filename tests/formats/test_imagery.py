@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from risbench.core import rasters
-from risbench.core.errors import EnvironmentLacks, Refusal
+from risbench.core.errors import InvalidRowError, MissingRequirementError
 from risbench.core.imagery import Raster, encode_png, near_duplicates, perceptual_hash, read_raster, turned
 from risbench.core.pixels import to_eight_bits
 from risbench.core.reading import open_to_read
@@ -24,7 +24,7 @@ from tests.conftest import picture
 
 
 def refused(path: Path) -> str:
-    with open(path, "rb") as file, pytest.raises(Refusal) as caught:
+    with open(path, "rb") as file, pytest.raises(InvalidRowError) as caught:
         read_raster(file, path.name)
     return caught.value.code
 
@@ -101,7 +101,7 @@ def test_every_real_geotiff_becomes_a_picture_or_a_reason(shared: Path) -> None:
     for path in sorted((shared / "geotiff").glob("*.tif")):
         with open(path, "rb") as file:
             if path.name == "inverted_lat.tif":
-                with pytest.raises(Refusal, match="image_empty.*every pixel is nodata"):
+                with pytest.raises(InvalidRowError, match="image_empty.*every pixel is nodata"):
                     read_raster(file, path.name)
                 continue
             raster = read_raster(file, path.name)
@@ -142,7 +142,7 @@ def read(data: bytes, **options: Any) -> Raster:
 
 
 def why(data: bytes) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(InvalidRowError) as caught:
         read(data)
     return str(caught.value)
 
@@ -334,7 +334,7 @@ def test_a_failed_read_is_never_taken_for_a_damaged_image(kind: str) -> None:
         file.left = number
         try:
             raster = read_raster(file, "a.png")
-        except EnvironmentLacks as error:
+        except MissingRequirementError as error:
             assert str(error) == "a.png: cannot be read: Input/output error; mend that, then run the same command to go on"
             continue
         assert file.left > 0  # no read failed, so this was the last
@@ -349,7 +349,7 @@ def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", none_left)
-    with pytest.raises(EnvironmentLacks, match="not enough memory"):
+    with pytest.raises(MissingRequirementError, match="not enough memory"):
         read(encode_png(picture(0)))
 
 
@@ -374,7 +374,7 @@ def test_gdal_reads_a_large_tiff_itself_and_a_passing_failure_of_it_is_no_damage
     data = bytearray(path.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     path.write_bytes(data)
-    with open_to_read(path) as file, pytest.raises(Refusal, match="image_damaged"):
+    with open_to_read(path) as file, pytest.raises(InvalidRowError, match="image_damaged"):
         read_raster(file, "a.tif")
 
 
@@ -393,7 +393,7 @@ def test_a_scene_of_20_gigabytes_is_refused_by_its_header(tmp_path: Path) -> Non
             read_bytes.append(len(data))
             return data
 
-    with Counted(path) as file, pytest.raises(Refusal, match="image_too_large: image = scene.tif; it is 80000 x 80000 px"):
+    with Counted(path) as file, pytest.raises(InvalidRowError, match="image_too_large: image = scene.tif; it is 80000 x 80000 px"):
         read_raster(file, "scene.tif")  # type: ignore[arg-type]
     assert sum(read_bytes) < 10_000
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats import parquet_file, released
 from risbench.formats.parquet import annotation_table, is_record_table, shard_table, table_rows
 from risbench.formats.parquet_file import open_table
@@ -52,7 +52,7 @@ def test_a_million_empty_rows_in_few_bytes_are_refused_before_one_is_read(tmp_pa
     for name, count in (("one", 1_000_000), ("four", 4_000_000)):
         path = written(tmp_path / f"{name}.parquet", empty_rows(count))
         assert path.stat().st_size < 200_000
-        with pytest.raises(Refusal, match="parquet_bomb: rows"):
+        with pytest.raises(InvalidRowError, match="parquet_bomb: rows"):
             is_record_table(path)
     (tmp_path / "four.parquet").unlink()
     before = os.times().user
@@ -65,7 +65,7 @@ def test_a_million_empty_rows_in_few_bytes_are_refused_before_one_is_read(tmp_pa
 def test_a_row_group_that_states_more_rows_than_the_file_counts_as_it_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_file, "MAX_ROWS", 10)
     pq.write_table(real_table(11), tmp_path / "t.parquet", row_group_size=4)
-    with pytest.raises(Refusal, match=r"may have 10 rows; split it"):
+    with pytest.raises(InvalidRowError, match=r"may have 10 rows; split it"):
         is_record_table(tmp_path / "t.parquet")
 
 
@@ -74,7 +74,7 @@ def test_a_page_that_unpacks_to_very_much_is_refused_by_what_its_header_says(tmp
     path = written(tmp_path / "t.parquet", columns, compression="zstd")
     assert path.stat().st_size < 20_000
     monkeypatch.setattr(parquet_file, "MAX_TEXT_PAGE", 1_000_000)
-    with pytest.raises(Refusal, match=r"parquet_bomb: page of record = 40000\d\d"):
+    with pytest.raises(InvalidRowError, match=r"parquet_bomb: page of record = 40000\d\d"):
         is_record_table(path)
 
 
@@ -121,7 +121,7 @@ def test_any_byte_of_a_table_may_be_another(tmp_path: Path) -> None:
         path.write_bytes(changed[: random.integers(len(data))] if random.random() < 0.2 else changed)
         try:
             read += len(open_table(path, ["record", "image.bytes"]).read(columns=["record"]).to_pylist())
-        except (Refusal, pa.ArrowException, OSError, ValueError):
+        except (InvalidRowError, pa.ArrowException, OSError, ValueError):
             continue
     assert read > 0
 
@@ -137,7 +137,7 @@ def test_no_byte_of_a_footer_ends_the_process(tmp_path: Path) -> None:
 _EVERY_BYTE = """
 import contextlib, pathlib, sys
 import pyarrow as pa
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats.parquet_file import open_table
 
 path = pathlib.Path(sys.argv[1])
@@ -146,7 +146,7 @@ footer = int.from_bytes(data[-8:-4], "little")
 for place in range(len(data) - 8 - footer, len(data) - 8):
     for bits in (1, 2):
         changed.write_bytes(data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :])
-        with contextlib.suppress(Refusal, pa.ArrowException, OSError, ValueError, LookupError):
+        with contextlib.suppress(InvalidRowError, pa.ArrowException, OSError, ValueError, LookupError):
             open_table(changed, ["record"])
 """
 

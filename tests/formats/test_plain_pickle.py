@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats import plain_pickle
 from risbench.formats.plain_pickle import load_plain_pickle
 
@@ -47,7 +47,7 @@ def test_plain_values_of_every_protocol_are_read(protocol: int) -> None:
 def test_what_claims_more_than_its_bytes_is_refused_before_it_is_read(data: bytes, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_pickle, "_MAX_CONTAINERS", 2_000)
     tracemalloc.start()
-    with pytest.raises(Refusal, match=match):
+    with pytest.raises(InvalidRowError, match=match):
         load_plain_pickle(data, "refs.p")
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
@@ -69,6 +69,6 @@ def test_any_byte_may_be_another_and_only_values_or_refusals_come_out() -> None:
         try:
             load_plain_pickle(bytes(changed), "refs.p")
             read += 1
-        except Refusal:
+        except InvalidRowError:
             continue
     assert read > 100

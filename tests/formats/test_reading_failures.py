@@ -20,7 +20,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from risbench.core import reading
-from risbench.core.errors import EnvironmentLacks, InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError, MissingRequirementError
 from risbench.core.imagery import encode_png
 from risbench.formats.geotiff import read_scene
 from risbench.formats.source import archives
@@ -76,7 +76,7 @@ def test_a_read_that_fails_anywhere_in_listing_or_reading_is_no_refusal(tmp_path
             assert [entry.path for entry in tree.entries] == ["a.zip/zipped.png", "b.tar/tarred.png", "plain.png"]
             assert tree.refused == []
             assert {entry.read() for entry in tree.entries} == {IMAGE}
-        except EnvironmentLacks as error:
+        except MissingRequirementError as error:
             assert "cannot be read: Input/output error; mend that, then run the same command to go on" in str(error)
             failed += 1
     assert failed > 6
@@ -90,7 +90,7 @@ def test_a_parquet_that_cannot_be_read_is_no_refusal(tmp_path: Path, monkeypatch
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(archives, "is_record_table", fails)
-    with pytest.raises(EnvironmentLacks, match="a.parquet: cannot be read: Stale file handle"):
+    with pytest.raises(MissingRequirementError, match="a.parquet: cannot be read: Stale file handle"):
         SourceTree.open(tmp_path)
 
 
@@ -98,10 +98,10 @@ def test_a_file_that_is_gone_after_the_listing_stops_and_one_that_became_a_link_
     (tmp_path / "a.png").write_bytes(IMAGE)
     entry = SourceTree.open(tmp_path).entries[0]
     (tmp_path / "a.png").rename(tmp_path / "b.png")
-    with pytest.raises(EnvironmentLacks, match=r"a\.png: is gone, though the source held it a moment ago"):
+    with pytest.raises(MissingRequirementError, match=r"a\.png: is gone, though the source held it a moment ago"):
         entry.open()
     (tmp_path / "a.png").symlink_to("b.png")
-    with pytest.raises(Refusal, match="unreadable"):
+    with pytest.raises(InvalidRowError, match="unreadable"):
         entry.open()
 
 
@@ -158,7 +158,7 @@ def test_every_kind_of_damage_to_a_zip_is_a_refusal_by_name(tmp_path: Path, dama
     reasons = [reason for _, reason in tree.refused]
     for entry in tree.entries:
         if entry.member is not None:
-            with pytest.raises(Refusal) as caught:
+            with pytest.raises(InvalidRowError) as caught:
                 entry.read()
             reasons.append(caught.value)
     assert [reason.code for reason in reasons] == ["damaged_archive"]
@@ -210,7 +210,7 @@ def test_a_backup_or_kept_corners_that_cannot_be_read_are_not_called_damaged(tmp
                 (tmp_path / "desk").rmdir()
             try:
                 read()
-            except EnvironmentLacks:
+            except MissingRequirementError:
                 ended += 1
             else:
                 assert fault.count < number, "a failed read went unnoticed"

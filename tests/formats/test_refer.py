@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats.plain_pickle import load_plain_pickle
 
 
@@ -21,7 +21,7 @@ class Evil:
 
 def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     data = pickle.dumps([{"ref_id": 1, "sentences": Evil(f"touch {tmp_path}/ran")}])
-    with pytest.raises(Refusal, match="pickle_runs_code: pickle = (posix|nt).system"):
+    with pytest.raises(InvalidRowError, match="pickle_runs_code: pickle = (posix|nt).system"):
         load_plain_pickle(data, "refs(unc).p")
     assert not (tmp_path / "ran").exists()
 
@@ -29,13 +29,13 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path) -> 
 @pytest.mark.parametrize("global_name", [b"csubprocess\nPopen\n", b"cbuiltins\neval\n", b"c__builtin__\nexec\n"])
 def test_any_global_is_refused(global_name: bytes) -> None:
     assert subprocess  # the module is importable here, so only the refusal keeps it out
-    with pytest.raises(Refusal, match="pickle_runs_code"):
+    with pytest.raises(InvalidRowError, match="pickle_runs_code"):
         load_plain_pickle(global_name + b"(S'id'\ntR.", "refs.p")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"garbage", pickle.dumps([1, 2, 3])[:-4], b"\x80\x02" + b"(" * 1000])
 def test_a_damaged_pickle_is_refused(data: bytes) -> None:
-    with pytest.raises(Refusal, match="broken_pickle"):
+    with pytest.raises(InvalidRowError, match="broken_pickle"):
         load_plain_pickle(data, "refs.p")
 
 

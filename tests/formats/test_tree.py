@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.imagery import encode_png
 from risbench.formats.source.tree import SourceTree, check_reference
 from tests.conftest import picture
@@ -29,7 +29,7 @@ def write_zip(path: Path, members: dict[str, bytes], link: str | None = None) ->
     "reference", ["../a.png", "/etc/passwd", "x/../../a.png", "C:\\a.png", "..\\a.png", "http://h/a.png", "", "a\0.png", "~/a.png"]
 )
 def test_references_that_leave_the_source_are_refused(reference: str) -> None:
-    with pytest.raises(Refusal, match="unsafe_path"):
+    with pytest.raises(InvalidRowError, match="unsafe_path"):
         check_reference(reference)
 
 
@@ -49,7 +49,7 @@ def test_a_member_that_lies_about_its_size_is_refused_when_read(tmp_path: Path) 
     data[where : where + 4] = (1000).to_bytes(4, "little")
     path.write_bytes(data)
     tree = SourceTree.open(path)
-    with pytest.raises(Refusal, match="zip_bomb|damaged_archive"):
+    with pytest.raises(InvalidRowError, match="zip_bomb|damaged_archive"):
         tree.entries[0].read()
 
 
@@ -80,7 +80,7 @@ def test_two_different_files_of_one_name_are_ambiguous_and_two_equal_ones_are_no
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_bytes(encode_png(picture(seed)))
     tree = SourceTree.open(tmp_path)
-    with pytest.raises(Refusal, match="image_ambiguous: image = x.png; 3 different files"):
+    with pytest.raises(InvalidRowError, match="image_ambiguous: image = x.png; 3 different files"):
         tree.find_image("x.png")
     assert tree.find_image("b/x.png").path == "b/x.png"
     (tmp_path / "b" / "x.png").unlink()

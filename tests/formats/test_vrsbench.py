@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats.source.rows import Refused, Row, SetAside
 from risbench.formats.source.tree import Entry
 from risbench.formats.vrsbench import parse_tokens, read_vrsbench, sentence_of_prompt
@@ -34,7 +34,7 @@ def test_a_decoded_token_lies_within_half_a_step_of_every_value_it_stands_for(tr
     "text", ["", "{<1><2><3>}", "{<1><2><3><4>", "<1><2><3><4>", "{<a><2><3><4>}", "{<1><2><3><4>} tree", "{<1.5><2><3><4>}"]
 )
 def test_anything_but_token_groups_is_refused(text: str) -> None:
-    with pytest.raises(Refusal, match="broken_tokens: ground_truth"):
+    with pytest.raises(InvalidRowError, match="broken_tokens: ground_truth"):
         parse_tokens(text, "ground_truth")
 
 
@@ -75,14 +75,14 @@ def test_json5_is_read_and_broken_json_is_refused_with_its_place(tmp_path: Path)
     [row] = read_vrsbench(entry(tmp_path, informal, "P1_0000.json"))
     assert isinstance(row, Row)
     assert row.boxes[0].precision == "coord"
-    with pytest.raises(Refusal, match=r"broken_json: file = 'broken.json'|broken_json: file = broken.json"):
+    with pytest.raises(InvalidRowError, match=r"broken_json: file = 'broken.json'|broken_json: file = broken.json"):
         list(read_vrsbench(entry(tmp_path, '[{"image_id": "a.png", ', "broken.json")))
 
 
 @pytest.mark.parametrize("name", ["deep.json", "deep5.json"])
 def test_deep_nesting_is_refused(tmp_path: Path, name: str) -> None:
     text = "[" * 100_000 + ("'x'" if "5" in name else "")
-    with pytest.raises(Refusal, match="json_too_deep|broken_json"):
+    with pytest.raises(InvalidRowError, match="json_too_deep|broken_json"):
         list(read_vrsbench(entry(tmp_path, text, name)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.errors import InputError, InvalidRowError, OptionError
 from risbench.core.imagery import image_size, read_raster
 from risbench.formats.source.given_mask import given_pixels
 from risbench.formats.source.rows import GivenMask
@@ -102,7 +102,7 @@ def test_masks_given_as_pictures_are_read_as_their_image_is(tmp_path: Path, exif
     wanted = yard()[..., 0] > 127
     assert (mask == (wanted if exif == "upright" else np.rot90(wanted, 1))).mean() > 0.99
     with pytest.raises(
-        Refusal, match="its sides are exchanged, so one of the two has an EXIF turn: --exif stored reads both as they are stored"
+        InvalidRowError, match="its sides are exchanged, so one of the two has an EXIF turn: --exif stored reads both as they are stored"
     ):
         given_pixels(given, tree, width, height, "a.jpg", upright=exif == "upright")
 

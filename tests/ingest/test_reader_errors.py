@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from risbench.core.errors import EnvironmentLacks, InputError, shortened
+from risbench.core.errors import InputError, MissingRequirementError, shortened
 from risbench.core.imagery import encode_png
 from risbench.core.unexpected import refusal_of
 from risbench.formats import vrsbench
@@ -100,7 +100,7 @@ def test_an_image_that_nobody_foresaw_takes_its_own_rows_only(
     assert (result["counts"]["out"], result["quarantined_by_code"]) == (3, {"reader_error": 3})
     assert "3 rows, such as" in (tmp_path / "w" / "1-ingest" / "errors.log").read_text()
     monkeypatch.setattr(part, "read_raster", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
-    with pytest.raises(EnvironmentLacks, match="Input/output error"):
+    with pytest.raises(MissingRequirementError, match="Input/output error"):
         ingest(source, workspace=tmp_path / "x", quiet=True)
 
 

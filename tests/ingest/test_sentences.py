@@ -7,7 +7,7 @@ import pytest
 
 from risbench.core.attributes import attributes_of
 from risbench.core.classes import find_class
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.ingest.sentences import clean_sentence, names_several, normalise, says_only_the_class
 
 ONE = [
@@ -53,7 +53,7 @@ def test_emoji_and_right_to_left_letters_are_text(sentence: str) -> None:
      ("ship\x00", "control_character"), ("x" * 1_000_000, "sentence_too_long")],
 )  # fmt: skip
 def test_escapes_overrides_and_a_megabyte_are_refused(sentence: str, code: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(InvalidRowError) as caught:
         clean_sentence(sentence)
     assert caught.value.code == code
     assert len(str(caught.value)) < 400

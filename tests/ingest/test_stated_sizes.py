@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.imagery import encode_png, read_raster
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.sizes import match_size
@@ -121,9 +121,9 @@ def test_no_stated_size_or_the_same_one_changes_nothing(tmp_path: Path, width: A
 
 
 def test_exchanged_sides_tell_of_the_exif_turn() -> None:
-    with pytest.raises(Refusal, match="the sides are exchanged: the picture has an EXIF turn"):
+    with pytest.raises(InvalidRowError, match="the sides are exchanged: the picture has an EXIF turn"):
         match_size((480, 640), (640, 480))
-    with pytest.raises(Refusal, match="--exif stored"):
+    with pytest.raises(InvalidRowError, match="--exif stored"):
         match_size((3000, 4000), (800, 600))
 
 
@@ -144,7 +144,7 @@ def test_exchanged_sides_tell_of_the_exif_turn() -> None:
 )
 def test_which_sizes_are_of_one_ratio(stated: tuple[int, int], found: tuple[int, int], rule: str | None) -> None:
     if rule is None:
-        with pytest.raises(Refusal, match="wrong_size"):
+        with pytest.raises(InvalidRowError, match="wrong_size"):
             match_size(stated, found)
         return
     repair = match_size(stated, found).repair

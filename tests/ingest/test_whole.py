@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.ingest.whole import check_whole
 from tests.record import a_record
 
@@ -14,5 +14,5 @@ def test_a_box_that_does_not_lie_in_the_image_is_refused(box: tuple[float, float
     record = a_record().model_copy(update={"id": "world/a/1", "image": a_record().image.model_copy(update={"path": "images/world/a.png"})})
     check_whole(record)
     target = record.targets[0].model_copy(update={"box": box})
-    with pytest.raises(Refusal, match=r"outside_image: targets\[0\].box = .*in the image of 20 x 20 px"):
+    with pytest.raises(InvalidRowError, match=r"outside_image: targets\[0\].box = .*in the image of 20 x 20 px"):
         check_whole(record.model_copy(update={"targets": (target,)}))

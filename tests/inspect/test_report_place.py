@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError
+from risbench.core.errors import InputError, MissingRequirementError
 from risbench.inspect.report import report
 from risbench.inspect.report_source import Source
 from tests.conftest import tree_bytes
@@ -99,7 +99,7 @@ def test_a_passing_error_is_no_missing_image(workspace: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patched:
         patched.setattr(Source, "pixels", fails)
-        with pytest.raises(EnvironmentLacks, match=r"images/r00.png: cannot be read: Input/output error"):
+        with pytest.raises(MissingRequirementError, match=r"images/r00.png: cannot be read: Input/output error"):
             report(workspace=workspace, quiet=True)
     assert report(workspace=workspace, quiet=True)["missing_images"] == 0
 

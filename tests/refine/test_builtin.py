@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
-from risbench.core.errors import EnvironmentLacks  # noqa: E402
+from risbench.core.errors import MissingRequirementError  # noqa: E402
 from risbench.core.masks import decode_rle  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
@@ -117,7 +117,7 @@ def test_a_device_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatc
         raise error
 
     monkeypatch.setattr(CompactSam, "run", full)
-    with pytest.raises(EnvironmentLacks, match=r"^CUDA.*; take a smaller model or fewer --workers, free the device"):
+    with pytest.raises(MissingRequirementError, match=r"^CUDA.*; take a smaller model or fewer --workers, free the device"):
         engine.segment([Prompt((10.0, 10.0, 30.0, 30.0), None, "vehicle")])
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from risbench.core.classes import to_class
-from risbench.core.errors import InputError, OptionError, Refusal
+from risbench.core.errors import InputError, InvalidRowError, OptionError
 from risbench.core.geometry import box_mask, quad_bounds, quad_from_flat
 from risbench.core.masks import decode_rle
 from risbench.core.metrics import mask_iou
@@ -143,7 +143,7 @@ def test_cleaning_rules_do_what_they_are_named_for_and_can_be_turned_off() -> No
      (np.where(np.arange(120).reshape(10, 12) == 5, np.inf, 1.0), "mask_not_finite"), (np.zeros((10, 12), bool), "mask_empty")],
 )  # fmt: skip
 def test_an_engines_bad_answer_is_never_a_mask(values: np.ndarray, code: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(InvalidRowError) as caught:
         checked_mask(values, (10, 12))
     assert caught.value.code == code
 

@@ -19,7 +19,7 @@ import requests
 
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.accounts import add_annotators
-from risbench.review.store.desk import Desk, write_private
+from risbench.review.store.review_store import ReviewStore, write_private
 
 ACCEPT, FIX, REJECT, UNSURE = "accept", "fix", "reject", "unsure"
 Region = dict[str, Any]
@@ -28,7 +28,7 @@ Region = dict[str, Any]
 def fresh_workspace(host: Path, folder: Path) -> Path:
     """Return a copy of the host's workspace with an empty desk that knows the host's server; the server keeps reading the host's images."""
     shutil.copytree(host, folder, ignore=shutil.ignore_patterns("review", "3-review", ".lock"))
-    theirs, mine = Desk(Workspace.open(host)), Desk(Workspace.open(folder))
+    theirs, mine = ReviewStore(Workspace.open(host)), ReviewStore(Workspace.open(folder))
     write_private(mine.root / "token", (theirs.root / "token").read_text().strip())
     mine.save_connection(**theirs.connection())
     return folder

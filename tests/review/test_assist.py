@@ -22,7 +22,7 @@ from risbench.formats.brush import decode_brush
 from risbench.review.labelstudio.server import ASSIST_HOST, banned_networks
 from risbench.review.rules.plan import Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.assist import assisting
 from risbench.review.verbs.pull import pull
 from risbench.review.verbs.push import push
@@ -64,7 +64,7 @@ def test_boxes_and_points_come_back_as_masks_within_a_second(lab: Callable[..., 
     push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)
     task = ana.next()
     assert task is not None
-    items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+    items = {item.key: item.record for item in ReviewStore(Workspace.open(workspace)).queue()}
     record = {record.id: record for record in read_records(Workspace.open(workspace).latest())}[items[task["data"]["key"]]]
     x_min, y_min, x_max, y_max = record.targets[0].box
     box = drawn("ask_box", x=x_min / 5.12, y=y_min / 5.12, width=(x_max - x_min) / 5.12, height=(y_max - y_min) / 5.12)
@@ -98,7 +98,7 @@ def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
     push(workspace=workspace, policy=Policy(count=2, overlap=0, gold=0), quiet=True)
-    items = {item.key: item.record for item in Desk(Workspace.open(workspace)).queue()}
+    items = {item.key: item.record for item in ReviewStore(Workspace.open(workspace)).queue()}
     records = {record.id: record for record in read_records(Workspace.open(workspace).latest())}
     with assisting(workspace):
         open_project(page, ana, ana.project)
@@ -128,7 +128,7 @@ def test_an_annotator_asks_with_a_box_and_a_point(lab: Callable[..., Path], page
             page.keyboard.press("f")
             submit(page, last=way == "point")
     assert pull(workspace=workspace, quiet=True)["new"] == 2
-    for answer in read_answers(Desk(Workspace.open(workspace))):
+    for answer in read_answers(ReviewStore(Workspace.open(workspace))):
         mask = answer.mask()
         assert (answer.verdict, answer.changed) == ("fix", True)
         assert mask is not None

@@ -23,7 +23,7 @@ from risbench.review.labelstudio.accounts import add_annotators
 from risbench.review.labelstudio.projects import renew_project
 from risbench.review.rules.plan import Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.audit import audit_sample
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.pull import pull
@@ -78,7 +78,7 @@ def test_what_is_found_is_on_the_card_and_decides_nothing(lab: Lab) -> None:
     assert set(first["waiting"]) == {"ben", "cleo"}, "ana has seen every mask"
     assert sum(first["waiting"].values()) == first["sent"] == 20
     assert abs(first["waiting"]["ben"] - first["waiting"]["cleo"]) <= 1
-    answers = len(read_answers(Desk(Workspace.open(workspace))))
+    answers = len(read_answers(ReviewStore(Workspace.open(workspace))))
     records = masks_of(workspace)
     by_key = {json.loads(line)["key"]: json.loads(line) for line in (workspace / "review/audit/plan.jsonl").read_text().splitlines()}
     outcomes = []
@@ -109,7 +109,7 @@ def test_what_is_found_is_on_the_card_and_decides_nothing(lab: Lab) -> None:
     assert (result["auditors"], result["population"]) == (2, len(records))
     # it decides nothing: neither pull nor consensus sees any of it
     pull(workspace=workspace, quiet=True)
-    assert len(read_answers(Desk(Workspace.open(workspace)))) == answers
+    assert len(read_answers(ReviewStore(Workspace.open(workspace)))) == answers
     before = (workspace / "3-review" / "run.json").read_bytes()
     consensus(workspace=workspace, quiet=True)
     assert json.loads(before)["parts"] == json.loads((workspace / "3-review" / "run.json").read_bytes())["parts"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from risbench.core.errors import InputError, TryAgainLater
+from risbench.core.errors import BusyError, InputError
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.server import DATABASE, running
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.backup import backup, restore
 from tests.conftest import tree_bytes
 from tests.review.lab import Person
@@ -24,7 +24,7 @@ def test_a_backup_of_a_running_server_is_whole_and_serves_again_elsewhere(
     workspace = lab()
     add_annotators(["ana"], workspace=workspace)
     # the desk of one workspace, the data of the host's server: as if it were this one's own
-    (Desk(Workspace.open(workspace)).root / "server").symlink_to(host / "review" / "server")
+    (ReviewStore(Workspace.open(workspace)).root / "server").symlink_to(host / "review" / "server")
     (workspace / "review" / "password").write_text((host / "review" / "password").read_text())
     made = backup(tmp_path / "b.zip", workspace=workspace)
     assert (tmp_path / "b.zip").stat().st_mode & 0o077 == 0
@@ -34,7 +34,7 @@ def test_a_backup_of_a_running_server_is_whole_and_serves_again_elsewhere(
     assert made["files"] == len(names) - 1
     with pytest.raises(InputError, match="exists already"):
         backup(tmp_path / "b.zip", workspace=workspace)
-    with pytest.raises(TryAgainLater, match="stop `risbench review serve` first"):
+    with pytest.raises(BusyError, match="stop `risbench review serve` first"):
         restore(tmp_path / "b.zip", workspace=host, replace=True)
     with pytest.raises(InputError, match="there is a desk already"):
         restore(tmp_path / "b.zip", workspace=lab("third"))

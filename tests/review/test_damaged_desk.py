@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError
+from risbench.core.errors import InputError, MissingRequirementError, RisbenchError
 from risbench.core.masks import encode_rle, mask_digest, mask_of
 from risbench.core.workspace import Settings, Workspace, read_records
 from risbench.formats.audit_sample import AuditSample
@@ -22,8 +22,8 @@ from risbench.ingest import ingest
 from risbench.refine import refine_masks
 from risbench.review.rules.plan import Item, Policy, make_key
 from risbench.review.store.answers import Answer, write_answers
-from risbench.review.store.desk import Annotator, Desk
-from risbench.review.store.glances import Glance
+from risbench.review.store.review_store import Annotator, ReviewStore
+from risbench.review.store.triage_votes import TriageVote
 from risbench.review.verbs.audit import Drawn
 from risbench.review.verbs.backup import backup, restore
 from risbench.review.verbs.check import check_desk
@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _fill(workspace: Workspace) -> None:
     """Lay out a desk as a lab's looks after some days."""
-    desk, records = Desk(workspace), list(read_records(workspace.latest()))
+    desk, records = ReviewStore(workspace), list(read_records(workspace.latest()))
     desk.secret()
     desk.save_annotators([Annotator("ana", "a@x", 1), Annotator("ben", "b@x", 2), Annotator("eva", "e@x", None, 3, 4, True, False, True)])
     desk.save_connection(url="http://127.0.0.1:9", public_url="http://127.0.0.1:9", database="sqlite", port=9, pid=1, images="/x")
@@ -92,7 +92,7 @@ def _fill(workspace: Workspace) -> None:
     (desk.root / "quarantine.jsonl").write_text(json.dumps(unusable) + "\n")
     for record in records[:2]:
         assert record.mask is not None
-        desk.note("triage.jsonl", asdict(Glance(record.id, mask_digest(mask_of(record.mask)), "ana", "s", False, 1.5)))
+        desk.note("triage.jsonl", asdict(TriageVote(record.id, mask_digest(mask_of(record.mask)), "ana", "s", False, 1.5)))
     (desk.root / "audit").mkdir()
     desk.note("audit/plan.jsonl", asdict(Item("k", records[0].id, "m", "eva", "audit", 1, 0.0)))
     drawn = Drawn(records[0].id, "m", 0.9, "small", "accepted", "a-1", "2026")
@@ -206,8 +206,8 @@ def test_a_damaged_file_is_named_with_its_line_its_field_and_what_to_do(whole: P
         consensus(workspace=workspace)
     (review / "queue.jsonl").unlink()
     (review / "queue.jsonl").mkdir()
-    with pytest.raises(EnvironmentLacks, match="queue.jsonl: cannot be read: Is a directory"):
-        Desk(Workspace.open(workspace)).queue()
+    with pytest.raises(MissingRequirementError, match="queue.jsonl: cannot be read: Is a directory"):
+        ReviewStore(Workspace.open(workspace)).queue()
 
 
 def test_answers_whose_masks_are_not_of_their_records_size_are_named(whole: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_a_killed_backup_left_is_in_no_backup_and_gone_after_the_next(tmp_p
     left = workspace.root / "review" / ".tmp.backup"
     left.mkdir(parents=True)
     (left / "label_studio.sqlite3").write_text("a copy of everybody's answers")
-    Desk(workspace).save_annotators([])
+    ReviewStore(workspace).save_annotators([])
     backup(tmp_path / "b.zip", workspace=workspace.root)
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         assert not [name for name in archive.namelist() if "tmp" in name]
@@ -260,9 +260,9 @@ def test_what_a_killed_backup_left_is_in_no_backup_and_gone_after_the_next(tmp_p
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (sqlite3.SQLITE_IOERR, EnvironmentLacks),
-        (sqlite3.SQLITE_FULL, EnvironmentLacks),
-        (sqlite3.SQLITE_CANTOPEN, EnvironmentLacks),
+        (sqlite3.SQLITE_IOERR, MissingRequirementError),
+        (sqlite3.SQLITE_FULL, MissingRequirementError),
+        (sqlite3.SQLITE_CANTOPEN, MissingRequirementError),
         (None, InputError),
     ],
     ids=["input or output", "full", "cannot open", "no database"],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import risbench.review.labelstudio.environment as environment
-from risbench.core.errors import EnvironmentLacks, TryAgainLater
+from risbench.core.errors import BusyError, MissingRequirementError
 from risbench.review.labelstudio.database import database_settings, has_password
 from risbench.review.labelstudio.environment import server_python
 from risbench.review.labelstudio.server import Running, _keep_up
@@ -49,7 +49,7 @@ def test_a_given_environment_of_the_tested_versions_is_used_as_it_is(given: Path
 )
 def test_a_given_environment_of_other_versions_is_refused_with_what_to_do(given: Path, versions: Any, said: str) -> None:
     (given / "versions.json").write_text(versions if isinstance(versions, str) else json.dumps(versions))
-    with pytest.raises(EnvironmentLacks, match=said) as caught:
+    with pytest.raises(MissingRequirementError, match=said) as caught:
         server_python(None)
     assert "--environment FOLDER with a folder that does not exist yet makes one of your own" in str(caught.value)
 
@@ -59,11 +59,11 @@ def test_a_folder_that_is_no_environment_and_a_linked_one_are_left_alone(tmp_pat
     other.mkdir()
     (other / "diary").write_text("x")
     monkeypatch.delenv("RISBENCH_LABEL_STUDIO_ENV", raising=False)
-    with pytest.raises(EnvironmentLacks, match="is no Python environment with Label Studio, and is not written to"):
+    with pytest.raises(MissingRequirementError, match="is no Python environment with Label Studio, and is not written to"):
         server_python(other)
     (tmp_path / "own").symlink_to(other)
     monkeypatch.setattr(environment, "default_environment", lambda: tmp_path / "own")
-    with pytest.raises(EnvironmentLacks, match="is not written to"):
+    with pytest.raises(MissingRequirementError, match="is not written to"):
         server_python(None)
     assert [path.name for path in other.iterdir()] == ["diary"]
 
@@ -95,7 +95,7 @@ def test_the_databases_password_comes_from_the_url_the_variable_or_a_private_fil
     assert "PGPASSFILE" not in database_settings("postgresql://u@h/db")
     (tmp_path / ".pgpass").write_text("h:5432:db:u:secret\n")
     (tmp_path / ".pgpass").chmod(0o640)
-    with pytest.raises(EnvironmentLacks, match=r"\.pgpass: others can read it, and PostgreSQL then ignores it; run chmod 600"):
+    with pytest.raises(MissingRequirementError, match=r"\.pgpass: others can read it, and PostgreSQL then ignores it; run chmod 600"):
         database_settings("postgresql://u@h/db")
     (tmp_path / ".pgpass").chmod(0o600)
     found = database_settings("postgresql://u@h/db")
@@ -104,7 +104,7 @@ def test_the_databases_password_comes_from_the_url_the_variable_or_a_private_fil
     assert database_settings("postgresql://u@h/db")["PGPASSWORD"] == "secret"
     monkeypatch.delenv("PGPASSWORD")
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
-    with pytest.raises(EnvironmentLacks, match="PGPASSFILE: .*none: there is no such file"):
+    with pytest.raises(MissingRequirementError, match="PGPASSFILE: .*none: there is no such file"):
         database_settings("postgresql://u@h/db")
     assert has_password("postgresql://u:p@h/db")
     assert not has_password("postgresql://u@h/db")
@@ -125,12 +125,14 @@ def test_a_server_that_keeps_dying_is_given_up_and_one_that_ran_well_is_not(tmp_
     def start() -> Any:
         starts.append(1)
         if len(starts) == 2:
-            raise TryAgainLater("127.0.0.1:8080: taken")
+            raise BusyError("127.0.0.1:8080: taken")
         return Process(1000.0 if len(starts) == 3 else 1.0)
 
     server = Running("u", Process(1.0), tmp_path, tmp_path / "log", tmp_path, start)  # type: ignore[arg-type]
     lines: list[str] = []
-    with pytest.raises(EnvironmentLacks, match=r"Label Studio ended by itself \(exit -11\), for the 7th time; its last words are in"):
+    with pytest.raises(
+        MissingRequirementError, match=r"Label Studio ended by itself \(exit -11\), for the 7th time; its last words are in"
+    ):
         lines.extend(line["restarted"] for line in _keep_up(server))
     assert slept == [1, 2, 4, 1, 2, 4, 8, 16, 30]  # a start that failed counts; after ten good minutes it begins anew
     assert lines[2].startswith("127.0.0.1:8080: taken; it is started again in 4 s")

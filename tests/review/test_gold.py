@@ -9,7 +9,7 @@ from risbench.core.masks import encode_rle
 from risbench.core.metrics import mask_iou
 from risbench.core.record import Category, Expression, ImageRef, Mask, Placement, Record, Review, Source, Target
 from risbench.core.risk import WEIGHTS, risk_terms, risks
-from risbench.review.rules.gold import SPOILT_IOU, known_answer, spoil
+from risbench.review.rules.gold import CORRUPTED_IOU, corrupt, known_answer
 
 GOOD = {"stability": 0.95, "jitter_agreement": 0.95, "mask_box_agreement": 0.95, "predicted_iou": 0.95}
 
@@ -60,13 +60,13 @@ def test_a_spoilt_mask_is_plainly_wrong_and_the_same_every_time(side_px: int) ->
     mask = block((100, 100 + side_px), (90, 90 + side_px))
     seen = set()
     for name in map(str, range(20)):
-        wrong = spoil(mask, name)
+        wrong = corrupt(mask, name)
         assert wrong is not None
-        assert SPOILT_IOU[0] <= mask_iou(wrong, mask) <= SPOILT_IOU[1]
-        assert np.array_equal(wrong, spoil(mask, name))
+        assert CORRUPTED_IOU[0] <= mask_iou(wrong, mask) <= CORRUPTED_IOU[1]
+        assert np.array_equal(wrong, corrupt(mask, name))
         seen.add(wrong.tobytes())
     assert len(seen) > 5
-    assert spoil(block((0, 5), (0, 5)), "small") is None
+    assert corrupt(block((0, 5), (0, 5)), "small") is None
 
 
 def test_what_engines_doubt_in_pieces_or_odd_is_riskier() -> None:

@@ -18,7 +18,7 @@ from risbench.refine import refine_masks
 from risbench.review.labelstudio.accounts import pause_annotator
 from risbench.review.rules.plan import Item, Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.adjudicate import adjudicate
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.pull import pull
@@ -37,7 +37,7 @@ def shown_mask(task: dict[str, Any]) -> np.ndarray:
 
 
 def items_of(workspace: Path) -> dict[str, Item]:
-    return {item.key: item for item in Desk(Workspace.open(workspace)).queue()}
+    return {item.key: item for item in ReviewStore(Workspace.open(workspace)).queue()}
 
 
 def rewrite_masks(workspace: Path, count: int) -> None:
@@ -153,7 +153,7 @@ def test_what_people_drew_and_wrote_stays_where_an_engine_finds_nothing(lab: Lab
 def test_another_expert_takes_over_and_a_doubted_annotator_is_asked_after(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "eva", "fay")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     for expert in ("eva", "fay"):
         desk.change_annotator(expert, paused=True)
     push(workspace=workspace, policy=Policy(count=4, overlap=0, gold=0), quiet=True)
@@ -179,7 +179,7 @@ def test_another_expert_takes_over_and_a_doubted_annotator_is_asked_after(lab: L
 def test_a_second_opinion_on_a_corrected_mask_is_read_after_the_consensus_has_taken_it_back(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     desk.change_annotator("ben", paused=True)
     push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
     drawn = np.zeros((512, 512), bool)
@@ -203,7 +203,7 @@ def test_a_second_opinion_on_a_corrected_mask_is_read_after_the_consensus_has_ta
 def test_unsure_waits_for_the_next_push_while_others_can_be_asked(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "eva")
-    Desk(Workspace.open(workspace)).change_annotator("eva", paused=True)
+    ReviewStore(Workspace.open(workspace)).change_annotator("eva", paused=True)
     push(workspace=workspace, policy=Policy(count=1, overlap=0, gold=0), quiet=True)
     [asked] = {item.annotator for item in items_of(workspace).values()}
     crew[asked].work(lambda task: (UNSURE, {}))
@@ -221,7 +221,7 @@ def test_unsure_waits_for_the_next_push_while_others_can_be_asked(lab: Lab) -> N
 def test_second_opinions_agree_or_an_expert_decides(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "cem", "eva")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     desk.change_annotator("eva", paused=True)
     push(workspace=workspace, policy=Policy(count=6, overlap=1.0, gold=0), quiet=True)
     items = items_of(workspace)
@@ -401,6 +401,6 @@ def test_many_at_once_lose_no_acknowledged_work(lab: Lab) -> None:
     while any(thread.is_alive() for thread in threads):
         pull(workspace=workspace, quiet=True)  # people are pulled while they work
     pull(workspace=workspace, quiet=True)
-    kept = {(answer.annotator, answer.annotation) for answer in read_answers(Desk(Workspace.open(workspace)))}
+    kept = {(answer.annotator, answer.annotation) for answer in read_answers(ReviewStore(Workspace.open(workspace)))}
     assert kept >= {(name, number) for name, numbers in acknowledged.items() for number in numbers}
     assert sum(map(len, acknowledged.values())) >= 24

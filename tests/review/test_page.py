@@ -14,7 +14,7 @@ from risbench.core.workspace import REVIEW, Workspace, read_records
 from risbench.formats.brush import encode_brush
 from risbench.review.rules.plan import Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.adjudicate import adjudicate
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.pull import pull
@@ -36,7 +36,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     shown = picture_box(page)
     assert shown["width"] >= 500
     # the mask lies over the object as a translucent blue
-    items = {item.key: item for item in Desk(Workspace.open(workspace)).queue()}
+    items = {item.key: item for item in ReviewStore(Workspace.open(workspace)).queue()}
     records = {record.id: record for record in read_records(Workspace.open(workspace).latest())}
     order = [item.record for item in sorted(items.values(), key=lambda item: (-item.risk, item.record))]
     first = mask_of(records[order[0]].mask)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
     submit(page, last=True)
 
     assert pull(workspace=workspace, quiet=True)["new"] == 3
-    answers = {answer.record: answer for answer in read_answers(Desk(Workspace.open(workspace)))}
+    answers = {answer.record: answer for answer in read_answers(ReviewStore(Workspace.open(workspace)))}
     one, two, three = (answers[name] for name in order)
     assert (one.verdict, one.changed, one.sentence) == ("accept", False, "")  # no verdict on the sentence: not judged
     assert (two.verdict, two.changed, two.sentence) == ("fix", True, "ambiguous")
@@ -104,7 +104,7 @@ def test_an_annotator_logs_in_judges_erases_and_goes_on(lab: Callable[..., Path]
 def test_an_expert_sees_every_candidate_and_picks_one(lab: Callable[..., Path], page: Page, tmp_path: Path) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "eva")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     desk.change_annotator("eva", paused=True)
     push(workspace=workspace, policy=Policy(count=1, overlap=1.0, gold=0), quiet=True)
     drawn = {"ana": np.zeros((512, 512), bool), "ben": np.zeros((512, 512), bool)}

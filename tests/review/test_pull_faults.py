@@ -16,15 +16,15 @@ import pytest
 
 import risbench.review.labelstudio.client as client
 import risbench.review.labelstudio.studio as studio_module
-from risbench.core.errors import EnvironmentLacks, OptionError, Refusal, TryAgainLater
+from risbench.core.errors import BusyError, InvalidRowError, MissingRequirementError, OptionError
 from risbench.core.workspace import Settings, Workspace
 from risbench.formats.brush import encode_brush
-from risbench.review.labelstudio.client import NotThere, Unknown
+from risbench.review.labelstudio.client import NotThere, OutcomeUnknownError
 from risbench.review.labelstudio.reader import Authors, Reader, Shown
 from risbench.review.labelstudio.studio import Studio, Task
 from risbench.review.rules.plan import Item, Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Annotator, Desk
+from risbench.review.store.review_store import Annotator, ReviewStore
 from risbench.review.verbs.pull import pull, quarantine_rows, reask
 from risbench.review.verbs.push import push
 from tests.review.lab import ACCEPT, REJECT, choice, people, rewriting_proxy
@@ -48,7 +48,7 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
         task = ana.next()
         assert task is not None
         done.append((task["id"], ana.answer(task, ACCEPT)))
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     real = desk.connection()["url"]
 
     @contextmanager
@@ -61,7 +61,7 @@ def test_what_the_server_leaves_out_is_asked_again_and_only_what_is_really_gone_
                 desk.save_connection(url=real)
 
     def refused(part: str, value: Any, said: str) -> None:
-        with rewritten(lambda path, answer: value if re.search(part, path) else answer), pytest.raises(Unknown, match=said):
+        with rewritten(lambda path, answer: value if re.search(part, path) else answer), pytest.raises(OutcomeUnknownError, match=said):
             pull(workspace=workspace, quiet=True)
 
     # never pulled before: nothing is written down as if it had been read
@@ -106,7 +106,7 @@ def test_tasks_that_the_server_stored_without_their_mask_are_sent_again(lab: Lab
     monkeypatch.setattr(projects, "_SETTLE_S", (0.0,) * 8)
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     real, imports = desk.connection()["url"], []
 
     def lose(path: str, body: Any) -> Any:
@@ -137,7 +137,7 @@ def test_an_answer_that_another_changed_is_named_with_what_to_do(lab: Lab) -> No
     body = {"result": [*task["predictions"][0]["result"], choice("verdict", REJECT)], "lead_time": 9}
     assert crew["ben"].send("PATCH", f"/api/annotations/{number}/", body).status_code == 200
     assert pull(workspace=workspace, quiet=True)["quarantined"] == 1
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     [row] = quarantine_rows(desk)
     assert (row["code"], row["annotator"]) == ("changed_by_another", "ana")
     assert row["reason"].startswith("changed_by_another: updated_by = ben; ana gave this answer; ana opens the task")
@@ -171,19 +171,19 @@ def odd_studio(answers: dict[str, Any]) -> Studio:
     ids=repr,
 )  # fmt: skip
 def test_an_odd_list_of_tasks_is_one_line(answer: Any) -> None:
-    with pytest.raises(Unknown, match="run the same command again"):
+    with pytest.raises(OutcomeUnknownError, match="run the same command again"):
         odd_studio({"/api/tasks": answer}).keys(1)
 
 
 @pytest.mark.parametrize("answer", [None, {"results": []}, "x", [None], [{"email": 1, "id": 1}], [{"email": "a@x", "id": "1"}]], ids=repr)
 def test_an_odd_list_of_users_is_one_line(answer: Any) -> None:
-    with pytest.raises(Unknown, match="/api/users/: answered"):
+    with pytest.raises(OutcomeUnknownError, match="/api/users/: answered"):
         odd_studio({"/api/users/": answer}).users()
 
 
 @pytest.mark.parametrize("answer", [None, {}, [], {"title": 5, "label_config": ""}, {"title": "t"}], ids=repr)
 def test_an_odd_project_is_one_line(answer: Any) -> None:
-    with pytest.raises(Unknown, match="GET /api/projects/1/: answered"):
+    with pytest.raises(OutcomeUnknownError, match="GET /api/projects/1/: answered"):
         odd_studio({"/api/projects/1/": answer}).project(1)
 
 
@@ -195,7 +195,7 @@ def test_an_odd_export_is_one_line_and_no_answer(answer: Any, alone: Any) -> Non
     studio = odd_studio({"/export": answer, "/annotations/": alone})
     try:
         found, doubts = studio.annotations(1, [Task(1, "k", "2026", 1, False)])
-    except Unknown as error:
+    except OutcomeUnknownError as error:
         assert str(error).endswith("run the same command again")
     else:
         assert (found, doubts) == ({}, {1: "http://127.0.0.1:9: task 1: answers by the server's list: 1, and its export has fewer"})
@@ -219,7 +219,7 @@ def test_what_is_no_json_is_one_line(text: str) -> None:
         def json(self) -> Any:
             return json.loads(text)
 
-    with pytest.raises(Unknown, match="answered with something that is not JSON"):
+    with pytest.raises(OutcomeUnknownError, match="answered with something that is not JSON"):
         client._checked(Odd(), "GET /x")  # type: ignore[arg-type]
 
 
@@ -244,7 +244,7 @@ def test_an_address_that_is_none_or_holds_a_password_is_refused_without_it(url: 
 
 @pytest.mark.parametrize("token", ["t\u00f6ken", "\u20ac" * 40, "two words", "line\nline", "", "\ud800"], ids=ascii)
 def test_a_token_that_cannot_be_one_is_one_line_without_it(token: str) -> None:
-    with pytest.raises(EnvironmentLacks, match="the access token: ") as caught:
+    with pytest.raises(MissingRequirementError, match="the access token: ") as caught:
         Studio("http://host", token)
     assert "oken," not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -253,7 +253,7 @@ def test_a_token_that_cannot_be_one_is_one_line_without_it(token: str) -> None:
 @pytest.fixture
 def reader(tmp_path: Path) -> Reader:
     """A reader of one item that shows a square of 16 pixels."""
-    desk = Desk(Workspace.create(tmp_path, Settings(name="w")))
+    desk = ReviewStore(Workspace.create(tmp_path, Settings(name="w")))
     item = Item("k", "r", "m", "ana", "task", 1, 0.5)
     shown = Shown(desk, {"k": item})
     shown.mask = lambda item: np.pad(np.ones((16, 16), bool), 8)  # type: ignore[method-assign]
@@ -367,10 +367,10 @@ def test_a_server_that_fails_is_asked_again_and_then_one_line(monkeypatch: pytes
 
     def failing(method: str, path: str, more: Any) -> Any:
         calls.append(path)
-        raise Unknown("no")
+        raise OutcomeUnknownError("no")
 
     monkeypatch.setattr(studio, "_once", failing)
-    with pytest.raises(TryAgainLater):
+    with pytest.raises(BusyError):
         studio.users()
     assert len(calls) == 2
 
@@ -379,5 +379,5 @@ def test_who_changed_an_answer_counts_also_where_the_servers_list_lacks_its_auth
     ana = Annotator(name="ana", email="ana@example.org", project=1)
     authors = Authors({}, {})
     authors.check({"completed_by": 5, "updated_by": 5}, ana)
-    with pytest.raises(Refusal, match="changed_by_another"):
+    with pytest.raises(InvalidRowError, match="changed_by_another"):
         authors.check({"completed_by": 5, "updated_by": 9}, ana)

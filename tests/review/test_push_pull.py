@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import requests
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError
 from risbench.core.masks import mask_of
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
@@ -23,7 +23,7 @@ from risbench.review.labelstudio.server import connect
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.rules.plan import Policy
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.pull import _take_off, pull, quarantine_rows, reask
 from risbench.review.verbs.push import push, reassign
@@ -35,7 +35,7 @@ PLAIN = Policy(overlap=0, gold=0)
 
 
 def planned(workspace: Path, name: str) -> set[str]:
-    return {item.key for item in Desk(Workspace.open(workspace)).queue() if item.annotator == name and not item.withdrawn}
+    return {item.key for item in ReviewStore(Workspace.open(workspace)).queue() if item.annotator == name and not item.withdrawn}
 
 
 def test_unedited_masks_come_back_bit_for_bit_with_their_times(lab: Lab) -> None:
@@ -46,7 +46,7 @@ def test_unedited_masks_come_back_bit_for_bit_with_their_times(lab: Lab) -> None
     back = pull(workspace=workspace, quiet=True)
     assert (back["new"], back["quarantined"], back["not_ours"]) == (out["planned"], 0, 0)
     masks = {record.id: record.mask for record in read_records(Workspace.open(workspace).latest())}
-    for answer in read_answers(Desk(Workspace.open(workspace))):
+    for answer in read_answers(ReviewStore(Workspace.open(workspace))):
         assert (answer.size, answer.counts, answer.changed) == (masks[answer.record].size, masks[answer.record].counts, False)
         assert answer.lead_time_s == 4.5
     again = pull(workspace=workspace, quiet=True)
@@ -57,7 +57,7 @@ def test_the_riskiest_come_first_and_the_server_serves_them_so(lab: Lab) -> None
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
     push(workspace=workspace, policy=PLAIN, quiet=True)
-    items = {item.key: item for item in Desk(Workspace.open(workspace)).queue()}
+    items = {item.key: item for item in ReviewStore(Workspace.open(workspace)).queue()}
     met: list[float] = []
     for _ in range(12):
         task = ana.next()
@@ -100,7 +100,7 @@ def test_edits_verdicts_and_sentences_come_back_as_they_were_given(lab: Lab) -> 
         mask = kinds[str(more.pop("mask"))]() if "mask" in more else None
         ana.answer(task, verdict, *more.get("regions", ()), mask=mask)  # type: ignore[misc]
     assert pull(workspace=workspace, quiet=True)["new"] == 6
-    by_key = {answer.key: answer for answer in read_answers(Desk(Workspace.open(workspace)))}
+    by_key = {answer.key: answer for answer in read_answers(ReviewStore(Workspace.open(workspace)))}
     found = [by_key[key] for key in tasks]
     assert [answer.verdict for answer in found] == [FIX, FIX, REJECT, UNSURE, ACCEPT, FIX]
     assert np.array_equal(found[0].mask(), drawn)
@@ -123,7 +123,7 @@ def test_changed_and_deleted_answers_are_noticed_and_bad_ones_quarantined(lab: L
         assert task is not None
         tasks.append((task, ana.answer(task, ACCEPT)))
     assert pull(workspace=workspace, quiet=True)["new"] == 5
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     shown = tasks[0][0]["predictions"][0]["result"]
     ana.send("PATCH", f"/api/annotations/{tasks[0][1]}/", {"result": [*shown, choice("verdict", REJECT)], "lead_time": 9})
     ana.send("DELETE", f"/api/annotations/{tasks[1][1]}/", None)
@@ -153,7 +153,7 @@ def test_pushing_twice_or_again_after_a_better_round_leaves_exactly_the_plan(lab
     assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["sent"] == 0
     assert ana.work(lambda task: (ACCEPT, {}), most=5) == 5
     pull(workspace=workspace, quiet=True)
-    answered = {answer.key for answer in read_answers(Desk(Workspace.open(workspace)))}
+    answered = {answer.key for answer in read_answers(ReviewStore(Workspace.open(workspace)))}
     refine_masks(workspace=workspace, engine="box", quiet=True)
     second = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
     assert (first["sent"], second["sent"], second["removed"]) == (20, 15, 15)
@@ -163,14 +163,14 @@ def test_pushing_twice_or_again_after_a_better_round_leaves_exactly_the_plan(lab
     boxes = {record.id: mask_of(record.mask) for record in read_records(Workspace.open(workspace).latest()) if record.mask}
     assert ana.work(lambda task: (ACCEPT, {})) == 15
     assert pull(workspace=workspace, quiet=True)["new"] == 15
-    for answer in read_answers(Desk(Workspace.open(workspace))):
+    for answer in read_answers(ReviewStore(Workspace.open(workspace))):
         assert np.array_equal(answer.mask(), boxes[answer.record]) == (answer.key not in answered)
 
 
 def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     real = desk.connection()["url"]
     import risbench.review.labelstudio.projects as module
 
@@ -182,7 +182,7 @@ def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -
                 try:
                     push(workspace=workspace, policy=Policy(overlap=0.3, gold=0), quiet=True)
                     break
-                except TryAgainLater:
+                except BusyError:
                     continue
             else:
                 pytest.fail("forty pushes did not get through")
@@ -200,7 +200,7 @@ def test_a_network_that_fails_in_every_way_loses_and_doubles_nothing(lab: Lab) -
             try:
                 pull(workspace=workspace, quiet=True)
                 break
-            except TryAgainLater:
+            except BusyError:
                 continue
     desk.save_connection(url=real)
     assert Counter(answer.annotator for answer in read_answers(desk)) == done
@@ -223,7 +223,7 @@ def test_work_moves_to_another_and_what_was_done_stays(lab: Lab) -> None:
 def test_a_server_that_is_gone_a_wrong_token_a_deleted_project_and_a_changed_page_are_one_line_each(lab: Lab) -> None:
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     push(workspace=workspace, policy=Policy(count=5, overlap=0, gold=0), quiet=True)
     ana.work(lambda task: (ACCEPT, {}), most=2)
     pull(workspace=workspace, quiet=True)
@@ -244,21 +244,22 @@ def test_a_server_that_is_gone_a_wrong_token_a_deleted_project_and_a_changed_pag
     assert pull(workspace=workspace, quiet=True)["answers"] == 2
     token = (desk.root / "token").read_text()
     (desk.root / "token").write_text("0" * 40)
-    with pytest.raises(EnvironmentLacks, match="the access token is refused"):
+    with pytest.raises(MissingRequirementError, match="the access token is refused"):
         pull(workspace=workspace, quiet=True)
     (desk.root / "token").write_text(token)
     desk.save_connection(url="http://127.0.0.1:9")
     done = cli("review", "pull", "-w", workspace)
     assert done.returncode == 75
     assert (
-        done.stderr.strip() == "risbench: http://127.0.0.1:9: nobody is there; start it with `risbench review serve` and leave it running"
+        done.stderr.strip()
+        == "risbench: http://127.0.0.1:9: connection refused; is Label Studio running? Start it with `risbench review serve` and leave it running"
     )
 
 
 def test_no_token_shows_up_anywhere(lab: Lab, tmp_path: Path) -> None:
     workspace = lab()
     crew = people(workspace, "ana", "ben", "eva")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     said = ""
     for words in (
         ("push", "--count", "5", "--overlap", "1", "--yes", "--json"), ("reassign", "ana", "ben"), ("push", "--count", "0", "--yes"),
@@ -297,11 +298,11 @@ def test_no_token_shows_up_anywhere(lab: Lab, tmp_path: Path) -> None:
 def test_a_push_that_was_broken_off_is_finished_before_more_is_planned(lab: Lab) -> None:
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     real = desk.connection()["url"]
     policy = Policy(count=5, overlap=0, gold=0)
     desk.save_connection(url="http://127.0.0.1:9")
-    with pytest.raises(TryAgainLater):
+    with pytest.raises(BusyError):
         push(workspace=workspace, policy=policy, quiet=True)
     desk.save_connection(url=real)
     again = push(workspace=workspace, policy=policy, quiet=True)
@@ -327,7 +328,7 @@ def test_nothing_goes_out_unasked_and_a_card_says_where_the_work_is(lab: Lab) ->
     eva = cli("review", "annotators", "add", "eva", "--expert", "-w", workspace)
     assert eva.returncode == 0
     push(workspace=workspace, policy=Policy(count=2, overlap=1.0, gold=0), quiet=True)
-    assert {item.annotator for item in Desk(Workspace.open(workspace)).queue()} == {"ana"}
+    assert {item.annotator for item in ReviewStore(Workspace.open(workspace)).queue()} == {"ana"}
 
 
 def test_two_at_once_wait_for_each_other(lab: Lab) -> None:
@@ -356,7 +357,7 @@ def test_an_answer_that_cannot_be_used_is_asked_again_of_the_same_person_and_kep
     assert ana.next() is None
     found = reask(workspace=workspace, quiet=True)
     assert (found["reasked"], found["by_annotator"], found["reasons"], found["left"]) == (1, {"ana": 1}, {"mask_empty": 1}, {})
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     kept = [json.loads(line) for line in (desk.root / "reasked.jsonl").read_text().splitlines()]
     assert [row["answer"]["result"][-1]["value"] for row in kept] == [{"choices": [FIX]}]
     assert len(read_answers(desk)) == left + 1
@@ -370,14 +371,14 @@ def test_an_answer_that_cannot_be_used_is_asked_again_of_the_same_person_and_kep
 
 def test_a_server_of_somebody_else_is_connected_to_and_says_what_it_lacks(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = lab()
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     there, token = desk.connection(), (desk.root / "token").read_text().strip()
     for name in ("connection.json", "token"):
         (desk.root / name).unlink()
     with pytest.raises(OptionError, match="set RISBENCH_LABEL_STUDIO_TOKEN"):
         connect(there["url"], workspace=workspace)
     monkeypatch.setenv("RISBENCH_LABEL_STUDIO_TOKEN", "0" * 40)
-    with pytest.raises(EnvironmentLacks, match="refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin"):
+    with pytest.raises(MissingRequirementError, match="refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin"):
         connect(there["url"], workspace=workspace)
     assert not (desk.root / "token").exists()
     monkeypatch.setenv("RISBENCH_LABEL_STUDIO_TOKEN", token)
@@ -395,7 +396,7 @@ def test_a_server_of_somebody_else_is_connected_to_and_says_what_it_lacks(lab: L
         connect(there["url"], workspace=workspace)
     desk.save_connection(database="remote")
     desk.save_connection(url="http://127.0.0.1:9")
-    with pytest.raises(TryAgainLater, match="nobody is there; is it running, and does this machine reach it"):
+    with pytest.raises(BusyError, match="connection refused; is Label Studio running, and does this machine reach it"):
         pull(workspace=workspace, quiet=True)
 
 
@@ -419,7 +420,7 @@ def test_nobody_to_work_and_nothing_to_review_are_said(lab: Lab) -> None:
 def test_an_account_that_a_broken_run_left_behind_works_after_the_next(lab: Lab) -> None:
     workspace = lab()
     ana = people(workspace, "ana")["ana"]
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     desk.save_annotators([])
     (desk.root / "accounts" / "ana.txt").unlink()
     assert people(workspace, "ana")["ana"].login == ana.login
@@ -495,7 +496,7 @@ def test_what_someone_has_begun_is_not_taken_away(lab: Lab) -> None:
     there = keys_on_server(workspace, ana)
     assert task["data"]["key"] in there
     assert len(there) == 5
-    studio = Studio.of(Desk(Workspace.open(workspace)))
+    studio = Studio.of(ReviewStore(Workspace.open(workspace)))
     answered = ana.next()
     assert answered is not None
     ana.answer(answered, ACCEPT)
@@ -525,12 +526,12 @@ def test_the_work_of_others_and_hostile_answers_stop_nothing(lab: Lab) -> None:
         assert ana.send("POST", f"/api/tasks/{task['id']}/annotations/", body).status_code == 201
     back = pull(workspace=workspace, quiet=True)
     assert (back["new"], back["quarantined"]) == (1, 4)
-    assert [answer.verdict for answer in read_answers(Desk(Workspace.open(workspace)))] == [ACCEPT]
+    assert [answer.verdict for answer in read_answers(ReviewStore(Workspace.open(workspace)))] == [ACCEPT]
     codes = Counter(json.loads(line)["code"] for line in (workspace / "review" / "quarantine.jsonl").read_text().splitlines())
     assert codes["not_theirs"] == 1
     out = push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
     assert any("4 answers on the server cannot be used" in warning for warning in out["warnings"])
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     [stale] = [row for row in quarantine_rows(desk) if row["code"] == "not_theirs"]
     assert not _take_off(desk, Studio.of(desk), {**stale, "updated": "2020-01-01T00:00:00Z"})  # mended since it was pulled
     found = reask(workspace=workspace, quiet=True)
@@ -545,7 +546,7 @@ def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) ->
     push(workspace=other, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
     assert ana.work(lambda task: (ACCEPT, {})) == 3
     pull(workspace=workspace, quiet=True)
-    Desk(Workspace.open(workspace)).change_annotator(
+    ReviewStore(Workspace.open(workspace)).change_annotator(
         "ana", project=zoe.project
     )  # as after a server's data were lost and numbers began anew
     before = sorted(keys_on_server(other, zoe))
@@ -556,12 +557,12 @@ def test_a_project_that_is_another_ones_is_neither_read_nor_touched(lab: Lab) ->
         % (number, zoe.project),
     )
     assert reask(workspace=workspace, quiet=True)["reasked"] == 0
-    assert Studio.of(Desk(Workspace.open(workspace))).get(f"/api/annotations/{number}/")["id"] == number
+    assert Studio.of(ReviewStore(Workspace.open(workspace))).get(f"/api/annotations/{number}/")["id"] == number
     assert "not theirs" in pull(workspace=workspace, quiet=True)["warnings"][0]
     with pytest.raises(InputError, match="is gone from the server; what was pulled is kept"):
         push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)
     renew_project("ana", workspace=workspace)
-    assert len(read_answers(Desk(Workspace.open(workspace)))) == 3
+    assert len(read_answers(ReviewStore(Workspace.open(workspace)))) == 3
     assert sorted(keys_on_server(other, zoe)) == before
 
 
@@ -570,7 +571,7 @@ def test_a_project_that_was_given_another_title_is_still_theirs(lab: Lab) -> Non
     ana = people(workspace, "ana")["ana"]
     push(workspace=workspace, policy=Policy(count=3, overlap=0, gold=0), quiet=True)
     ana.work(lambda task: (ACCEPT, {}), most=2)
-    Studio.of(Desk(Workspace.open(workspace))).change("PATCH", f"/api/projects/{ana.project}/", {"title": "For Ana, thanks!"})
+    Studio.of(ReviewStore(Workspace.open(workspace))).change("PATCH", f"/api/projects/{ana.project}/", {"title": "For Ana, thanks!"})
     assert pull(workspace=workspace, quiet=True)["new"] == 2
     assert push(workspace=workspace, policy=Policy(count=0, overlap=0, gold=0), quiet=True)["sent"] == 0
 
@@ -589,5 +590,5 @@ def test_annotators_find_the_guidelines_in_their_project(lab: Lab) -> None:
 def test_an_expired_personal_token_is_one_line(lab: Lab) -> None:
     workspace = lab()
     (workspace / "review" / "token").write_text("a.b.c")
-    with pytest.raises(EnvironmentLacks, match="the access token is refused"):
+    with pytest.raises(MissingRequirementError, match="the access token is refused"):
         pull(workspace=workspace, quiet=True)

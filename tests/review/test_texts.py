@@ -16,7 +16,7 @@ from risbench.review.labelstudio.accounts import pause_annotator
 from risbench.review.labelstudio.page import AUDIT, PAGES, VERIFY, is_earlier_page, page_config
 from risbench.review.rules.plan import Item, Policy
 from risbench.review.store.answers import read_annotation
-from risbench.review.store.desk import Annotator, Desk
+from risbench.review.store.review_store import Annotator, ReviewStore
 from risbench.review.verbs.adjudicate import _said
 from risbench.review.verbs.consensus import _decided, decide
 from risbench.review.verbs.push import _newly_withdrawn, _warnings
@@ -38,7 +38,7 @@ def test_an_item_that_goes_out_again_is_not_one_withdrawn_less() -> None:
 def test_no_gold_says_whether_an_answer_is_known(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from risbench.core.workspace import Workspace
 
-    desk = Desk(Workspace.open(whole))
+    desk = ReviewStore(Workspace.open(whole))
     monkeypatch.setattr("risbench.review.verbs.push.quarantine_rows", lambda desk: [])
     said = {known: _warnings(desk, [TASK], ["ana", "ben"], Policy(overlap=0), known, 0) for known in (0, 3)}
     assert said[0] == ["no gold: no answer is known yet (an expert's, of three who agree, or the source's own with --trust-source)"]
@@ -91,7 +91,7 @@ def test_an_expert_who_gets_tasks_is_none_any_more(whole: Path, tmp_path: Path) 
     from risbench.core.workspace import Workspace
 
     shutil.copytree(whole, tmp_path / "w")
-    desk = Desk(Workspace.open(tmp_path / "w"))
+    desk = ReviewStore(Workspace.open(tmp_path / "w"))
     assert desk.annotator("eva").gets_no_work.startswith("annotator eva: is an expert, whom only `risbench review adjudicate` gives work")
     pause_annotator("eva", workspace=tmp_path / "w", paused=False)
     assert (desk.annotator("eva").is_expert, desk.annotator("eva").gets_no_work) == (False, "")

@@ -17,9 +17,9 @@ from risbench.core.workspace import REVIEW, Workspace, read_records
 from risbench.export import export
 from risbench.refine import refine_masks
 from risbench.review.rules.plan import DOUBTED, Policy, Shown, plan
-from risbench.review.rules.plan import Desk as Out
-from risbench.review.store.desk import Annotator, Desk
-from risbench.review.store.glances import read_glances
+from risbench.review.rules.plan import ReviewStore as Out
+from risbench.review.store.review_store import Annotator, ReviewStore
+from risbench.review.store.triage_votes import read_triage_votes
 from risbench.review.verbs.consensus import consensus
 from risbench.review.verbs.push import push
 from risbench.review.verbs.triage import triaging
@@ -31,7 +31,7 @@ CHROMIUM = shutil.which("chromium")
 def workspace(host: Path, tmp_path: Path) -> Path:
     """A workspace with one person and no server, and a split list of all its scenes."""
     shutil.copytree(host, tmp_path / "w", ignore=shutil.ignore_patterns("review", ".lock"))
-    desk = Desk(Workspace.open(tmp_path / "w"))
+    desk = ReviewStore(Workspace.open(tmp_path / "w"))
     desk.save_annotators([Annotator("ana", "a@annotators.risbench.invalid")])
     scenes = sorted({record.image.scene for record in read_records(Workspace.open(tmp_path / "w").latest())})
     rows = [f"{scene},{'test' if index < 2 else 'train'}" for index, scene in enumerate(scenes)]
@@ -56,7 +56,7 @@ def test_what_is_clicked_is_doubted_and_the_rest_passes(workspace: Path, tmp_pat
         page.keyboard.press("Enter")
         page.wait_for_function("before => document.getElementById('count').innerText !== before", arg=before)
         browser.close()
-    glances = read_glances(Desk(Workspace.open(workspace)))
+    glances = read_triage_votes(ReviewStore(Workspace.open(workspace)))
     assert len(glances) == 20
     doubted = [glance.record for glance in glances.values() if glance.doubted]
     assert doubted == [list(glances)[3]]
@@ -93,7 +93,7 @@ def look(url: str, sheet: dict[str, Any]) -> None:
 
 
 def test_two_at_once_look_at_different_sheets_and_a_doubt_stays(workspace: Path, tmp_path: Path) -> None:
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     desk.save_annotators([*desk.annotators(), Annotator("ben", "b@annotators.risbench.invalid")])
     words: dict[str, Any] = {"split": tmp_path / "split.csv", "share": 1.0, "workspace": workspace}
     with triaging("ana", **words) as one, triaging("ben", **words) as two:
@@ -108,11 +108,11 @@ def test_two_at_once_look_at_different_sheets_and_a_doubt_stays(workspace: Path,
             look(two["url"], sheet)
             requests.post(two["url"] + "done", json={"sheet": sheet["id"], "doubted": [], "seconds": 9}, timeout=10).raise_for_status()
         assert first["id"] not in met  # somebody else did it meanwhile
-    [doubted] = [glance for glance in read_glances(desk).values() if glance.doubted]
+    [doubted] = [glance for glance in read_triage_votes(desk).values() if glance.doubted]
     line = json.dumps({**asdict(doubted), "doubted": False, "person": "ben"}, sort_keys=True)
     with open(desk.root / "triage.jsonl", "a") as file:
         file.write(line + "\n")
-    assert read_glances(desk)[doubted.record].doubted
+    assert read_triage_votes(desk)[doubted.record].doubted
     desk.change_annotator("ben", paused=True)
     with pytest.raises(InputError, match="annotator ben: is paused"), triaging("ben", **words):
         pass
@@ -153,12 +153,12 @@ def test_odd_answers_and_options_are_refused_and_a_cut_line_spoils_nothing(works
             assert requests.post(found["url"] + "done", json=body, timeout=10).status_code == code
         path = workspace / "review" / "triage.jsonl"
         path.write_bytes(path.read_bytes()[:-25])
-        assert len(read_glances(Desk(Workspace.open(workspace)))) == 19
+        assert len(read_triage_votes(ReviewStore(Workspace.open(workspace)))) == 19
         other = requests.get(found["url"] + "next", timeout=10).json()
         look(found["url"], other)
         body = {"sheet": other["id"], "doubted": [], "seconds": 1}
         assert requests.post(found["url"] + "done", json=body, timeout=10).status_code == 200
-        assert len(read_glances(Desk(Workspace.open(workspace)))) == 19 + len(other["tiles"])
+        assert len(read_triage_votes(ReviewStore(Workspace.open(workspace)))) == 19 + len(other["tiles"])
     for options, error, said in (
         ({"share": 0.0}, OptionError, "--share 0.0: must lie between 0 and 1"),
         ({"split": tmp_path / "none.csv"}, InputError, "cannot be read"),

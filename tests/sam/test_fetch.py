@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError
 from risbench.sam import fetch
 from risbench.sam.fetch import fetch_weights, list_weights, read_manifest, verify_weights
 
@@ -194,16 +194,16 @@ def test_a_range_that_was_not_asked_for_is_refused(server: Server, tmp_path: Pat
 
 def test_a_busy_server_and_no_server_are_told_apart(server: Server, tmp_path: Path) -> None:
     server.mode = "503"
-    with pytest.raises(EnvironmentLacks, match="the server answers 503"):
+    with pytest.raises(MissingRequirementError, match="the server answers 503"):
         get(server, tmp_path)
     assert len(server.asked) == 5
     (tmp_path / "w" / "w.pth.part").write_bytes(BODY[:1000])
-    with pytest.raises(TryAgainLater, match="1000 bytes are kept, the same command goes on"):
+    with pytest.raises(BusyError, match="1000 bytes are kept, the same command goes on"):
         get(server, tmp_path)
     address = server.address
     server.shutdown()
     server.server_close()
-    with pytest.raises(EnvironmentLacks, match="offline machines take --mirror FOLDER"):
+    with pytest.raises(MissingRequirementError, match="offline machines take --mirror FOLDER"):
         fetch_weights(["w"], folder=tmp_path / "other", manifest=manifest(tmp_path, address), quiet=True)
 
 
@@ -234,7 +234,7 @@ def test_a_mirror_is_an_address_or_a_folder(server: Server, tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_made_and_an_unknown_name_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentLacks, match="cannot be made"):
+    with pytest.raises(MissingRequirementError, match="cannot be made"):
         fetch_weights(["sam_vit_b"], folder=tmp_path / "file" / "sub")
     with pytest.raises(OptionError, match="'sam' is not in the manifest; it holds sam_vit_b"):
         fetch_weights(["sam"], folder=tmp_path)
@@ -249,7 +249,7 @@ def test_two_processes_never_write_the_same_part(server: Server, tmp_path: Path)
     first = subprocess.Popen([sys.executable, "-c", code])
     while not (tmp_path / "w" / "w.pth.part").exists():
         time.sleep(0.02)
-    with pytest.raises(TryAgainLater, match="another process is fetching this file"):
+    with pytest.raises(BusyError, match="another process is fetching this file"):
         get(server, tmp_path)
     assert first.wait() == 0
     assert (tmp_path / "w" / "w.pth").read_bytes() == BODY

@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="the train extra is not installed")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.errors import InputError, MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.storage import sha256_of_file  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.refine import refine_masks  # noqa: E402
@@ -116,7 +116,7 @@ def test_folders_that_are_no_mask_models_are_refused_by_what_is_wrong(tmp_path: 
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        with pytest.raises(EnvironmentLacks, match=r"no-such/model: there is no such folder, and http://127.* cannot be reached"):
+        with pytest.raises(MissingRequirementError, match=r"no-such/model: there is no such folder, and http://127.* cannot be reached"):
             load_hf("no-such/model")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="no-such/model"):

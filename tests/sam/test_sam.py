@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
 from segment_anything import SamPredictor, sam_model_registry  # noqa: E402
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError  # noqa: E402
+from risbench.core.errors import InputError, MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.geometry import polygon_mask  # noqa: E402
 from risbench.core.masks import decode_rle  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
@@ -288,7 +288,7 @@ def test_masks_that_are_not_finite_become_problems_and_are_never_stored(workspac
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_gpu_without_cuda_is_one_clear_line(workspace: Path) -> None:
-    with pytest.raises(EnvironmentLacks, match=r"^--gpu: PyTorch .* finds no CUDA device") as caught:
+    with pytest.raises(MissingRequirementError, match=r"^--gpu: PyTorch .* finds no CUDA device") as caught:
         refine_masks(workspace=workspace, gpu=True)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the sam extra is not installed")
 
-from risbench.core.errors import EnvironmentLacks, OptionError  # noqa: E402
+from risbench.core.errors import MissingRequirementError, OptionError  # noqa: E402
 from risbench.core.metrics import mask_iou  # noqa: E402
 from risbench.ingest import ingest  # noqa: E402
 from risbench.learn.device import fast_precision, keep_freed_memory  # noqa: E402
@@ -127,5 +127,5 @@ def test_masks_are_made_in_smaller_pieces_where_memory_runs_out(tmp_path: Path, 
         assert np.allclose(a.values, b.values, atol=1e-4)
         assert a.scores == pytest.approx(b.scores, abs=1e-4)
     monkeypatch.setattr(engine, "_segment", lambda _: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("CUDA out of memory. x")))
-    with pytest.raises(EnvironmentLacks, match="^CUDA out of memory; take a smaller model"):
+    with pytest.raises(MissingRequirementError, match="^CUDA out of memory; take a smaller model"):
         engine.segment(asked)

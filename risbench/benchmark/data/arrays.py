@@ -30,7 +30,7 @@ class ArrayFile:
         """Make the file and allocate its blocks.
 
         Raises:
-            EnvironmentLacks: the disk is full, or the file cannot be written.
+            MissingRequirementError: the disk is full, or the file cannot be written.
         """
         self._path, self._shape = path, shape
         self._header = header_of(shape)
@@ -56,7 +56,7 @@ class ArrayFile:
         """Write one row.
 
         Raises:
-            EnvironmentLacks: the disk is full, or the file cannot be written.
+            MissingRequirementError: the disk is full, or the file cannot be written.
         """
         assert values.dtype == np.uint8, "it is a file of bytes"
         assert values.shape == self._shape[1:], f"a row of {self._path.name} is {self._shape[1:]}"
@@ -69,7 +69,7 @@ class ArrayFile:
         """Have everything on the disk before the caller says that it is there.
 
         Raises:
-            EnvironmentLacks: it cannot be written.
+            MissingRequirementError: it cannot be written.
         """
         try:
             os.fsync(self._file)

@@ -28,7 +28,7 @@ from torch.nn import functional
 from risbench.benchmark.data.arrays import ArrayFile, open_array
 from risbench.benchmark.data.release import Release, Sample, by_image, fingerprint, image_of, read_release
 from risbench.benchmark.load_settings import need_release
-from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, MissingRequirementError, printable
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, explain_os_error, explain_read_error, sha256_of, to_json, write_durably
 
@@ -141,7 +141,7 @@ def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = Fa
 
     Raises:
         InputError: the release has no triplets.
-        EnvironmentLacks: the disk is full, or a file cannot be read or written; none of that becomes a fact about the release.
+        MissingRequirementError: the disk is full, or a file cannot be read or written; none of that becomes a fact about the release.
     """
     source = Path(release)
     need_release(source)
@@ -160,7 +160,9 @@ def open_cache(release: Path | str, side: int, folder: Path, *, quiet: bool = Fa
             _make(source, side, place, quiet)
             cache = _read(place)
     if isinstance(cache, str):
-        raise EnvironmentLacks(f"{place}: {cache or 'it is gone'}, just after it was written; check the disk, or give another --cache")
+        raise MissingRequirementError(
+            f"{place}: {cache or 'it is gone'}, just after it was written; check the disk, or give another --cache"
+        )
     return cache
 
 
@@ -193,7 +195,9 @@ def _make(source: Path, side: int, place: Path, quiet: bool) -> None:
     try:
         free = shutil.disk_usage(place).free
         if needed > free:
-            raise EnvironmentLacks(f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache")
+            raise MissingRequirementError(
+                f"{place}: the cache needs {needed:,} bytes and {free:,} are free; make room, or give another --cache"
+            )
         gone, digests = _write_arrays(release, groups, side, place, quiet)
         _commit(source, side, place, release, groups, digests, gone)
     except BaseException:
@@ -203,25 +207,25 @@ def _make(source: Path, side: int, place: Path, quiet: bool) -> None:
 
 def _write_arrays(
     release: Release, groups: Sequence[tuple[str, list[int]]], side: int, place: Path, quiet: bool
-) -> tuple[dict[int, Refusal], list[str]]:
+) -> tuple[dict[int, InvalidRowError], list[str]]:
     """Write images and masks; return the samples that cannot be used, by number, and the images' digests.
 
     Raises:
-        EnvironmentLacks: the disk is full, or an image cannot be read although it is there.
+        MissingRequirementError: the disk is full, or an image cannot be read although it is there.
     """
     digests = [""] * len(groups)
-    gone: dict[int, Refusal] = {}
+    gone: dict[int, InvalidRowError] = {}
     with (
         ArrayFile(place / "images.npy", (len(groups), side, side, 3)) as images,
         ArrayFile(place / "masks.npy", (len(release.samples), -(-side * side // 8))) as masks,
     ):
 
-        def one(index: int) -> list[tuple[int, Refusal]]:
+        def one(index: int) -> list[tuple[int, InvalidRowError]]:
             """Write an image's row and its samples'; return those that cannot be used."""
             path, numbers = groups[index]
             try:
                 pixels = image_of(release.tree, path)
-            except Refusal as reason:
+            except InvalidRowError as reason:
                 return [(number, reason) for number in numbers]
             images.write(index, resized(pixels, side))
             digests[index] = sha256_of(pixels.tobytes() + repr(pixels.shape).encode())
@@ -232,7 +236,7 @@ def _write_arrays(
                     masks.write(number, np.packbits(resized_mask(sample.mask, side)))
                 else:
                     shown = f"{pixels.shape[1]} x {pixels.shape[0]}"
-                    bad.append((number, Refusal("wrong_size", "mask", list(sample.size), f"its image {path} is {shown} px")))
+                    bad.append((number, InvalidRowError("wrong_size", "mask", list(sample.size), f"its image {path} is {shown} px")))
             return bad
 
         with Progress("cache", len(groups), quiet=quiet) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -251,7 +255,7 @@ def _commit(
     release: Release,
     groups: Sequence[tuple[str, list[int]]],
     digests: Sequence[str],
-    gone: Mapping[int, Refusal],
+    gone: Mapping[int, InvalidRowError],
 ) -> None:
     """Write what the samples are, and last what the cache is."""
     for number, reason in gone.items():
@@ -288,7 +292,7 @@ def _read(place: Path) -> Cache | str:
     """Return a cache, or in words what is wrong with it; "" where there is none.
 
     Raises:
-        EnvironmentLacks: a file is there and cannot be read.
+        MissingRequirementError: a file is there and cannot be read.
     """
     try:
         return _read_files(place)

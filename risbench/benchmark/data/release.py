@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from risbench.core.attributes import attributes_of
 from risbench.core.classes import find_class
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.geometry import invert_affine, map_box, mask_bounds
 from risbench.core.imagery import read_raster
 from risbench.core.masks import decode_rle, encode_rle
@@ -78,7 +78,7 @@ class Release:
     left_out: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
 
-    def leave_out(self, locator: str, reason: Refusal) -> None:
+    def leave_out(self, locator: str, reason: InvalidRowError) -> None:
         """Count a row that cannot be used."""
         self.left_out[reason.code] += 1
         again = reason.field == "image" and any(said.endswith(str(reason)) for said in self.first)  # all rows of one image say so
@@ -124,17 +124,17 @@ def read_release(folder: Path) -> Release:
     seen: set[str] = set()
     for item in read_source(tree, kind, files, None):
         if isinstance(item, SetAside):
-            release.leave_out(item.locator, Refusal(item.code, "row", item.locator, item.detail))
+            release.leave_out(item.locator, InvalidRowError(item.code, "row", item.locator, item.detail))
         elif isinstance(item, Refused):
             release.leave_out(f"{item.file}: {item.locator}", item.reason)
         else:
             try:
                 sample = _sample(item, tree)
                 if sample.id in seen:
-                    raise Refusal("duplicate_id", "id", sample.id, "another row of the release has it; ids must differ")
+                    raise InvalidRowError("duplicate_id", "id", sample.id, "another row of the release has it; ids must differ")
                 seen.add(sample.id)
                 release.samples.append(sample)
-            except Refusal as reason:
+            except InvalidRowError as reason:
                 release.leave_out(f"{item.file}: {item.locator}", reason)
     if not release.samples:
         said = "; ".join(release.first) or "it is empty"
@@ -147,25 +147,27 @@ def image_of(tree: SourceTree, path: str) -> NDArray[np.uint8]:
     """Return an image of a release as RGB (height, width, 3).
 
     Raises:
-        Refusal: it is gone or cannot be decoded.
-        EnvironmentLacks: it is there and the system cannot read it, which says nothing about the release.
+        InvalidRowError: it is gone or cannot be decoded.
+        MissingRequirementError: it is there and the system cannot read it, which says nothing about the release.
     """
     entry = tree.by_path.get(path)
     if entry is None:
-        raise Refusal("image_missing", "image", path, "it is not in the release; `risbench verify` lists what else is missing")
+        raise InvalidRowError("image_missing", "image", path, "it is not in the release; `risbench verify` lists what else is missing")
     with entry.open() as file:
         return read_raster(file, path).pixels
 
 
 def _sample(row: Row, tree: SourceTree) -> Sample:
     if row.sentence is None or not row.sentence.strip():
-        raise Refusal("no_sentence", "sentence", row.sentence, "a sample needs one")
+        raise InvalidRowError("no_sentence", "sentence", row.sentence, "a sample needs one")
     if row.split not in SPLITS:
-        raise Refusal("no_split", "split", row.split, f"it must be one of {', '.join(SPLITS)}; `risbench export --split` makes splits")
+        raise InvalidRowError(
+            "no_split", "split", row.split, f"it must be one of {', '.join(SPLITS)}; `risbench export --split` makes splits"
+        )
     if row.record is not None:
         return _of_record(row, _image_entry(row, tree))
     if row.mask is None:
-        raise Refusal("no_mask", "mask", None, "a sample needs one; `risbench refine-masks` makes masks")
+        raise InvalidRowError("no_mask", "mask", None, "a sample needs one; `risbench refine-masks` makes masks")
     entry = _image_entry(row, tree)
     if row.mask.rle is not None:
         height, width = row.mask.rle[0]
@@ -175,7 +177,7 @@ def _sample(row: Row, tree: SourceTree) -> Sample:
     size, counts = encode_rle(given_pixels(row.mask, tree, height, width, row.image)[0])
     extent = mask_bounds(decode_rle(size, counts))
     if extent is None:
-        raise Refusal("empty_mask", "mask", row.mask.path, "it must have at least one pixel")
+        raise InvalidRowError("empty_mask", "mask", row.mask.path, "it must have at least one pixel")
     named = find_class(row.sentence)
     category = row.category or (named[1] if named else "unknown")
     return Sample(
@@ -198,14 +200,14 @@ def _of_record(row: Row, entry: Entry) -> Sample:
     record = row.record
     assert record is not None, "only rows of records come here"
     if record.mask is None:
-        raise Refusal("no_mask", "mask", None, f"record {record.id} has none; `risbench refine-masks` makes masks")
+        raise InvalidRowError("no_mask", "mask", None, f"record {record.id} has none; `risbench refine-masks` makes masks")
     if not record.targets:
-        raise Refusal("no_target", "targets", [], f"record {record.id}: it must hold at least one target")
+        raise InvalidRowError("no_target", "targets", [], f"record {record.id}: it must hold at least one target")
     try:
         if not decode_rle(record.mask.size, record.mask.counts).any():
-            raise Refusal("empty_mask", "mask", record.mask.counts, f"record {record.id}: it must have at least one pixel")
+            raise InvalidRowError("empty_mask", "mask", record.mask.counts, f"record {record.id}: it must have at least one pixel")
     except InputError as error:
-        raise Refusal("broken_rle", "mask", record.mask.counts, f"record {record.id}: {error}") from None
+        raise InvalidRowError("broken_rle", "mask", record.mask.counts, f"record {record.id}: {error}") from None
     into = invert_affine(record.placement.affine)
     height, width = record.mask.size
     return Sample(

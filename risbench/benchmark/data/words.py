@@ -95,7 +95,7 @@ def words_for(settings: TextSettings, training: Iterable[str]) -> Words:
     """Return the tokens of the named weights, or of a vocabulary learnt from the training sentences.
 
     Raises:
-        EnvironmentLacks, InputError: the named weights' tokenizer cannot be had.
+        MissingRequirementError, InputError: the named weights' tokenizer cannot be had.
         OptionError: the weights are a file, which has none.
     """
     if Path(settings.weights).suffix in FILES:

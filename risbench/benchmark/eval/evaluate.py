@@ -24,7 +24,7 @@ from risbench.benchmark.eval.sheet import write_sheet
 from risbench.benchmark.eval.slices import by_slices, failures, summary, traits_of
 from risbench.benchmark.load_settings import need_release
 from risbench.benchmark.train.checkpoint import checked_weights, read_about, read_model, settings_of
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.processes import end_with, ended_at_once, patient_threads, without_interrupts
 from risbench.core.progress import Progress
 from risbench.core.record import SPLITS
@@ -98,7 +98,7 @@ def evaluate(
     Raises:
         OptionError: no such baseline, split, protocol or precision.
         InputError: the run or the release cannot be used, or the split is empty.
-        EnvironmentLacks: no CUDA; or one of several processes was killed.
+        MissingRequirementError: no CUDA; or one of several processes was killed.
     """
     name = str(subject)
     _check(name, split, protocol, precision, gpu=gpu, workers=workers, boxes_from=boxes_from)
@@ -147,7 +147,7 @@ def _check(name: str, split: str, protocol: str, precision: str, *, gpu: bool, w
     """Check options before anything is done.
 
     Raises:
-        OptionError, EnvironmentLacks: see `evaluate`.
+        OptionError, MissingRequirementError: see `evaluate`.
     """
     check_protocol(protocol)
     if split not in SPLITS:
@@ -300,7 +300,9 @@ def _scored(
             found.sort(key=lambda one: one.id)
     except BrokenProcessPool:
         why = "the system kills what takes too much memory"
-        raise EnvironmentLacks(f"{asked.subject}: one of its processes ended too soon; {why}: try fewer than --workers {workers}") from None
+        raise MissingRequirementError(
+            f"{asked.subject}: one of its processes ended too soon; {why}: try fewer than --workers {workers}"
+        ) from None
     return found, predictor, read
 
 

@@ -23,7 +23,7 @@ class Backbone(nn.Module):
         """Build it with random weights, or load those that are named.
 
         Raises:
-            OptionError, EnvironmentLacks, InputError: see `load_pretrained`.
+            OptionError, MissingRequirementError, InputError: see `load_pretrained`.
         """
         super().__init__()
         self.commit = ""

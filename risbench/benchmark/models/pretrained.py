@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from risbench.benchmark.models.weight_names import as_transformers
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.storage import sha256_of_file
 from risbench.sam.hf import NO_CODE, hub_trouble, is_cached, quiet, wants_code
 
@@ -39,7 +39,7 @@ def load_pretrained(kinds: Mapping[str, Any], weights: str, files: str, config: 
     state dict; `options` are the configuration's fields that are ours to choose; `files` says what a folder must hold.
 
     Raises:
-        EnvironmentLacks: they can be had neither from the hub nor from here; the message says which files to put where.
+        MissingRequirementError: they can be had neither from the hub nor from here; the message says which files to put where.
         OptionError: they are of another kind of network.
         InputError: a file or folder does not hold what is needed, or the network is built in a way that a run cannot record.
     """
@@ -92,7 +92,7 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
     """Return what transformers gives for a name on the hub or a folder; `ask` must tell it to trust no code (trust_remote_code=False).
 
     Raises:
-        EnvironmentLacks: the hub does not have it, or cannot be reached; the message says which files to put where.
+        MissingRequirementError: the hub does not have it, or cannot be reached; the message says which files to put where.
         InputError: it is a folder that holds something else, or it needs code of its own.
     """
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
@@ -108,7 +108,7 @@ def hub(ask: Callable[[], Any], name: str, files: str) -> Any:
         reason = " ".join(str(error).split())[:160]
         if Path(name).is_dir():
             raise InputError(f"{name}: holds no weights of this kind ({reason}); it needs {files}") from None
-    raise EnvironmentLacks(
+    raise MissingRequirementError(
         f"{name}: cannot be fetched from the hub ({reason}); download {files} of https://huggingface.co/{name} into a folder "
         f"and name it with --set backbone.weights=FOLDER or text.weights=FOLDER, or leave FOLDER empty and train from random ones"
     )

@@ -37,7 +37,7 @@ def build(name: str, settings: Settings, vocabulary: int, seed: int = 0) -> nn.M
 
     Raises:
         OptionError: there is no such model.
-        EnvironmentLacks, InputError: named weights cannot be had or used.
+        MissingRequirementError, InputError: named weights cannot be had or used.
     """
     kind = model_kind(name)
     torch.manual_seed(seed)

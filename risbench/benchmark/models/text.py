@@ -21,7 +21,7 @@ class TextEncoder(nn.Module):
         """Build it for `vocabulary` word pieces, or load the weights that are named.
 
         Raises:
-            OptionError, EnvironmentLacks, InputError: see `load_pretrained`.
+            OptionError, MissingRequirementError, InputError: see `load_pretrained`.
         """
         super().__init__()
         self.bert: BertModel

@@ -172,7 +172,7 @@ def settings_of(run: Path, about: dict[str, Any]) -> Settings:
         raise InputError(f"{run / ABOUT}: settings.{_first_of(error)}; train again with this version") from None
 
 
-def begun_with(run: Path, name: str, settings: Settings) -> Begun:
+def initialized_from(run: Path, name: str, settings: Settings) -> Begun:
     """Return a run's model and words to begin a training of model `name` with, and what to say of them.
 
     Dropout, the sentences' length and what else the settings say of training are the new ones'; the weights that they name are not used.

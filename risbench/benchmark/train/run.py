@@ -21,10 +21,10 @@ from risbench.benchmark.load_settings import load_settings, need_release
 from risbench.benchmark.models.registry import build
 from risbench.benchmark.settings import Recipe, Settings
 from risbench.benchmark.train.board import pictures
-from risbench.benchmark.train.checkpoint import STATE, TOKENIZER, Begun, begun_with, read_state, write_state, write_weights
+from risbench.benchmark.train.checkpoint import STATE, TOKENIZER, Begun, initialized_from, read_state, write_state, write_weights
 from risbench.benchmark.train.losses import mask_loss
 from risbench.benchmark.train.training import Run, about_of, named_weights, need_numbers, state_of, summary_of, what_fits
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError
+from risbench.core.errors import InputError, MissingRequirementError, OptionError
 from risbench.core.metrics import summarize
 from risbench.core.progress import Progress
 from risbench.core.storage import digest_of, locked, write_durably
@@ -54,19 +54,19 @@ def train(
     compiled: bool = False,
     cache: Path | str | None = None,
     only: Set[str] | None = None,
-    begin_with: Path | str | None = None,
+    init_from: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a model on a release's train split and keep the weights that are best on its val split, by oIoU.
 
     The same call goes on after an interruption; on a CPU with the same number of threads it ends with the same bytes. `only` names the
-    samples to learn from and to validate on, by id; None: all. `begin_with` is a run of the same model and configuration whose weights and
+    samples to learn from and to validate on, by id; None: all. `init_from` is a run of the same model and configuration whose weights and
     words are begun with, on whatever release it was trained; else the encoders begin as the settings say, and the rest at random.
 
     Raises:
         OptionError: an option cannot be used.
         InputError: the release has no triplets to train or validate on, or the folder holds another run.
-        EnvironmentLacks: no CUDA, weights that cannot be had, a loss that is no number, or too little memory.
+        MissingRequirementError: no CUDA, weights that cannot be had, a loss that is no number, or too little memory.
     """
     settings = load_settings(config, model, changes)
     folder = Path(out)
@@ -78,7 +78,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "risbench train") if rank == 0 else locked(_rank_folder(folder, rank), "risbench train"):
         device = joined(device)
-        begun = begun_with(Path(begin_with), model, settings) if begin_with is not None else None
+        begun = initialized_from(Path(init_from), model, settings) if init_from is not None else None
         data = _cache_of(release, settings.side, Path(cache) if cache is not None else folder.parent / "cache", rank, quiet)
         run = prepare(model, settings, data, seed=seed, device=device, precision=precision, only=only, begun=begun)
         plan = digest_of(
@@ -124,7 +124,7 @@ def prepare(
     only: Set[str] | None = None,
     begun: Begun | None = None,
 ) -> Run:
-    """Return a run at its first step: with what `begun_with` returned, else with what the settings name.
+    """Return a run at its first step: with what `initialized_from` returned, else with what the settings name.
 
     Raises:
         InputError: the release has nothing in its train or val split.
@@ -236,7 +236,7 @@ def _restore(run: Run, folder: Path, plan: str, optimizer: torch.optim.Optimizer
 
     Raises:
         InputError: the state is damaged.
-        EnvironmentLacks: memory ran out.
+        MissingRequirementError: memory ran out.
     """
     state = read_state(folder, plan)
     if state is None:
@@ -255,7 +255,7 @@ def learn(learner: Any, run: Run, batch: Batch, step: int, beside: list[Tensor] 
     """Leave the gradients of a batch on the model and return the losses by name; `beside` is let go of where memory ran out.
 
     Raises:
-        EnvironmentLacks: the loss is no finite number, or memory ran out.
+        MissingRequirementError: the loss is no finite number, or memory ran out.
     """
     try:
         losses = _gradients(learner, run, batch)
@@ -266,12 +266,14 @@ def learn(learner: Any, run: Run, batch: Batch, step: int, beside: list[Tensor] 
     else:
         if not bool(torch.isfinite(losses["loss"])):
             parts = ", ".join(f"{part} {float(value):g}" for part, value in losses.items())
-            raise EnvironmentLacks(f"step {step}: the loss is not finite ({parts}); lower recipe.learning_rate, or set recipe.clip=1.0")
+            raise MissingRequirementError(
+                f"step {step}: the loss is not finite ({parts}); lower recipe.learning_rate, or set recipe.clip=1.0"
+            )
         return losses
     # only here is everything freed that the error's traceback held
     if beside is not None:
         beside.clear()
-    raise EnvironmentLacks(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
+    raise MissingRequirementError(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
 
 
 def _gradients(learner: Any, run: Run, batch: Batch) -> dict[str, Tensor]:
@@ -289,7 +291,7 @@ def _need_room_for_the_whole_side(learner: Any, run: Run) -> None:
     Beside it lies what the optimiser will keep, two numbers a weight.
 
     Raises:
-        EnvironmentLacks: it ran out.
+        MissingRequirementError: it ran out.
     """
     before = [value.clone() for value in run.model.buffers()]  # running means
     beside = [torch.empty_like(value) for value in run.model.parameters() for _ in range(2)] if run.step == 0 else []
@@ -303,7 +305,7 @@ def advance(optimizer: torch.optim.AdamW, run: Run, batch: Batch, step: int) -> 
     """Make the optimiser's step; the first one takes twice the model's memory for its state.
 
     Raises:
-        EnvironmentLacks: memory ran out.
+        MissingRequirementError: memory ran out.
     """
     try:
         optimizer.step()
@@ -314,7 +316,7 @@ def advance(optimizer: torch.optim.AdamW, run: Run, batch: Batch, step: int) -> 
     else:
         return
     optimizer.state.clear()
-    raise EnvironmentLacks(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
+    raise MissingRequirementError(f"{said}; {what_fits(run, step, batch, lambda part: _gradients(run.model, run, part))}")
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -342,7 +344,7 @@ def _look(run: Run, board: SummaryWriter | None) -> dict[str, Any]:
     """Return what validation says at this step; every rank asks about its share of the images.
 
     Raises:
-        EnvironmentLacks: a weight is no finite number: it would be kept as the best, or gone on from.
+        MissingRequirementError: a weight is no finite number: it would be kept as the best, or gone on from.
     """
     need_numbers(run)
     if ranks()[1] > 1:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from risbench.benchmark.train.run import train
-from risbench.core.errors import EnvironmentLacks, OptionError, RisbenchError
+from risbench.core.errors import MissingRequirementError, OptionError, RisbenchError
 from risbench.core.processes import end_with, without_interrupts
 from risbench.core.progress import Progress
 
@@ -23,7 +23,7 @@ def train_all(jobs: Sequence[Mapping[str, Any]], *, workers: int, quiet: bool) -
     as they would only wait for it. However this ends, no training is left running; each goes on with the same call.
 
     Raises:
-        OptionError, InputError, EnvironmentLacks: see `train`; or a training's process was killed.
+        OptionError, InputError, MissingRequirementError: see `train`; or a training's process was killed.
     """
     if workers < 1:
         raise OptionError(f"--workers {workers}: must be at least 1")
@@ -64,7 +64,7 @@ def _answer(ready: Any, process: Any, out: str) -> dict[str, Any]:
         found = ready.recv()
     except EOFError:
         process.join()
-        raise EnvironmentLacks(
+        raise MissingRequirementError(
             f"{out}: its training ended with exit code {process.exitcode}; the system kills what takes too much memory: try fewer --workers"
         ) from None
     process.join()

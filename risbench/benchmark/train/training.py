@@ -19,7 +19,7 @@ from risbench.benchmark.models.crobim.crobim import CroBim
 from risbench.benchmark.models.pretrained import described
 from risbench.benchmark.models.registry import parameters_of
 from risbench.benchmark.settings import Settings
-from risbench.core.errors import EnvironmentLacks
+from risbench.core.errors import MissingRequirementError
 from risbench.learn.device import ran_out, ranks
 
 
@@ -119,11 +119,13 @@ def need_numbers(run: Run) -> None:
     """Check that every weight is a number, before it is kept as the best or to go on from.
 
     Raises:
-        EnvironmentLacks: one is not.
+        MissingRequirementError: one is not.
     """
     bad = next((name for name, weight in run.model.named_parameters() if not bool(torch.isfinite(weight).all())), None)
     if bad is not None:
-        raise EnvironmentLacks(f"step {run.step}: {bad} is not finite; lower recipe.learning_rate, or set recipe.clip=1.0, with another -o")
+        raise MissingRequirementError(
+            f"step {run.step}: {bad} is not finite; lower recipe.learning_rate, or set recipe.clip=1.0, with another -o"
+        )
 
 
 def what_fits(run: Run, step: int, batch: Batch, attempt: Callable[[Batch], Any]) -> str:

@@ -41,7 +41,7 @@ class GeoLayout:
     left out and counted.
 
     Raises:
-        EnvironmentLacks: pyogrio is not installed.
+        MissingRequirementError: pyogrio is not installed.
     """
 
     def __init__(self, folder: Path, records: Sequence[Record]) -> None:

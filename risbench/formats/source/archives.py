@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
 from risbench.formats.parquet import is_record_table, picture, picture_names
 from risbench.formats.source.entry import DAMAGED_ARCHIVE, MAX_ENTRY_BYTES, Entry, check_reference, open_listed, open_zip, said_of
@@ -22,7 +22,7 @@ _MAX_HEADER_BYTES: Final = 1 << 20
 _MAX_DIGITS: Final = 4000
 
 
-def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, InvalidRowError]]) -> None:
     """List a zip's plain files: its directory is read, none of its content.
 
     Raises:
@@ -48,7 +48,7 @@ def list_zip(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
         entries.append(Entry(where, member.file_size, path, member.filename))
 
 
-def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, InvalidRowError]]) -> None:
     """List an uncompressed tar's plain files, each to be read at its place."""
     seen: set[str] = set()
     try:
@@ -59,17 +59,17 @@ def list_tar(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[
                     continue
                 try:
                     check_reference(member.name)
-                except Refusal:
-                    refused.append((where, Refusal("tar_slip", "entry", member.name, "its path leaves the archive")))
+                except InvalidRowError:
+                    refused.append((where, InvalidRowError("tar_slip", "entry", member.name, "its path leaves the archive")))
                     continue
                 if not member.isreg() or member.issparse():
-                    refused.append((where, Refusal("tar_link", "entry", member.name, "it is a link, a device or sparse")))
+                    refused.append((where, InvalidRowError("tar_link", "entry", member.name, "it is a link, a device or sparse")))
                 elif member.name in seen:
-                    refused.append((where, Refusal("tar_twice", "entry", member.name, "the archive holds this name twice")))
+                    refused.append((where, InvalidRowError("tar_twice", "entry", member.name, "the archive holds this name twice")))
                 elif (reason := _packed_twice(member.name, "tar")) is not None:
                     refused.append((where, reason))
                 elif member.size > MAX_ENTRY_BYTES:
-                    refused.append((where, Refusal("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
+                    refused.append((where, InvalidRowError("file_too_large", "entry", member.name, f"it states {member.size:,} bytes")))
                 else:
                     seen.add(member.name)
                     read = functools.partial(_read_at, path, member.offset_data, member.size)
@@ -104,22 +104,22 @@ class _BoundedHeader(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header has {self.size:,} bytes; at most {_MAX_HEADER_BYTES:,}")
 
 
-def _damaged(path: Path, kind: str, error: Exception) -> Refusal:
+def _damaged(path: Path, kind: str, error: Exception) -> InvalidRowError:
     """Return the refusal of an archive.
 
     Raises:
-        EnvironmentLacks: the system failed to read it, which says nothing about it.
+        MissingRequirementError: the system failed to read it, which says nothing about it.
     """
     if is_system_failure(error):
         raise explain_read_error(error, path) from error
-    return Refusal("damaged_archive", "file", path.name, f"it is not a readable {kind} ({said_of(error)})")
+    return InvalidRowError("damaged_archive", "file", path.name, f"it is not a readable {kind} ({said_of(error)})")
 
 
 def is_zip(path: Path) -> bool:
     """Return whether a file's content is a zip.
 
     Raises:
-        EnvironmentLacks: the system fails to read it.
+        MissingRequirementError: the system fails to read it.
     """
     with open_to_read(path) as file:
         return zipfile.is_zipfile(file)
@@ -134,11 +134,11 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> None:
+def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[tuple[str, InvalidRowError]]) -> None:
     """List the images in the rows of a Parquet shard of records; the shard itself is an entry, too."""
     try:
         names = picture_names(path) if is_record_table(path) else []
-    except Refusal as reason:
+    except InvalidRowError as reason:
         refused.append((prefix.rstrip("/"), reason))
         return
     except DAMAGED_ARCHIVE as error:
@@ -147,37 +147,39 @@ def list_pictures(path: Path, prefix: str, entries: list[Entry], refused: list[t
     for row, name in enumerate(names):
         try:
             check_reference(name or "")
-        except Refusal as reason:
+        except InvalidRowError as reason:
             refused.append((f"{prefix}{row}", reason))
             continue
         entries.append(Entry(prefix + str(name), path.stat().st_size, path, name, functools.partial(picture, path, row)))
 
 
-def _packed_twice(name: str, outer: str) -> Refusal | None:
+def _packed_twice(name: str, outer: str) -> InvalidRowError | None:
     """Return why a member of an archive is not read where it is one itself, or a part of one."""
     whole = part_of(name.rpartition("/")[2])
     if whole is None and not name.lower().endswith((".tar", ".parquet", ".zip")) and not packed_as(name):
         return None
     what = f"{name}, a part of {whole}," if whole is not None else name
     mend = f"unpack the outer {outer} first, then ingest the folder"
-    return Refusal("archive_in_archive", "entry", name, f"{what} inside a {outer} is not opened; {mend}")
+    return InvalidRowError("archive_in_archive", "entry", name, f"{what} inside a {outer} is not opened; {mend}")
 
 
-def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> Refusal | None:
+def _member_refusal(member: zipfile.ZipInfo, where: str, seen: set[str]) -> InvalidRowError | None:
     try:
         check_reference(member.filename)
-    except Refusal:
-        return Refusal("zip_slip", "entry", member.filename, "its path leaves the archive")
+    except InvalidRowError:
+        return InvalidRowError("zip_slip", "entry", member.filename, "its path leaves the archive")
     if stat.S_ISLNK(member.external_attr >> 16):
-        return Refusal("zip_link", "entry", member.filename, "it is a link")
+        return InvalidRowError("zip_link", "entry", member.filename, "it is a link")
     if member.filename in seen:
-        return Refusal("zip_twice", "entry", member.filename, "the archive holds this name twice")
+        return InvalidRowError("zip_twice", "entry", member.filename, "the archive holds this name twice")
     if member.flag_bits & 1:
-        return Refusal("zip_encrypted", "entry", member.filename, "it is encrypted")
+        return InvalidRowError("zip_encrypted", "entry", member.filename, "it is encrypted")
     if member.file_size > MAX_ENTRY_BYTES:
-        return Refusal("zip_bomb", "entry", member.filename, f"it unpacks to {member.file_size:,} bytes; at most {MAX_ENTRY_BYTES:,}")
+        return InvalidRowError(
+            "zip_bomb", "entry", member.filename, f"it unpacks to {member.file_size:,} bytes; at most {MAX_ENTRY_BYTES:,}"
+        )
     if member.file_size > 1 << 20 and member.file_size > MAX_RATIO * max(1, member.compress_size):
-        return Refusal(
+        return InvalidRowError(
             "zip_bomb",
             "entry",
             member.filename,

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 import pyarrow as pa
 
-from risbench.core.errors import EnvironmentLacks, InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, MissingRequirementError, printable
 from risbench.core.reading import explain_read_error, is_system_failure, open_to_read
 
 MAX_ENTRY_BYTES: Final = 1 << 30
@@ -75,8 +75,8 @@ class Entry:
         """Open for reading; the caller closes.
 
         Raises:
-            Refusal: a zip member that is larger than it says, damaged or encrypted, or a file that became a link.
-            EnvironmentLacks: the system fails to read it, now or later, or it is gone: this says nothing about the data.
+            InvalidRowError: a zip member that is larger than it says, damaged or encrypted, or a file that became a link.
+            MissingRequirementError: the system fails to read it, now or later, or it is gone: this says nothing about the data.
         """
         if self.member is None:
             return open_listed(self.file)
@@ -92,19 +92,19 @@ class Entry:
             if is_system_failure(error):
                 raise explain_read_error(error, self.file) from error
             what = "it" if self.reader is not None else "the zip member"
-            raise Refusal("damaged_archive", "file", self.path, f"{what} cannot be read ({said_of(error)})") from error
+            raise InvalidRowError("damaged_archive", "file", self.path, f"{what} cannot be read ({said_of(error)})") from error
         if len(data) > self.size:
-            raise Refusal("zip_bomb", "file", self.path, f"it unpacks to more than the {self.size} bytes it states")
+            raise InvalidRowError("zip_bomb", "file", self.path, f"it unpacks to more than the {self.size} bytes it states")
         return io.BytesIO(data)
 
     def read(self, limit: int = MAX_ENTRY_BYTES) -> bytes:
         """Return the content.
 
         Raises:
-            Refusal: it is larger than `limit` bytes, or cannot be read.
+            InvalidRowError: it is larger than `limit` bytes, or cannot be read.
         """
         if self.size > limit:
-            raise Refusal("file_too_large", "file", self.path, f"it has {self.size:,} bytes; at most {limit:,} are read")
+            raise InvalidRowError("file_too_large", "file", self.path, f"it has {self.size:,} bytes; at most {limit:,} are read")
         with self.open() as file:
             return file.read()
 
@@ -118,17 +118,17 @@ def open_listed(path: Path) -> io.BufferedReader:
     """Open a file of the source that was a plain one when the source was listed.
 
     Raises:
-        Refusal: it is a plain file no more.
-        EnvironmentLacks: the system fails to read it, now or later, or it is gone.
+        InvalidRowError: it is a plain file no more.
+        MissingRequirementError: the system fails to read it, now or later, or it is gone.
     """
     try:
         return open_to_read(path, follow=False)
     except FileNotFoundError:
-        raise EnvironmentLacks(
+        raise MissingRequirementError(
             f"{path}: is gone, though the source held it a moment ago; mend that, then run the same command to go on"
         ) from None
     except OSError as error:
-        raise Refusal("unreadable", "file", path.name, f"it cannot be opened ({error.strerror})") from error
+        raise InvalidRowError("unreadable", "file", path.name, f"it cannot be opened ({error.strerror})") from error
 
 
 class _Zip(zipfile.ZipFile):
@@ -148,7 +148,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Return the open zip: its directory of 30,000 names is read once, not once a member, and anew where the file was replaced.
 
     Raises:
-        Refusal, EnvironmentLacks: as `open_listed`.
+        InvalidRowError, MissingRequirementError: as `open_listed`.
         Exception: one of DAMAGED_ARCHIVE.
     """
     with open_listed(path) as file:
@@ -165,10 +165,10 @@ def check_reference(reference: str) -> None:
     """Refuse references that leave the source.
 
     Raises:
-        Refusal: empty, absolute, with a parent step, a drive, a scheme or a NUL.
+        InvalidRowError: empty, absolute, with a parent step, a drive, a scheme or a NUL.
     """
     pure = PurePosixPath(reference.replace("\\", "/"))
     if not reference.strip() or not pure.parts or "\x00" in reference or len(reference) > 1024:
-        raise Refusal("unsafe_path", "image", reference, "it must be a file name of 1 to 1,024 characters")
+        raise InvalidRowError("unsafe_path", "image", reference, "it must be a file name of 1 to 1,024 characters")
     if pure.is_absolute() or ".." in pure.parts or "://" in reference or pure.parts[0].endswith(":") or pure.parts[0] == "~":
-        raise Refusal("unsafe_path", "image", reference, "it must lie inside the source: no absolute path, no '..', no address")
+        raise InvalidRowError("unsafe_path", "image", reference, "it must lie inside the source: no absolute path, no '..', no address")

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import unquote
 
-from risbench.core.errors import Refusal, printable
+from risbench.core.errors import InvalidRowError, printable
 from risbench.core.storage import sha256_of
 from risbench.formats.source.entry import Entry, check_reference
 from risbench.formats.source.rows import stated_split
@@ -72,14 +72,14 @@ class ImageIndex:
         `folders` prefers entries that lie directly in a folder of one of these names.
 
         Raises:
-            Refusal: an unsafe path, no such image, or several that differ.
+            InvalidRowError: an unsafe path, no such image, or several that differ.
         """
         return self._find(reference, beside, folders)
 
     def _look_for(self, reference: str, beside: str, folders: tuple[str, ...]) -> Found:
         try:
             check_reference(reference)
-        except Refusal as reason:
+        except InvalidRowError as reason:
             found = self._by_other_spelling(reference, beside, folders) if reference.strip() and "\x00" not in reference else None
             if found is None:
                 raise reason
@@ -96,7 +96,7 @@ class ImageIndex:
             return named, None
         other = self._by_other_spelling(reference, beside, folders)
         if other is None:
-            raise Refusal("image_missing", "image", reference, self._why_missing(pure))
+            raise InvalidRowError("image_missing", "image", reference, self._why_missing(pure))
         return other
 
     def _by_other_spelling(self, reference: str, beside: str, folders: tuple[str, ...]) -> Found | None:
@@ -121,7 +121,7 @@ class ImageIndex:
         """Return the one of some entries that is meant, None where there is none.
 
         Raises:
-            Refusal: several that differ are equally near.
+            InvalidRowError: several that differ are equally near.
         """
         # what stands in a path of another machine, or an address, says nothing of this source's folders
         elsewhere = pure.is_absolute() or ":" in pure.parts[0]
@@ -130,7 +130,7 @@ class ImageIndex:
         if found and not own:
             mend = "put the row's own image into the source, or mend the row"
             there = ", ".join(entry.path for entry in found[:_NAMED])
-            raise Refusal("image_missing", "image", reference, f"{there} has this name and is of another split than {home}; {mend}")
+            raise InvalidRowError("image_missing", "image", reference, f"{there} has this name and is of another split than {home}; {mend}")
         found = own
         preferred = [entry for entry in found if PurePosixPath(entry.path).parent.name.lower() in folders]
         most = max((shared_folders(entry.path, pure) for entry in found), default=0)
@@ -141,7 +141,9 @@ class ImageIndex:
             if len({self._content(entry) for entry in found}) > 1:
                 places = ", ".join(entry.path for entry in found[:_NAMED])
                 mend = "write the folder into the row too, or read the folders one by one"
-                raise Refusal("image_ambiguous", "image", reference, f"{len(found)} different files have this name: {places}; {mend}")
+                raise InvalidRowError(
+                    "image_ambiguous", "image", reference, f"{len(found)} different files have this name: {places}; {mend}"
+                )
         return found[0] if found else None
 
     def _content(self, entry: Entry) -> str:

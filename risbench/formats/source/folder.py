@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.reading import explain_read_error, is_system_failure
 from risbench.formats.source.archives import MAX_ENTRIES, list_pictures, list_tar, list_zip
 from risbench.formats.source.entry import Entry
@@ -24,7 +24,7 @@ class FolderListing:
     root: Path
     follow_links: bool
     entries: list[Entry]
-    refused: list[tuple[str, Refusal]]
+    refused: list[tuple[str, InvalidRowError]]
     folders: int = 0
     linked: int = 0
     _real_root: Path = field(init=False)
@@ -37,7 +37,7 @@ class FolderListing:
 
         Raises:
             InputError: there are too many files or folders.
-            EnvironmentLacks: a folder cannot be listed.
+            MissingRequirementError: a folder cannot be listed.
         """
         waiting: list[tuple[Path, tuple[Path, ...]]] = [(self.root, (self._real_root,))]
         while waiting:  # not by recursion: folders may be nested deeper than Python's calls
@@ -60,7 +60,7 @@ class FolderListing:
             path = folder / name
             if not _is_text(name):
                 shown = printable(path.relative_to(self.root).as_posix())
-                self.refused.append((shown, Refusal("not_utf8", "file", shown, "its name is not UTF-8; rename it")))
+                self.refused.append((shown, InvalidRowError("not_utf8", "file", shown, "its name is not UTF-8; rename it")))
                 continue
             real = self._real_folder(path, inside)
             if real is not None:
@@ -80,12 +80,12 @@ class FolderListing:
                 # a workspace of ours is not part of the source
                 return None if (path / "risbench.toml").exists() else inside[-1] / path.name
             if not stat.S_ISREG(status.st_mode):
-                self.refused.append((relative, Refusal("not_a_file", "file", relative, "it is a device, pipe or socket")))
+                self.refused.append((relative, InvalidRowError("not_a_file", "file", relative, "it is a device, pipe or socket")))
                 return None
         except OSError as error:
             if is_system_failure(error):
                 raise explain_read_error(error, path) from error
-            self.refused.append((relative, Refusal("unreadable", "file", relative, f"it cannot be listed ({error.strerror})")))
+            self.refused.append((relative, InvalidRowError("unreadable", "file", relative, f"it cannot be listed ({error.strerror})")))
             return None
         self._file(path, relative, status.st_size)
         return None
@@ -93,7 +93,7 @@ class FolderListing:
     def _link(self, path: Path, relative: str, inside: tuple[Path, ...]) -> Path | None:
         target = Path(os.path.realpath(path))
         if not target.exists():
-            self.refused.append((relative, Refusal("link_broken", "file", relative, _why_broken(os.readlink(path)))))
+            self.refused.append((relative, InvalidRowError("link_broken", "file", relative, _why_broken(os.readlink(path)))))
             return None
         within = target.is_relative_to(self._real_root)
         if target.is_dir():
@@ -104,19 +104,21 @@ class FolderListing:
                 self._refuse(relative, f"it is a link to a folder outside the source; {FOLLOW}, or name that folder with --images")
                 return None
             if any(one == target or one.is_relative_to(target) for one in inside):
-                self.refused.append((relative, Refusal("link_loop", "file", relative, "it is a link back to a folder that holds it")))
+                self.refused.append(
+                    (relative, InvalidRowError("link_loop", "file", relative, "it is a link back to a folder that holds it"))
+                )
                 return None
             return None if (target / "risbench.toml").exists() else target
         if not within and not self.follow_links:
             self._refuse(relative, f"it is a link to a file outside the source; {FOLLOW}, or copy what it leads to (cp -rL)")
         elif not target.is_file():
-            self.refused.append((relative, Refusal("not_a_file", "file", relative, "it is a link to a device, pipe or socket")))
+            self.refused.append((relative, InvalidRowError("not_a_file", "file", relative, "it is a link to a device, pipe or socket")))
         else:
             self._file(target, relative, target.stat().st_size)
         return None
 
     def _refuse(self, relative: str, bound: str) -> None:
-        self.refused.append((relative, Refusal("link_outside", "file", relative, bound)))
+        self.refused.append((relative, InvalidRowError("link_outside", "file", relative, bound)))
 
     def _file(self, path: Path, relative: str, size: int) -> None:
         suffix = os.path.splitext(relative)[1].lower()

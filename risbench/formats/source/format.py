@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats.source.rows import Item, guarded_file
 from risbench.formats.source.scale import BoxScales
 from risbench.formats.source.text import decoded
@@ -21,7 +21,7 @@ def head_of(entry: Entry) -> str:
     try:
         with entry.open() as file:
             return decoded(file.read(HEAD_BYTES), entry.path, "replace").lstrip("\ufeff \r\n\t")
-    except Refusal:
+    except InvalidRowError:
         return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.imagery import read_raster
 from risbench.core.record import Repair
 from risbench.core.sizes import Size
@@ -25,7 +25,7 @@ def given_pixels(
     where its image is.
 
     Raises:
-        Refusal: it fits neither the image nor the stated size, or cannot be read.
+        InvalidRowError: it fits neither the image nor the stated size, or cannot be read.
     """
     if given.path is None:
         return mask_pixels(given, height, width, stated)
@@ -38,7 +38,9 @@ def given_pixels(
             if exchanged
             else ""
         )
-        raise Refusal("wrong_size", "mask", f"{picture.width} x {picture.height}", f"the image {image} is {width} x {height} px{hint}")
+        raise InvalidRowError(
+            "wrong_size", "mask", f"{picture.width} x {picture.height}", f"the image {image} is {width} x {height} px{hint}"
+        )
     return picture_mask(picture.pixels), None
 
 

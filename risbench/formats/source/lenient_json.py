@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import json5
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.formats.source.text import decoded
 from risbench.formats.source.tree import Entry
 
@@ -40,13 +40,13 @@ def load_json(entry: Entry) -> Any:
     NaN and infinities are kept as such: the field that holds one is refused where it is used.
 
     Raises:
-        Refusal: the file is not JSON of either kind, nested too deep, or too large.
+        InvalidRowError: the file is not JSON of either kind, nested too deep, or too large.
     """
     content = decoded(entry.read(MAX_JSON_BYTES), entry.path)
     needed = sum(content.count(character) * cost for character, cost in _COSTS)
     if needed > MAX_VALUE_BYTES:
         bound = f"its values would take about {needed / 1e9:.1f} GB of memory; at most {MAX_VALUE_BYTES / 1e9:.1f}: split the file"
-        raise Refusal("file_too_large", "file", entry.path, bound)
+        raise InvalidRowError("file_too_large", "file", entry.path, bound)
     return parse_json(content, entry.path)
 
 
@@ -54,25 +54,25 @@ def parse_json(content: str, where: str, budget: Json5Budget | None = None) -> A
     """Return the value of a JSON or JSON5 text; `where` names it in errors, `budget` is that of its file.
 
     Raises:
-        Refusal: as `load_json`.
+        InvalidRowError: as `load_json`.
     """
     try:
         return _strict(content)
     except RecursionError:
-        raise Refusal("json_too_deep", "file", where, "its brackets are nested too deep") from None
+        raise InvalidRowError("json_too_deep", "file", where, "its brackets are nested too deep") from None
     except ValueError as error:
         strict = error
     if len(content) > MAX_JSON5_BYTES:
-        raise Refusal("broken_json", "file", where, f"it is not JSON: {strict}")
+        raise InvalidRowError("broken_json", "file", where, f"it is not JSON: {strict}")
     if not (budget or Json5Budget()).take(len(content)):
         bound = f"it is not JSON: {strict}; JSON5 is read up to {MAX_JSON5_BYTES // 1000} kB in a file: save it as strict JSON"
-        raise Refusal("broken_json", "file", where, bound)
+        raise InvalidRowError("broken_json", "file", where, bound)
     try:
         return json5.loads(content)
     except RecursionError:
-        raise Refusal("json_too_deep", "file", where, "its brackets are nested too deep") from None
+        raise InvalidRowError("json_too_deep", "file", where, "its brackets are nested too deep") from None
     except (ValueError, OverflowError):
-        raise Refusal("broken_json", "file", where, f"it is neither JSON nor JSON5: {strict}") from None
+        raise InvalidRowError("broken_json", "file", where, f"it is neither JSON nor JSON5: {strict}") from None
 
 
 def _strict(content: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from risbench.core.errors import Refusal, shortened, typed
+from risbench.core.errors import InvalidRowError, shortened, typed
 from risbench.core.record import Box, Precision, Quad, Record
 from risbench.core.unexpected import refusal_of
 
@@ -85,7 +85,7 @@ class Refused:
     file: str
     source_key: str
     locator: str
-    reason: Refusal
+    reason: InvalidRowError
     raw: str
     rows: int = 1
 
@@ -179,18 +179,18 @@ def number(value: Any, name: str) -> float:
     """Return a finite number.
 
     Raises:
-        Refusal: a string, a truth value, NaN or an infinite number.
+        InvalidRowError: a string, a truth value, NaN or an infinite number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Refusal("not_a_number", name, typed(value), "it must be a number")
+        raise InvalidRowError("not_a_number", name, typed(value), "it must be a number")
     try:
         as_float = float(value)
     except OverflowError:
-        raise Refusal("not_finite", name, shortened(value), "it must be a finite number") from None
+        raise InvalidRowError("not_finite", name, shortened(value), "it must be a finite number") from None
     if not math.isfinite(as_float):
-        raise Refusal("not_finite", name, value, "it must be a finite number")
+        raise InvalidRowError("not_finite", name, value, "it must be a finite number")
     if abs(as_float) > LARGEST:
-        raise Refusal("number_too_large", name, value, f"coordinates beyond {LARGEST:,.0f} are not of any image")
+        raise InvalidRowError("number_too_large", name, value, f"coordinates beyond {LARGEST:,.0f} are not of any image")
     return as_float
 
 
@@ -198,11 +198,11 @@ def numbers(value: Any, count: int, name: str) -> list[float]:
     """Return a list of `count` finite numbers.
 
     Raises:
-        Refusal: not a list of that length, or a member is not a finite number.
+        InvalidRowError: not a list of that length, or a member is not a finite number.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != count:
         found = f"a list of {len(value)}" if isinstance(value, (list, tuple)) else typed(value)
-        raise Refusal("wrong_length", name, value, f"it must be a list of {count} numbers, not {found}")
+        raise InvalidRowError("wrong_length", name, value, f"it must be a list of {count} numbers, not {found}")
     return [number(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
 
@@ -210,11 +210,11 @@ def text(row: Mapping[str, Any], name: str) -> str:
     """Return a string field.
 
     Raises:
-        Refusal: the field is missing or not a string.
+        InvalidRowError: the field is missing or not a string.
     """
     value = row.get(name)
     if not isinstance(value, str):
-        raise Refusal(
+        raise InvalidRowError(
             "missing_field" if value is None else "not_a_string", name, None if value is None else typed(value), "it must be text"
         )
     return value

@@ -15,7 +15,7 @@ from math import copysign
 from pathlib import PurePosixPath
 from typing import Final, Literal, get_args
 
-from risbench.core.errors import Refusal, shortened
+from risbench.core.errors import InvalidRowError, shortened
 from risbench.core.record import Box, Quad
 from risbench.core.sizes import Size
 from risbench.formats.source.rows import GivenBox, GivenMask, Item, Refused, Row
@@ -315,14 +315,16 @@ def _polygons_are_relative(rows: Sequence[Row], scale: Scale | None) -> bool:
 def _read(row: Row, verdict: _Verdict, scale: Scale | None, whole: bool, relative_polygons: bool) -> Item:
     """Return a row in its file's scale, or the refusal of it."""
     if verdict.why:
-        reason = Refusal(verdict.code, "box", list(_written(row.boxes[0])), verdict.why)
+        reason = InvalidRowError(verdict.code, "box", list(_written(row.boxes[0])), verdict.why)
         return Refused(row.file, row.source_key, row.locator, reason, shortened(row))
     if scale is not None:
         row = replace(row, boxes=tuple(_rescaled(box, scale, whole) for box in row.boxes), mask=_mask(row.mask, scale, relative_polygons))
     far = next((box for box in row.boxes if box.relative and not all(_FURTHEST[0] <= value <= _FURTHEST[1] for value in box.box)), None)
     if far is not None:
         bound = "it reaches further beyond the image than its own side: it is in another scale than the file's other boxes, or is damaged"
-        return Refused(row.file, row.source_key, row.locator, Refusal("wrong_scale", "box", list(_written(far)), bound), shortened(row))
+        return Refused(
+            row.file, row.source_key, row.locator, InvalidRowError("wrong_scale", "box", list(_written(far)), bound), shortened(row)
+        )
     return row
 
 

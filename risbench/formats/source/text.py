@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Final, Literal
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS: Final = (
@@ -38,7 +38,7 @@ def decoded(data: bytes, where: str, errors: Literal["strict", "replace", "surro
     """Return a file's text; `where` names the file in errors.
 
     Raises:
-        Refusal: it is of no such encoding, and `errors` is strict.
+        InvalidRowError: it is of no such encoding, and `errors` is strict.
     """
     encoding, mark = encoding_of(data[:_LOOKED_AT])
     try:
@@ -46,4 +46,4 @@ def decoded(data: bytes, where: str, errors: Literal["strict", "replace", "surro
         return text.removeprefix("\ufeff")  # some programs write the mark twice
     except UnicodeDecodeError as error:
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
-        raise Refusal("not_utf8", "file", where, f"byte {error.start + mark:,} is not {name}; save the file as UTF-8") from None
+        raise InvalidRowError("not_utf8", "file", where, f"byte {error.start + mark:,} is not {name}; save the file as UTF-8") from None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from risbench.core.errors import InputError, Refusal
+from risbench.core.errors import InputError, InvalidRowError
 from risbench.formats.source.archives import is_zip, list_tar, list_zip
 from risbench.formats.source.entry import MAX_ENTRY_BYTES, Entry, check_reference
 from risbench.formats.source.find_image import IMAGE_SUFFIXES, MASK_FOLDERS, ImageIndex, odd_zip_names
@@ -30,7 +30,11 @@ class SourceTree:
     """
 
     def __init__(
-        self, root: Path, entries: Iterable[Entry], refused: Iterable[tuple[str, Refusal]], passed_over: dict[str, int] | None = None
+        self,
+        root: Path,
+        entries: Iterable[Entry],
+        refused: Iterable[tuple[str, InvalidRowError]],
+        passed_over: dict[str, int] | None = None,
     ) -> None:
         self.root = root
         self.entries = sorted(entries, key=lambda entry: entry.path)
@@ -48,11 +52,11 @@ class SourceTree:
 
         Raises:
             InputError: the source does not exist, is damaged, empty, or an archive that is not opened.
-            EnvironmentLacks: it cannot be listed.
+            MissingRequirementError: it cannot be listed.
         """
         root = Path(source)
         entries: list[Entry] = []
-        refused: list[tuple[str, Refusal]] = []
+        refused: list[tuple[str, InvalidRowError]] = []
         linked = 0
         for place in (root, *([Path(images)] if images else [])):
             if not place.exists():
@@ -84,7 +88,7 @@ class SourceTree:
         """Return the image that a row's reference means: by path, else by name (`find_image.ImageIndex.find`).
 
         Raises:
-            Refusal: an unsafe path, no such image, or several that differ.
+            InvalidRowError: an unsafe path, no such image, or several that differ.
         """
         return self.find_image_and_note(reference, beside, folders)[0]
 
@@ -103,14 +107,14 @@ class SourceTree:
         return self._hints_made
 
 
-def _list_folder(place: Path, follow_links: bool, entries: list[Entry], refused: list[tuple[str, Refusal]]) -> int:
+def _list_folder(place: Path, follow_links: bool, entries: list[Entry], refused: list[tuple[str, InvalidRowError]]) -> int:
     """List a folder; return how many links lead to folders that are listed anyway."""
     listing = FolderListing(place, follow_links, entries, refused)
     listing.run()
     return listing.linked
 
 
-def _without_forks(entries: Sequence[Entry], refused: list[tuple[str, Refusal]]) -> tuple[list[Entry], int]:
+def _without_forks(entries: Sequence[Entry], refused: list[tuple[str, InvalidRowError]]) -> tuple[list[Entry], int]:
     """Return the entries without the resource forks that macOS lays beside files, and how many there were; `refused` loses its own."""
     kept = [entry for entry in entries if not _is_fork(entry.path)]
     forks = len(entries) - len(kept) + sum(_is_fork(path) for path, _ in refused)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 
 _PACKED: Final = (
     *(".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4"),
@@ -34,9 +34,9 @@ def part_of(name: str) -> str | None:
     return found["whole"] or (f"{found['spanned']}.zip" if found["spanned"] else f"{found['rar']}.rar")
 
 
-def unopened_archives(paths: Iterable[str]) -> list[tuple[str, Refusal]]:
+def unopened_archives(paths: Iterable[str]) -> list[tuple[str, InvalidRowError]]:
     """Return, of a source's files by path, the archives that are not opened and why; the parts of one are one."""
-    refused: list[tuple[str, Refusal]] = []
+    refused: list[tuple[str, InvalidRowError]] = []
     parts: dict[str, list[str]] = {}
     for path in sorted(paths):
         pure = PurePosixPath(path)
@@ -45,9 +45,11 @@ def unopened_archives(paths: Iterable[str]) -> list[tuple[str, Refusal]]:
             parts.setdefault(str(pure.with_name(whole)), []).append(path)
         elif (suffix := packed_as(pure.name)) is not None:
             todo = "unpack it" if suffix not in (".gz", ".bz2", ".xz", ".zst") else f"unpack it ({suffix[1:]})"
-            refused.append((path, Refusal("archive_not_opened", "file", path, f"a {suffix} file is not opened: {todo}, then ingest again")))
+            refused.append(
+                (path, InvalidRowError("archive_not_opened", "file", path, f"a {suffix} file is not opened: {todo}, then ingest again"))
+            )
     for whole, found in parts.items():
-        refused.append((found[0], Refusal("archive_not_opened", "file", found[0], _how_to_join(whole, found))))
+        refused.append((found[0], InvalidRowError("archive_not_opened", "file", found[0], _how_to_join(whole, found))))
     return refused
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import requests
 
-from risbench.core.errors import InputError, OptionError, TryAgainLater, printable
+from risbench.core.errors import BusyError, InputError, OptionError, printable
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.page import FIELDS, project_title
 from risbench.review.labelstudio.studio import Studio
-from risbench.review.store.desk import Annotator, Desk, pseudonym, write_private
+from risbench.review.store.review_store import Annotator, ReviewStore, pseudonym, write_private
 from risbench.review.store.stored import damaged, read_bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -31,12 +31,12 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
     Raises:
         OptionError: a name cannot be used, or an expert's is that of somebody who gets tasks.
         InputError: the server refuses an account.
-        TryAgainLater: the server does not answer.
+        BusyError: the server does not answer.
     """
     wrong = next((name for name in names if not _NAME.fullmatch(name)), None)
     if wrong is not None:
         raise OptionError(f"annotator {printable(wrong)}: use 1 to 40 letters, digits, dots, hyphens and underscores")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     lower = {name.lower(): name for name in [*names, *(person.name for person in desk.annotators())]}
     alike = next((name for name in names if lower[name.lower()] != name), None)
     if alike is not None:
@@ -66,7 +66,7 @@ def add_annotators(names: Sequence[str], *, workspace: Path | str = ".", expert:
     return {"added": added, "annotators": sorted(people), "cards": str(folder), "said": said}
 
 
-def write_card(desk: Desk, person: Annotator, project: int) -> None:
+def write_card(desk: ReviewStore, person: Annotator, project: int) -> None:
     """Write the address of a person's project on their card, where there is a card without it."""
     path = desk.root / "accounts" / f"{person.name}.txt"
     if path.exists():
@@ -85,7 +85,7 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
     Raises:
         InputError: there is no such person.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
         person = desk.annotator(name)
         desk.change_annotator(name, paused=paused, recheck=recheck, expert=person.is_expert and paused)
@@ -95,7 +95,7 @@ def pause_annotator(name: str, *, workspace: Path | str = ".", paused: bool = Tr
     return {"added": [], "annotators": [person.name for person in desk.annotators()], "said": said}
 
 
-def _sign_up(desk: Desk, studio: Studio, person: Annotator, password: str) -> None:
+def _sign_up(desk: ReviewStore, studio: Studio, person: Annotator, password: str) -> None:
     """Fill in the sign-up form behind the organisation's invitation; an account without work that a broken run left behind is made anew."""
     email = person.email
     token = studio.invitation()
@@ -114,9 +114,7 @@ def _sign_up(desk: Desk, studio: Studio, person: Annotator, password: str) -> No
             form_url, params={"token": token}, data=form, headers={"Referer": form_url}, timeout=60, allow_redirects=False
         )
     except requests.RequestException as error:
-        raise TryAgainLater(
-            f"{studio.url}: the sign-up page does not answer ({type(error).__name__}); run the same command again"
-        ) from None
+        raise BusyError(f"{studio.url}: the sign-up page does not answer ({type(error).__name__}); run the same command again") from None
     if answer.status_code == 302:
         return
     left_behind = studio.users().get(email)

@@ -1,8 +1,8 @@
 """HTTP calls to a Label Studio, one at a time: every outcome is named, every answer's shape is checked.
 
-A failed call is one of three: not done (an InputError or EnvironmentLacks), done or not, nobody knows (`Unknown`), or the server is
-not there at all (TryAgainLater). Who calls decides what may be sent twice. Reading is tried again by itself; nothing that changes
-the server is.
+A failed call is one of three: not done (an InputError or MissingRequirementError), done or not, nobody knows
+(`OutcomeUnknownError`), or the server is not there at all (BusyError). Who calls decides what may be sent twice. Reading is tried
+again by itself; nothing that changes the server is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater, printable
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError, printable
 
 _READ_AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0)
 _TIMEOUT_S: Final = 120.0
@@ -22,7 +22,7 @@ _KINDS: Final[dict[type, str]] = {str: "a text", int: "a whole number", list: "a
 _T = TypeVar("_T")
 
 
-class Unknown(TryAgainLater):
+class OutcomeUnknownError(BusyError):
     """The call was sent, and whether the server did it is not known."""
 
 
@@ -38,7 +38,7 @@ class Client:
 
         Raises:
             OptionError: the address cannot be one, or holds a password.
-            EnvironmentLacks: the token cannot be one, or the server refuses it.
+            MissingRequirementError: the token cannot be one, or the server refuses it.
         """
         check_url(url)
         check_token(token, "the access token")
@@ -63,7 +63,7 @@ class Client:
         for pause in (*_READ_AGAIN_S, None):
             try:
                 return self._call("GET", path, {"params": params})
-            except TryAgainLater:
+            except BusyError:
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -73,7 +73,7 @@ class Client:
         """Return what the server answers to a change, sent once.
 
         Raises:
-            Unknown: the change may have been made or not.
+            OutcomeUnknownError: the change may have been made or not.
         """
         return self._call(method, path, {"json": body, "params": params})
 
@@ -89,47 +89,49 @@ class Client:
                     pass
             raise self._refused() from None
 
-    def _refused(self) -> EnvironmentLacks:
+    def _refused(self) -> MissingRequirementError:
         if self.remote:
-            return EnvironmentLacks(
+            return MissingRequirementError(
                 f"{self.url}: the access token is refused; set RISBENCH_LABEL_STUDIO_TOKEN to a valid one of its admin, "
                 f"and run `risbench review connect {self.url}` again"
             )
-        return EnvironmentLacks(f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder")
+        return MissingRequirementError(
+            f"{self.url}: the access token is refused; put a valid one into the file `token` of the review folder"
+        )
 
     def _to_do(self) -> str:
         if self.remote:
-            return "is it running, and does this machine reach it? `risbench review connect URL` names another address"
-        return "start it with `risbench review serve` and leave it running"
+            return "is Label Studio running, and does this machine reach it? `risbench review connect URL` names another address"
+        return "is Label Studio running? Start it with `risbench review serve` and leave it running"
 
     def _once(self, method: str, path: str, more: dict[str, Any]) -> Any:
         what = f"{method} {path}"
         try:
             answer = self._session.request(method, self.url + path, timeout=(10, _TIMEOUT_S), allow_redirects=False, **more)
         except requests.exceptions.ConnectTimeout:
-            raise TryAgainLater(f"{self.url}: does not answer; {self._to_do()}") from None
+            raise BusyError(f"{self.url}: does not answer; {self._to_do()}") from None
         except requests.ConnectionError as error:
             if "refused" in str(error) or "Name or service" in str(error) or "unreachable" in str(error):
-                raise TryAgainLater(f"{self.url}: nobody is there; {self._to_do()}") from None
-            raise Unknown(f"{self.url}: {what}: the connection broke; run the same command again") from None
+                raise BusyError(f"{self.url}: connection refused; {self._to_do()}") from None
+            raise OutcomeUnknownError(f"{self.url}: {what}: the connection broke; run the same command again") from None
         except requests.RequestException as error:
-            raise Unknown(f"{self.url}: {what}: {type(error).__name__}; run the same command again") from None
+            raise OutcomeUnknownError(f"{self.url}: {what}: {type(error).__name__}; run the same command again") from None
         return _checked(answer, f"{self.url}: {what}")
 
     def value(self, found: Any, name: str, kind: type[_T], where: str) -> _T:
         """Return a value of an answer.
 
         Raises:
-            Unknown: the answer has none of this type, as where a proxy answers in the server's place.
+            OutcomeUnknownError: the answer has none of this type, as where a proxy answers in the server's place.
         """
         value = found.get(name) if isinstance(found, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self.odd(where, f"{name} is to be {_KINDS[kind]}", found)
         return value
 
-    def odd(self, where: str, wanted: str, found: Any) -> Unknown:
+    def odd(self, where: str, wanted: str, found: Any) -> OutcomeUnknownError:
         """Return the error for an answer of another shape."""
-        return Unknown(f"{self.url}: {where}: answered {printable(found, 60)}, where {wanted}; run the same command again")
+        return OutcomeUnknownError(f"{self.url}: {where}: answered {printable(found, 60)}, where {wanted}; run the same command again")
 
 
 def check_url(url: str) -> None:
@@ -156,13 +158,13 @@ def check_token(token: str, what: str) -> None:
     """Raise where a token cannot be sent: it stands in a header, which holds printable ASCII.
 
     Raises:
-        EnvironmentLacks: it names the first character that cannot be, and no other.
+        MissingRequirementError: it names the first character that cannot be, and no other.
     """
     if not token:
-        raise EnvironmentLacks(f"{what}: is empty")
+        raise MissingRequirementError(f"{what}: is empty")
     wrong = next((place for place, letter in enumerate(token) if not "!" <= letter <= "~"), None)
     if wrong is not None:
-        raise EnvironmentLacks(
+        raise MissingRequirementError(
             f"{what}: character {wrong + 1} is {printable(token[wrong])!r}; a token has only ASCII letters, digits and signs: copy it again"
         )
 
@@ -179,7 +181,7 @@ def _checked(answer: requests.Response, what: str) -> Any:
     if code == 404:
         raise NotThere(f"{what}: is not on the server")
     if code == 429 or code >= 500:
-        raise Unknown(f"{what}: the server answered {code}; run the same command again")
+        raise OutcomeUnknownError(f"{what}: the server answered {code}; run the same command again")
     if not 200 <= code < 300:
         raise InputError(f"{what}: refused with {code}: {_reason(answer)}")
     if code == 204 or not answer.content:
@@ -187,7 +189,7 @@ def _checked(answer: requests.Response, what: str) -> Any:
     try:
         return answer.json()
     except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested without end
-        raise Unknown(f"{what}: answered with something that is not JSON: {printable(answer.text, 60)}") from None
+        raise OutcomeUnknownError(f"{what}: answered with something that is not JSON: {printable(answer.text, 60)}") from None
 
 
 def _reason(answer: requests.Response) -> str:

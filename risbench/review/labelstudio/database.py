@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from risbench.core.errors import EnvironmentLacks, OptionError
+from risbench.core.errors import MissingRequirementError, OptionError
 
 
 def has_password(url: str) -> bool:
@@ -22,7 +22,7 @@ def database_settings(url: str | None) -> dict[str, str]:
 
     Raises:
         OptionError: the URL is none of a database; no piece of it is repeated, as it may hold a password.
-        EnvironmentLacks: others can read the password file.
+        MissingRequirementError: others can read the password file.
     """
     if url is None:
         return {"DJANGO_DB": "sqlite"}
@@ -52,8 +52,8 @@ def _password_elsewhere() -> dict[str, str]:
     path = Path(given) if given else Path.home() / ".pgpass"
     if not path.is_file():
         if given:
-            raise EnvironmentLacks(f"PGPASSFILE: {path}: there is no such file")
+            raise MissingRequirementError(f"PGPASSFILE: {path}: there is no such file")
         return {}
     if path.stat().st_mode & 0o077:
-        raise EnvironmentLacks(f"{path}: others can read it, and PostgreSQL then ignores it; run chmod 600 {path}")
+        raise MissingRequirementError(f"{path}: others can read it, and PostgreSQL then ignores it; run chmod 600 {path}")
     return {"PGPASSFILE": str(path.resolve())}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from risbench.core.errors import EnvironmentLacks, printable
+from risbench.core.errors import MissingRequirementError, printable
 from risbench.core.progress import Progress
 from risbench.core.storage import locked, sha256_of_file, write_durably
 
@@ -39,7 +39,7 @@ def server_python(given: Path | str | None, *, quiet: bool = False) -> tuple[Pat
     versions. A link leads to somebody else's.
 
     Raises:
-        EnvironmentLacks: a given one has other versions, or pip could not make one.
+        MissingRequirementError: a given one has other versions, or pip could not make one.
     """
     chosen = given or os.environ.get("RISBENCH_LABEL_STUDIO_ENV")
     folder = Path(chosen) if chosen else default_environment()
@@ -60,15 +60,15 @@ def _as_it_is(folder: Path) -> tuple[Path, list[str]]:
         return python, []
     done = subprocess.run([str(python), "-I", "-c", _VERSIONS], capture_output=True, text=True, check=False) if python.exists() else None
     if done is None or done.returncode:
-        raise EnvironmentLacks(f"{folder}: is no Python environment with Label Studio, and is not written to; {own}")
+        raise MissingRequirementError(f"{folder}: is no Python environment with Label Studio, and is not written to; {own}")
     try:
         there: dict[str, str] = json.loads(done.stdout)
     except ValueError:
-        raise EnvironmentLacks(f"{folder}: its Python says {printable(done.stdout, 60)}; {own}") from None
+        raise MissingRequirementError(f"{folder}: its Python says {printable(done.stdout, 60)}; {own}") from None
     differ = {name: (there.get(name), version) for name, version in tested_versions().items() if there.get(name) != version}
     wrong = [f"{name} {differ[name][0] or 'missing'} where {differ[name][1]} is needed" for name in _NEEDED if name in differ]
     if wrong:
-        raise EnvironmentLacks(f"{folder}: {', '.join(wrong)}; risbench does not change an environment that it was given: {own}")
+        raise MissingRequirementError(f"{folder}: {', '.join(wrong)}; risbench does not change an environment that it was given: {own}")
     some = ", ".join(f"{name} {has or 'missing'} (tested: {wanted})" for name, (has, wanted) in list(differ.items())[:3])
     return python, [f"{folder}: other versions than the tested ones ({len(differ)}): {some}"] if differ else []
 
@@ -90,7 +90,7 @@ def make_environment(folder: Path, *, quiet: bool = False) -> Path:
     """Return the Python of risbench's own environment, made or brought to the tested versions first (about 1 GB, some minutes).
 
     Raises:
-        EnvironmentLacks: pip could not install it.
+        MissingRequirementError: pip could not install it.
     """
     python = folder / "bin" / "python"
     if _is_current(folder, python):
@@ -105,7 +105,7 @@ def make_environment(folder: Path, *, quiet: bool = False) -> Path:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-                raise EnvironmentLacks(f"{folder}: `{' '.join(command[1:4])} ...` failed: {said[-1] if said else done.returncode}")
+                raise MissingRequirementError(f"{folder}: `{' '.join(command[1:4])} ...` failed: {said[-1] if said else done.returncode}")
         write_durably(folder / _STAMP, (sha256_of_file(REQUIREMENTS) + "\n").encode())
         (folder / _UNFINISHED).unlink()
     return python

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from risbench.core.errors import InputError
 from risbench.core.record import Box, Record
 from risbench.formats.brush import encode_brush
-from risbench.review.store.desk import Annotator, Desk, pseudonym
+from risbench.review.store.review_store import Annotator, ReviewStore, pseudonym
 
 PAGES: Final = Path(__file__).parents[2] / "annotator_ui"
 VERIFY: Final = "verify.xml"
@@ -34,7 +34,7 @@ _EARLIER: Final = {
 FIELDS: Final = {VERIFY: ("project", "Verify"), ADJUDICATE: ("expert_project", "Decide"), AUDIT: ("audit_project", "Draw")}
 
 
-def project_title(desk: Desk, person: Annotator, page: str) -> str:
+def project_title(desk: ReviewStore, person: Annotator, page: str) -> str:
     """Return what a person's project is called on the server: it is ours only if it is called so."""
     return f"{FIELDS[page][1]} {pseudonym(desk, person.name)}"
 
@@ -44,7 +44,7 @@ def is_ours(found: Mapping[str, Any], title: str) -> bool:
     return title in (found["title"], found.get("description"))
 
 
-def projects_of(desk: Desk, person: Annotator) -> list[tuple[int, str]]:
+def projects_of(desk: ReviewStore, person: Annotator) -> list[tuple[int, str]]:
     """Return number and title of every project in which a person decides on masks; the audit sample's is no such."""
     numbers = [(getattr(person, FIELDS[page][0]), project_title(desk, person, page)) for page in (VERIFY, ADJUDICATE)]
     return [(number, title) for number, title in numbers if number is not None]

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import InputError, TryAgainLater
+from risbench.core.errors import BusyError, InputError
 from risbench.core.progress import Progress
 from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace
-from risbench.review.labelstudio.client import NotThere, Unknown
+from risbench.review.labelstudio.client import NotThere, OutcomeUnknownError
 from risbench.review.labelstudio.page import FIELDS, VERIFY, guidelines, is_earlier_page, is_ours, page_config, project_title, same_page
 from risbench.review.labelstudio.studio import Studio, Task
 from risbench.review.rules.plan import Item
-from risbench.review.store.desk import Annotator, Desk
+from risbench.review.store.review_store import Annotator, ReviewStore
 
 CHUNK: Final = 250
 _TRIES: Final = 8
@@ -29,7 +29,7 @@ class Pusher:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: ReviewStore,
         studio: Studio,
         project: int,
         make_task: Callable[[Item], dict[str, Any]],
@@ -69,14 +69,12 @@ class Pusher:
                     counts["found_twice"] += len(twice)
                 for start in range(0, len(missing), CHUNK):
                     self._send(missing[start : start + CHUNK], counts)
-            except (Unknown, TryAgainLater) as error:
+            except (OutcomeUnknownError, BusyError) as error:
                 self._note("unknown", [], said=str(error))
                 if attempt + 1 == _TRIES:
                     raise
                 time.sleep(_SETTLE_S[attempt])  # a server that was slow may still be storing what it was sent
-        raise TryAgainLater(
-            f"{self._studio.url}: project {self._project} does not come to hold what it is sent; run the same command again"
-        )
+        raise BusyError(f"{self._studio.url}: project {self._project} does not come to hold what it is sent; run the same command again")
 
     def _blank(self, there: Sequence[Task], wanted: set[str]) -> list[Task]:
         """Return the tasks of the plan that show no mask and that nobody has begun; of the audit sample none is to show one."""
@@ -117,7 +115,7 @@ def _missing(there: Sequence[Task], wanted: Sequence[Item]) -> list[Item]:
     return [item for item in wanted if item.key not in have]
 
 
-def ensure_project(desk: Desk, studio: Studio, person: Annotator, page: str = VERIFY) -> int:
+def ensure_project(desk: ReviewStore, studio: Studio, person: Annotator, page: str = VERIFY) -> int:
     """Return the number of a person's project for a page, made where there is none yet.
 
     Raises:
@@ -157,7 +155,7 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
     Raises:
         InputError: there is no such person, or the server refuses the page.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review annotators"):
         studio, person, said = Studio.of(desk), desk.annotator(name), []
         for page, (field, _) in FIELDS.items():
@@ -179,7 +177,7 @@ def renew_project(name: str, *, workspace: Path | str = ".") -> dict[str, Any]:
     return {"added": [], "annotators": [one.name for one in desk.annotators()], "said": told}
 
 
-def _set_aside(desk: Desk, number: int) -> None:
+def _set_aside(desk: ReviewStore, number: int) -> None:
     """Keep a lost project's answers under a name that no new project of that number takes."""
     folder, unusable = desk.root / "answers", desk.root / "quarantine.jsonl"
     if unusable.exists():
@@ -208,7 +206,7 @@ def _make_project(studio: Studio, title: str, config: str) -> int:
     )
 
 
-def _ensure_images(desk: Desk, studio: Studio, project: int) -> None:
+def _ensure_images(desk: ReviewStore, studio: Studio, project: int) -> None:
     """Let the project show the workspace's images: the server serves no local file that no storage of the project names."""
     root = Path(desk.connection().get("images") or (desk.workspace.root / "images").resolve())
     have = studio.storages(project)

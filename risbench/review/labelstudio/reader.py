@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risbench.core.errors import Refusal, RisbenchError
+from risbench.core.errors import InvalidRowError, RisbenchError
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.record import Mask
 from risbench.core.unexpected import ERRORS_LOG, Unexpected, refusal_of
 from risbench.core.workspace import INGEST, read_records
 from risbench.review.labelstudio.studio import Studio, Task
-from risbench.review.rules.gold import spoil
+from risbench.review.rules.gold import corrupt
 from risbench.review.rules.plan import Item
 from risbench.review.store.answers import Answer, read_annotation, read_answers, read_expert
-from risbench.review.store.desk import Annotator, Desk, append_lines
+from risbench.review.store.review_store import Annotator, ReviewStore, append_lines
 
 
 class Shown:
     """The masks that items showed, looked up in all rounds: an answer may be to a mask of an earlier one."""
 
-    def __init__(self, desk: Desk, items: Mapping[str, Item]) -> None:
+    def __init__(self, desk: ReviewStore, items: Mapping[str, Item]) -> None:
         self._desk, self._workspace, self._items = desk, desk.workspace, items
         self._stored: dict[str, list[Mask]] | None = None
 
@@ -32,26 +32,26 @@ class Shown:
         """Return the mask (height, width) that an item showed; of an expert's item any of the record, as its key is of the candidates.
 
         Raises:
-            Refusal: no round holds it any more.
+            InvalidRowError: no round holds it any more.
         """
         mask = self.unspoilt(item)
-        spoilt = spoil(mask, item.record) if item.wrong else None
-        return mask if spoilt is None else spoilt
+        corrupted = corrupt(mask, item.record) if item.wrong else None
+        return mask if corrupted is None else corrupted
 
     def unspoilt(self, item: Item) -> NDArray[np.bool_]:
         """Return the mask (height, width) that the record of an item had; of gold the known answer.
 
         Raises:
-            Refusal: no round holds it any more.
+            InvalidRowError: no round holds it any more.
         """
         for stored in self._masks().get(item.record, []):
             mask = mask_of(stored)
             if item.kind == "expert":
                 return mask
-            shown = spoil(mask, item.record) if item.wrong else mask
+            shown = corrupt(mask, item.record) if item.wrong else mask
             if shown is not None and mask_digest(shown) == item.mask:
                 return mask
-        raise Refusal("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
+        raise InvalidRowError("mask_unknown", "mask", item.mask, f"no refine round holds the mask that was shown for {item.record}")
 
     def _masks(self) -> dict[str, list[Mask]]:
         """Return every mask that the records of all items ever had, by record."""
@@ -74,7 +74,7 @@ class Shown:
 class Reader:
     """Reads one person's annotations; what cannot be read, or is another's, goes on the list `bad`."""
 
-    desk: Desk
+    desk: ReviewStore
     person: Annotator
     authors: Authors
     items: Mapping[str, Item]
@@ -93,14 +93,14 @@ class Reader:
             if _is_whole(annotation):
                 whole.append(annotation)
             else:
-                reason = Refusal(
+                reason = InvalidRowError(
                     "annotation_damaged", "annotation", annotation, "its number (id), text (updated_at) and author are expected"
                 )
                 self._refuse(task, item, annotation, reason)
         for annotation in sorted(whole, key=lambda one: (one["updated_at"], one["id"]), reverse=True):
             try:
                 found = self._read(annotation, item)
-            except Refusal as reason:
+            except InvalidRowError as reason:
                 self._refuse(task, item, annotation, reason)
                 continue
             return Answer(
@@ -114,7 +114,7 @@ class Reader:
             )
         return None
 
-    def _refuse(self, task: Task, item: Item, annotation: Any, reason: Refusal) -> None:
+    def _refuse(self, task: Task, item: Item, annotation: Any, reason: InvalidRowError) -> None:
         known = annotation if isinstance(annotation, dict) else {}
         number, updated = known.get("id"), known.get("updated_at")
         self.bad.append(
@@ -132,17 +132,17 @@ class Reader:
         """Return what an annotation says.
 
         Raises:
-            Refusal: it is another person's, was changed by one, or cannot be read; also for whatever error nobody thought of.
+            InvalidRowError: it is another person's, was changed by one, or cannot be read; also for whatever error nobody thought of.
         """
         self.authors.check(annotation, self.person)
         shown = self.shown.mask(item)
         read = read_expert if item.kind == "expert" else read_annotation
         try:
             return read(annotation, shown)
-        except (Refusal, MemoryError):
+        except (InvalidRowError, MemoryError):
             raise
         except RisbenchError as error:
-            raise Refusal("answer_damaged", "result", None, str(error)) from None
+            raise InvalidRowError("answer_damaged", "result", None, str(error)) from None
         except Exception as error:  # noqa: BLE001 (one odd answer never ends the pull; it is counted, named and logged)
             reason = refusal_of(error, f"annotation {annotation['id']} of {self.person.name}")
             if isinstance(reason, Unexpected):
@@ -169,15 +169,17 @@ class Authors:
         """Pass what the person themselves submitted and nobody changed since.
 
         Raises:
-            Refusal: it is another person's, or another person changed it.
+            InvalidRowError: it is another person's, or another person changed it.
         """
         author, changed_by = _number_of(annotation["completed_by"]), _number_of(annotation.get("updated_by"))
         user = self.numbers.get(person.name, author)  # an account that was deleted is in no list of the server
         if author != user:
-            raise Refusal("not_theirs", "completed_by", self._name(author), f"only {person.name} (user {user}) answers in their project")
+            raise InvalidRowError(
+                "not_theirs", "completed_by", self._name(author), f"only {person.name} (user {user}) answers in their project"
+            )
         if changed_by is not None and changed_by != user:
             mend = f"{person.name} opens the task, looks and presses Update, or `risbench review reask` asks again"
-            raise Refusal("changed_by_another", "updated_by", self._name(changed_by), f"{person.name} gave this answer; {mend}")
+            raise InvalidRowError("changed_by_another", "updated_by", self._name(changed_by), f"{person.name} gave this answer; {mend}")
 
     def _name(self, user: int | None) -> str:
         return self.names.get(user, f"user {user}") if user is not None else "nobody"

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import requests
 
-from risbench.core.errors import EnvironmentLacks, InputError, OptionError, TryAgainLater
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, OptionError
 from risbench.core.processes import dying_with_parent
 from risbench.core.progress import Progress
 from risbench.core.storage import locked
@@ -28,7 +28,7 @@ from risbench.review.labelstudio.client import check_token, check_url
 from risbench.review.labelstudio.database import database_settings, has_password
 from risbench.review.labelstudio.environment import server_python
 from risbench.review.labelstudio.studio import Studio
-from risbench.review.store.desk import Desk, write_private
+from risbench.review.store.review_store import ReviewStore, write_private
 from risbench.review.store.stored import read_text
 
 ADMIN: Final = "admin@risbench.invalid"
@@ -80,8 +80,8 @@ def serve(
 
     Raises:
         OptionError: an option's value cannot be used.
-        EnvironmentLacks: the environment cannot be made, or the server does not come up.
-        TryAgainLater: another one serves this workspace, or the port is taken.
+        MissingRequirementError: the environment cannot be made, or the server does not come up.
+        BusyError: another one serves this workspace, or the port is taken.
     """
     with running(workspace, host=host, port=port, public_url=public_url, postgres=postgres, environment=environment, quiet=quiet) as server:
         warnings = list(server.warnings)
@@ -104,7 +104,7 @@ def _keep_up(server: Running) -> Iterator[dict[str, Any]]:
     """Wait for the server's end and start it again, for as long as that helps; yield a line of each time.
 
     Raises:
-        EnvironmentLacks: it has ended too often.
+        MissingRequirementError: it has ended too often.
     """
     failures = 0
     while True:
@@ -114,14 +114,14 @@ def _keep_up(server: Running) -> Iterator[dict[str, Any]]:
         failures = 1 if time.monotonic() - began > _WELL_S else failures + 1
         while True:
             if failures > _RESTARTS:
-                raise EnvironmentLacks(f"{why}, for the {failures}th time; its last words are in {server.log}")
+                raise MissingRequirementError(f"{why}, for the {failures}th time; its last words are in {server.log}")
             pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
             yield {"restarted": f"{why}; it is started again in {pause:g} s (its last words are in {server.log})"}
             time.sleep(pause)
             try:
                 server.process = server.start()
                 break
-            except (EnvironmentLacks, TryAgainLater) as error:
+            except (MissingRequirementError, BusyError) as error:
                 why, failures = str(error), failures + 1
 
 
@@ -132,13 +132,13 @@ def connect(url: str, *, workspace: Path | str = ".", images: str | None = None,
 
     Raises:
         OptionError: the URL is none, there is no token, or the workspace has a server of its own.
-        EnvironmentLacks: the server refuses the token.
-        TryAgainLater: the server does not answer.
+        MissingRequirementError: the server refuses the token.
+        BusyError: the server does not answer.
     """
     for address in (url, public_url):
         if address is not None:
             check_url(address)
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     before = desk.connection()
     if before.get("database") in ("sqlite", "postgres"):
         raise OptionError(f"{desk.root}: {_ELSEWHERE['serve']}; to begin anew, move that folder away first")
@@ -186,7 +186,7 @@ def running(
 ) -> Iterator[Running]:
     """Hold a server that answers for the time of a `with`, and end it cleanly."""
     opened = Workspace.open(workspace)
-    desk = Desk(opened)
+    desk = ReviewStore(opened)
     postgres = postgres or os.environ.get("RISBENCH_POSTGRES")
     database = "postgres" if postgres else "sqlite"
     if (before := desk.connection().get("database", database)) != database:
@@ -217,7 +217,7 @@ def running(
         def start_again(chosen: int) -> subprocess.Popen[bytes]:
             _port(host, chosen, None)
             if (process := start(chosen)) is None:
-                raise TryAgainLater(f"{near}:{chosen}: another server answers there now")
+                raise BusyError(f"{near}:{chosen}: another server answers there now")
             return process
 
         for attempt in range(tries):
@@ -225,7 +225,7 @@ def running(
             if (process := start(chosen)) is not None:  # else somebody else took the port while ours was starting
                 break
         else:
-            raise TryAgainLater(f"{near}:{chosen}: another server answers there; name another port with --port")
+            raise BusyError(f"{near}:{chosen}: another server answers there; name another port with --port")
         log, password = data / "server.log", desk.root / "password"
         server = Running(f"http://{near}:{chosen}", process, data, log, password, partial(start_again, chosen), warnings)
         try:
@@ -245,13 +245,13 @@ def _port(host: str, asked: int | None, last: int | None) -> int:
                 probe.bind((host, port))
             except OSError as error:
                 if asked is not None or port == 0:
-                    raise TryAgainLater(f"{host}:{port}: {error.strerror or error}; name another with --host and --port") from None
+                    raise BusyError(f"{host}:{port}: {error.strerror or error}; name another with --host and --port") from None
                 continue
             return int(probe.getsockname()[1])
     raise AssertionError("one of the ports was bound or refused")
 
 
-def _start(desk: Desk, python: Path, host: str, port: int, public_url: str | None, postgres: str | None) -> subprocess.Popen[bytes]:
+def _start(desk: ReviewStore, python: Path, host: str, port: int, public_url: str | None, postgres: str | None) -> subprocess.Popen[bytes]:
     data, images = desk.root / "server", desk.workspace.root / "images"
     if not images.is_dir():
         raise InputError(f"{images}: is missing; run `risbench ingest SOURCE -w {desk.workspace.root}` first")
@@ -322,7 +322,7 @@ def _kept(path: Path, fresh: str) -> str:
     return read_text(path)
 
 
-def _wait_until_it_answers(url: str, desk: Desk, process: subprocess.Popen[bytes], quiet: bool) -> bool:
+def _wait_until_it_answers(url: str, desk: ReviewStore, process: subprocess.Popen[bytes], quiet: bool) -> bool:
     """Wait until a server answers; return whether it is ours, which knows our token."""
     began, log = time.monotonic(), desk.root / "server" / "server.log"
     with Progress(f"starting Label Studio at {url}", 0, quiet=quiet), requests.Session() as session:
@@ -331,12 +331,12 @@ def _wait_until_it_answers(url: str, desk: Desk, process: subprocess.Popen[bytes
         while time.monotonic() - began < _START_S:
             if process.poll() is not None:
                 said = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise EnvironmentLacks(f"Label Studio did not start (exit {process.returncode}): {' '.join(said)}; see {log}")
+                raise MissingRequirementError(f"Label Studio did not start (exit {process.returncode}): {' '.join(said)}; see {log}")
             with contextlib.suppress(requests.RequestException):
                 if session.get(f"{url}/health", timeout=5).ok:
                     return session.get(f"{url}/api/current-user/whoami", timeout=30).status_code == 200
             time.sleep(0.25)
-    raise EnvironmentLacks(f"Label Studio did not answer at {url} within {_START_S:.0f} s; see {log}")
+    raise MissingRequirementError(f"Label Studio did not answer at {url} within {_START_S:.0f} s; see {log}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

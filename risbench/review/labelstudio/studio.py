@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from risbench.core.errors import InputError
-from risbench.review.labelstudio.client import Client, NotThere, Unknown
-from risbench.review.store.desk import Desk
+from risbench.review.labelstudio.client import Client, NotThere, OutcomeUnknownError
+from risbench.review.store.review_store import ReviewStore
 
 _PAGE: Final = 1000
 _EXPORTED_AT_ONCE: Final = 50
@@ -37,7 +37,7 @@ class Studio(Client):
     """A Label Studio, by what is asked of it."""
 
     @classmethod
-    def of(cls, desk: Desk) -> Studio:
+    def of(cls, desk: ReviewStore) -> Studio:
         """Return the server that the desk is connected to.
 
         Raises:
@@ -69,7 +69,7 @@ class Studio(Client):
         """Return all rows of a list of tasks; a list that is shorter than the server says it is, is asked for again.
 
         Raises:
-            Unknown: it stays shorter.
+            OutcomeUnknownError: it stays shorter.
         """
         for pause in (*_LOOK_AGAIN_S, None):
             rows, total = self._pages(project, more)
@@ -77,7 +77,7 @@ class Studio(Client):
                 return list(rows.values())
             if pause is not None:
                 time.sleep(pause)  # somebody may have removed tasks between two pages
-        raise Unknown(
+        raise OutcomeUnknownError(
             f"{self.url}: project {project}: the server lists {len(rows)} tasks and says that there are {total}; run the same command again"
         )
 
@@ -97,19 +97,21 @@ class Studio(Client):
         """Return the number of every account, by its email."""
         where, rows = "GET /api/users/", self.get("/api/users/")
         if not isinstance(rows, list):
-            raise self.odd(where, "a list of users is wanted", rows)
+            raise self.odd(where, "a list of users is expected", rows)
         return {self.value(row, "email", str, where): self.value(row, "id", int, where) for row in rows}
 
     def add_tasks(self, project: int, tasks: Sequence[dict[str, Any]]) -> list[int]:
         """Send tasks with their predictions; return their ids.
 
         Raises:
-            Unknown: none, some or all of them may be there.
+            OutcomeUnknownError: none, some or all of them may be there.
         """
         answer = self.change("POST", f"/api/projects/{project}/import", list(tasks), return_task_ids="true")
         ids = answer.get("task_ids") if isinstance(answer, dict) else None
         if not isinstance(ids, list) or len(ids) != len(tasks):
-            raise Unknown(f"{self.url}: project {project}: sent {len(tasks)} tasks, the server does not say that it has them all")
+            raise OutcomeUnknownError(
+                f"{self.url}: project {project}: sent {len(tasks)} tasks, the server does not say that it has them all"
+            )
         return [int(value) for value in ids]
 
     def delete_tasks(self, project: int, ids: Sequence[int]) -> None:
@@ -151,7 +153,7 @@ class Studio(Client):
         chosen = {"ids[]": [str(task) for task in tasks]}
         rows = self.get(f"/api/projects/{project}/export", exportType="JSON", download_all_tasks="true", **chosen)
         if not isinstance(rows, list):
-            raise self.odd(where, "a list of tasks is wanted", rows)
+            raise self.odd(where, "a list of tasks is expected", rows)
         found = {self.value(row, "id", int, where): row.get("annotations") for row in rows}
         return {number: annotations for number, annotations in found.items() if number in tasks and isinstance(annotations, list)}
 
@@ -208,14 +210,14 @@ class Studio(Client):
         """Return the folders that a project may show files of."""
         where, rows = "GET /api/storages/localfiles/", self.get("/api/storages/localfiles/", project=project)
         if not isinstance(rows, list):
-            raise self.odd(where, "a list of storages is wanted", rows)
+            raise self.odd(where, "a list of storages is expected", rows)
         return {self.value(row, "path", str, where) for row in rows}
 
     def make_project(self, settings: dict[str, Any]) -> int:
         """Make a project and return its number.
 
         Raises:
-            Unknown: it may have been made or not.
+            OutcomeUnknownError: it may have been made or not.
         """
         return self.value(self.change("POST", "/api/projects/", settings), "id", int, "POST /api/projects/")
 

@@ -14,7 +14,7 @@ from risbench.core.errors import InputError
 from risbench.core.record import Box, Record
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.brush import encode_brush
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 
 USER: Final = "risbench"
 # A point has no extent: around one that lies outside the given box, this much of the picture is looked at.
@@ -26,7 +26,7 @@ _PICTURES: Final = 16
 class Helper:
     """The workspace's model: its adapter, else the built-in one. One prompt at a time, the last pictures of everybody at hand."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ReviewStore) -> None:
         self._desk, self._lock = desk, threading.Lock()
         self._make, self.name = _predictor(desk.workspace)
         self._by_key: dict[str, Record] = {}
@@ -102,7 +102,7 @@ def _prompt(region: Mapping[str, Any], record: Record, height: int, width: int) 
                 raise ValueError
             return box, None
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{region.get('from_name')}: a box or point in percents of the picture is wanted") from None
+        raise InputError(f"{region.get('from_name')}: it must be a box or point in percent of the picture") from None
     given = next(
         (target.box for target in record.targets if target.box[0] <= x <= target.box[2] and target.box[1] <= y <= target.box[3]), None
     )

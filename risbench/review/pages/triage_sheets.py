@@ -21,8 +21,8 @@ from risbench.core.storage import digest_of
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.split_list import SplitList, read_split_list
 from risbench.review.rules.gold import known_answer
-from risbench.review.store.desk import Desk, append_lines
-from risbench.review.store.glances import read_glances
+from risbench.review.store.review_store import ReviewStore, append_lines
+from risbench.review.store.triage_votes import read_triage_votes
 
 TILES: Final = 20
 _TILE_PX: Final = 260
@@ -49,7 +49,7 @@ def training_list(split: Path) -> SplitList:
 class Triage:
     """The sheets of one sitting. A sheet that was answered is stored at once and never comes again."""
 
-    def __init__(self, desk: Desk, person: str, split: Path, share: float) -> None:
+    def __init__(self, desk: ReviewStore, person: str, split: Path, share: float) -> None:
         """Choose the share of lowest risk among undecided masks of training scenes that nobody has been given yet.
 
         Raises:
@@ -77,7 +77,7 @@ class Triage:
 
     def _chosen(self, records: Sequence[Record], trained: SplitList, share: float) -> list[str]:
         out = {item.record for item in self._desk.queue() if not item.withdrawn}
-        risk, glances = risks(records), read_glances(self._desk)
+        risk, glances = risks(records), read_triage_votes(self._desk)
         able = []
         for record in records:
             wanted = record.mask is not None and not record.problems and record.expression is not None
@@ -101,7 +101,7 @@ class Triage:
     def next(self) -> dict[str, Any]:
         """Return the first sheet that is not answered, as the page wants it."""
         with self._lock:
-            glances = read_glances(self._desk)
+            glances = read_triage_votes(self._desk)
             # somebody else may have looked at it meanwhile
             while self.sheets and all((seen := glances.get(name)) and seen.mask == self._digests[name] for name in self.sheets[0]):
                 self.sheets.pop(0)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, OptionError
+from risbench.core.errors import MissingRequirementError, OptionError
 from risbench.core.extras import need_packages
 
 _START_S: Final = 60.0
@@ -19,7 +19,7 @@ def need_web() -> None:
     """Raise the one-line error where the review extra is not installed.
 
     Raises:
-        EnvironmentLacks: it names the package and how to install it.
+        MissingRequirementError: it names the package and how to install it.
     """
     need_packages("review")
 
@@ -30,7 +30,7 @@ def serving(application: Any, host: str, port: int) -> Iterator[str]:
 
     Raises:
         OptionError: the address cannot be used.
-        EnvironmentLacks: the application does not start.
+        MissingRequirementError: the application does not start.
     """
     import uvicorn
 
@@ -48,7 +48,7 @@ def serving(application: Any, host: str, port: int) -> Iterator[str]:
         try:
             while not server.started:
                 if not thread.is_alive() or time.monotonic() - began > _START_S:
-                    raise EnvironmentLacks(f"{url}: the page did not start")
+                    raise MissingRequirementError(f"{url}: the page did not start")
                 time.sleep(0.05)
             yield url
         finally:

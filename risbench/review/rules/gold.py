@@ -13,8 +13,8 @@ from risbench.core.metrics import mask_iou
 from risbench.core.record import UNDECIDED, Record
 from risbench.core.releasable import blocking_problem
 
-# A spoilt mask must be seen to be wrong at a glance, and yet be one that a model could have made.
-SPOILT_IOU: Final = (0.15, 0.65)
+# A corrupted mask must be seen to be wrong at a glance, and yet be one that a model could have made.
+CORRUPTED_IOU: Final = (0.15, 0.65)
 SPOILT_FROM_AREA_PX: Final = 30
 
 
@@ -27,7 +27,7 @@ def known_answer(record: Record, *, trust_source: bool = False) -> bool:
     return given or record.review.status == "adjudicated" or agreed
 
 
-def spoil(mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_] | None:
+def corrupt(mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_] | None:
     """Return a mask that is wrong: grown, shrunk, moved aside or cut in half, as a hash of `name` decides; None for objects too small."""
     if np.count_nonzero(mask) < SPOILT_FROM_AREA_PX:
         return None
@@ -36,7 +36,7 @@ def spoil(mask: NDArray[np.bool_], name: str) -> NDArray[np.bool_] | None:
     for index in draw.permutation(len(ways)):
         for strength in (0.25, 0.35, 0.5, 0.7):
             wrong: NDArray[np.bool_] = ways[index](mask, strength, draw)
-            if wrong.any() and SPOILT_IOU[0] <= mask_iou(wrong, mask) <= SPOILT_IOU[1]:
+            if wrong.any() and CORRUPTED_IOU[0] <= mask_iou(wrong, mask) <= CORRUPTED_IOU[1]:
                 return wrong
     return None
 

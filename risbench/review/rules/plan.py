@@ -39,7 +39,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Item:
-    """One task in one annotator's project. `wrong` is true of gold whose mask was spoilt; `key` tells nothing of all this."""
+    """One task in one annotator's project. `wrong` is true of gold whose mask was corrupted; `key` tells nothing of all this."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -74,7 +74,7 @@ class Policy:
 
 
 @dataclass
-class Desk:
+class ReviewStore:
     """What is out already: all items ever planned, the keys that were answered, the records that someone was unsure of, and those
     that only somebody answered whose word needs another."""
 
@@ -97,7 +97,7 @@ def _draw(secret: bytes, *parts: str) -> float:
 class Planner:
     """Plans one push; `by_key` holds the result."""
 
-    def __init__(self, secret: bytes, people: Sequence[str], desk: Desk, policy: Policy) -> None:
+    def __init__(self, secret: bytes, people: Sequence[str], desk: ReviewStore, policy: Policy) -> None:
         self.secret, self.people, self.policy = secret, sorted(people), policy
         self.answered = desk.answered
         self.by_key = {item.key: item for item in desk.items}
@@ -135,19 +135,19 @@ def plan(
     people: Sequence[str],
     candidates: Sequence[Shown],
     gold: Sequence[Shown],
-    desk: Desk,
+    desk: ReviewStore,
     policy: Policy,
-    spoilt: Mapping[str, str] | None = None,
+    corrupted: Mapping[str, str] | None = None,
 ) -> list[Item]:
     """Return all items, those already out included, with what this push adds and what it withdraws.
 
-    `candidates` are the undecided records, `gold` those whose answer is known, `spoilt` the digest of a deliberately wrong mask for gold
+    `candidates` are the undecided records, `gold` those whose answer is known, `corrupted` the digest of a deliberately wrong mask for gold
     that has one. Unanswered items of records that are no candidate any more, or whose mask changed, are withdrawn; a changed mask goes to
     the same person. An answered item stays for ever.
     """
     planner = Planner(secret, people, desk, policy)
     now = {shown.record: shown for shown in candidates}
-    _renew(planner, now, {(shown.record, mask) for shown in gold for mask in (shown.mask, (spoilt or {}).get(shown.record, shown.mask))})
+    _renew(planner, now, {(shown.record, mask) for shown in gold for mask in (shown.mask, (corrupted or {}).get(shown.record, shown.mask))})
     by_record: dict[str, list[Item]] = defaultdict(list)
     for item in planner.live():
         if item.kind not in ("gold", "expert"):
@@ -171,7 +171,7 @@ def plan(
         while len(taken) < wanted and (who := planner.least_loaded(now[record], taken)) is not None:
             planner.add(now[record], who, "second")
             taken.append(who)
-    _add_gold(planner, gold, spoilt or {})
+    _add_gold(planner, gold, corrupted or {})
     return list(planner.by_key.values())
 
 
@@ -210,7 +210,7 @@ def _overlapped(secret: bytes, fresh: Sequence[Shown], policy: Policy) -> set[st
     return {shown.record for shown in fresh if _draw(secret, "overlap", shown.record) < policy.overlap}
 
 
-def _add_gold(planner: Planner, gold: Sequence[Shown], spoilt: Mapping[str, str]) -> None:
+def _add_gold(planner: Planner, gold: Sequence[Shown], corrupted: Mapping[str, str]) -> None:
     """Give everyone as many gold items as the policy asks of their tasks, and newcomers their qualification; each its own draw of them."""
     of: dict[str, list[Item]] = defaultdict(list)
     for item in planner.by_key.values():
@@ -225,13 +225,13 @@ def _add_gold(planner: Planner, gold: Sequence[Shown], spoilt: Mapping[str, str]
         order = sorted(
             (shown for shown in gold if shown.record not in seen), key=lambda shown: make_key(planner.secret, "gold", who, shown.record)
         )
-        # every other one is spoilt, so that whoever accepts everything is found out after a few
+        # every other one is corrupted, so that whoever accepts everything is found out after a few
         wrong = sum(item.kind == "gold" and item.wrong for item in mine) * 2 <= has
         for _ in range(min(max(0, wanted), len(order))):
-            shown = next((shown for shown in order if shown.record in spoilt), order[0]) if wrong else order[0]
+            shown = next((shown for shown in order if shown.record in corrupted), order[0]) if wrong else order[0]
             order.remove(shown)
-            bad = wrong and shown.record in spoilt
-            planner.add(shown, who, "gold", wrong=bad, mask=spoilt[shown.record] if bad else "")
+            bad = wrong and shown.record in corrupted
+            planner.add(shown, who, "gold", wrong=bad, mask=corrupted[shown.record] if bad else "")
             wrong = not bad
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from risbench.core.errors import InputError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, printable
 from risbench.core.geometry import polygon_mask
 from risbench.core.masks import decode_rle, encode_rle
 from risbench.core.rle import filled_runs
 from risbench.core.storage import write_durably
 from risbench.formats.brush import decode_brush
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.store.stored import PULL, RESTORE, Number, Seconds, Text, read_rows
 
 Verdict = Literal["accept", "fix", "reject", "unsure"]
@@ -68,7 +68,7 @@ class Answer:
 _ANSWER: Final = TypeAdapter(Answer)
 
 
-def read_answers(desk: Desk) -> list[Answer]:
+def read_answers(desk: ReviewStore) -> list[Answer]:
     """Return all answers, by project and task.
 
     Raises:
@@ -127,18 +127,18 @@ def read_annotation(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[st
     The mask is the union of all brush strokes, outlines and filled boxes. A "fix" that changed nothing stays what the person said.
 
     Raises:
-        Refusal: no verdict, a damaged mask, one of another size, or none where one is needed.
+        InvalidRowError: no verdict, a damaged mask, one of another size, or none where one is needed.
     """
     result = row.get("result")
     if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
-        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+        raise InvalidRowError("no_result", "result", result, "it must be a list of regions and choices")
     verdict = "unsure" if row.get("was_cancelled") else _choice(result, "verdict", VERDICTS)
     if verdict is None:
-        raise Refusal("no_verdict", "verdict", None, f"one of {', '.join(VERDICTS)} is wanted")
+        raise InvalidRowError("no_verdict", "verdict", None, f"it must be one of {', '.join(VERDICTS)}")
     # what is left of a rejected mask means nothing
     mask = np.zeros(shown.shape, dtype=bool) if verdict == "reject" else _mask(result, shown.shape)
     if verdict in ("accept", "fix") and not mask.any():
-        raise Refusal("mask_empty", "mask", 0, f"the verdict is {verdict}, and then a mask has at least one pixel")
+        raise InvalidRowError("mask_empty", "mask", 0, f"the verdict is {verdict}, and then a mask has at least one pixel")
     counts = encode_rle(mask)[1] if mask.any() else None
     lead = row.get("lead_time")
     return {
@@ -156,14 +156,14 @@ def read_expert(row: Mapping[str, Any], shown: NDArray[np.bool_]) -> dict[str, A
     """Return an expert's decision in the form of `read_annotation`: the candidate chosen, as the expert left it, or what was drawn.
 
     Raises:
-        Refusal: no choice, a damaged mask, one of another size, or none where one is needed.
+        InvalidRowError: no choice, a damaged mask, one of another size, or none where one is needed.
     """
     result = row.get("result")
     if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
-        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+        raise InvalidRowError("no_result", "result", result, "it must be a list of regions and choices")
     final = _choice(result, "final", FINALS)
     if final is None:
-        raise Refusal("no_verdict", "final", None, f"one of {', '.join(FINALS)} is wanted")
+        raise InvalidRowError("no_verdict", "final", None, f"it must be one of {', '.join(FINALS)}")
     candidates = [item for item in result if item.get("from_name") == "candidates"]
     if final in CANDIDATES:
         values = [(item, item.get("value")) for item in candidates]
@@ -182,19 +182,19 @@ def read_audit(row: Mapping[str, Any], shape: tuple[int, ...]) -> NDArray[np.boo
     """Return the mask (height, width) that an auditor drew, None where they could not tell what the sentence means.
 
     Raises:
-        Refusal: no choice, nothing drawn, a damaged mask, or one of another size.
+        InvalidRowError: no choice, nothing drawn, a damaged mask, or one of another size.
     """
     result = row.get("result")
     if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
-        raise Refusal("no_result", "result", result, "a list of regions and choices is wanted")
+        raise InvalidRowError("no_result", "result", result, "it must be a list of regions and choices")
     said = _choice(result, "audit", AUDITS)
     if said is None and not row.get("was_cancelled"):
-        raise Refusal("no_verdict", "audit", None, f"one of {', '.join(AUDITS)} is wanted")
+        raise InvalidRowError("no_verdict", "audit", None, f"it must be one of {', '.join(AUDITS)}")
     if said != "drawn":
         return None
     mask = _mask(result, shape)
     if not mask.any():
-        raise Refusal("mask_empty", "mask", 0, "what is drawn has at least one pixel")
+        raise InvalidRowError("mask_empty", "mask", 0, "what is drawn has at least one pixel")
     return mask
 
 
@@ -203,7 +203,7 @@ def _choice(result: list[dict[str, Any]], name: str, known: tuple[str, ...]) -> 
         if item.get("from_name") == name and isinstance(item.get("value"), dict):
             chosen = item["value"].get("choices")
             if not isinstance(chosen, list) or len(chosen) != 1 or chosen[0] not in known:
-                raise Refusal("unknown_choice", name, chosen, f"one of {', '.join(known)} is wanted")
+                raise InvalidRowError("unknown_choice", name, chosen, f"it must be one of {', '.join(known)}")
             return chosen[0]
     return None
 
@@ -215,7 +215,7 @@ def _text(result: list[dict[str, Any]], name: str) -> str:
             lines = [lines] if isinstance(lines, str) else lines
             if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
                 return " ".join(" ".join(lines).split())[:_LONGEST_SENTENCE]
-            raise Refusal("no_text", name, lines, "a text is wanted")
+            raise InvalidRowError("no_text", name, lines, "it must be text")
     return ""
 
 
@@ -230,12 +230,12 @@ def _mask(result: list[dict[str, Any]], shape: tuple[int, ...]) -> NDArray[np.bo
             continue
         if (item.get("original_width"), item.get("original_height")) != (width, height):
             said = f"{item.get('original_width')} x {item.get('original_height')}"
-            raise Refusal("mask_wrong_size", "original_width", said, f"the image is {width} x {height}")
+            raise InvalidRowError("mask_wrong_size", "original_width", said, f"the image is {width} x {height}")
         if kind == "brushlabels":
             try:
                 union |= decode_brush(value.get("rle") or [], height, width) > ALPHA_OVER
             except InputError as error:
-                raise Refusal("mask_damaged", "rle", "a list", str(error)) from None
+                raise InvalidRowError("mask_damaged", "rle", "a list", str(error)) from None
         else:
             union |= polygon_mask(_corners(kind, value, height, width), height, width)
     return union
@@ -254,7 +254,7 @@ def _corners(kind: str, value: Mapping[str, Any], height: int, width: int) -> ND
             square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * (wide * width, high * height)
             corners = square @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + (x * width, y * height)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise Refusal("shape_damaged", kind, printable(str(dict(value)), 80), "corners in percents are wanted") from None
+        raise InvalidRowError("shape_damaged", kind, printable(str(dict(value)), 80), "corners in percents are wanted") from None
     if len(corners) < 3 or not np.isfinite(corners).all() or np.abs(corners).max() > 10 * max(height, width):
-        raise Refusal("shape_damaged", kind, len(corners), "three or more finite corners on the image are wanted")
+        raise InvalidRowError("shape_damaged", kind, len(corners), "three or more finite corners on the image are wanted")
     return corners

@@ -27,7 +27,7 @@ def read_bytes(path: Path, default: bytes) -> bytes:
     """Return a file's bytes, `default` where there is no such file.
 
     Raises:
-        EnvironmentLacks: it is there and cannot be read.
+        MissingRequirementError: it is there and cannot be read.
     """
     try:
         return path.read_bytes()

@@ -20,7 +20,7 @@ from risbench.review.labelstudio.projects import Pusher, ensure_project
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.rules.plan import Item, make_key
 from risbench.review.store.answers import CANDIDATES, NOT_JUDGED, Answer, read_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.verbs.consensus import agreement_of, answers_by_record, decisions_of
 from risbench.review.verbs.pull import pull_all
 
@@ -33,9 +33,9 @@ def adjudicate(expert: str, *, take_over: str | None = None, workspace: Path | s
 
     Raises:
         InputError: there is no such person, or their project was deleted or changed on the server.
-        TryAgainLater: the server does not answer.
+        BusyError: the server does not answer.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review adjudicate"):
         person, studio = desk.annotator(expert), Studio.of(desk)
         pull_all(desk, studio, quiet)
@@ -68,11 +68,11 @@ def adjudicate(expert: str, *, take_over: str | None = None, workspace: Path | s
     return {"expert": expert, "open": dict(sorted(Counter(open_.values()).items())), "skipped": skipped, **counts, "state": "pushed"}
 
 
-def _open(desk: Desk) -> dict[str, str]:
+def _open(desk: ReviewStore) -> dict[str, str]:
     return {name: str(decision.why) for name, decision in decisions_of(desk).items() if decision.why}
 
 
-def _withdraw(desk: Desk, studio: Studio, expert: str, quiet: bool) -> None:
+def _withdraw(desk: ReviewStore, studio: Studio, expert: str, quiet: bool) -> None:
     """Take back what an expert has not answered, in the plan and on the server."""
     person = desk.annotator(expert)
     answered = {answer.key for answer in read_answers(desk)}
@@ -87,7 +87,7 @@ def _withdraw(desk: Desk, studio: Studio, expert: str, quiet: bool) -> None:
 
 
 def _planned(
-    desk: Desk, expert: str, open_: Mapping[str, str], records: Mapping[str, Record], answers: Mapping[str, Sequence[Answer]]
+    desk: ReviewStore, expert: str, open_: Mapping[str, str], records: Mapping[str, Record], answers: Mapping[str, Sequence[Answer]]
 ) -> list[Item]:
     """Return the queue with an item for every open record, and without those that are open no more."""
     answered = {answer.key for answer in read_answers(desk)}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, TryAgainLater
+from risbench.core.errors import BusyError, InputError, MissingRequirementError
 from risbench.core.extras import need_packages
 from risbench.core.storage import locked
 from risbench.core.workspace import Workspace
@@ -22,7 +22,7 @@ from risbench.review.labelstudio.server import ASSIST_HOST
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.pages.assist_model import USER, Helper
 from risbench.review.pages.web import need_web, serving
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 
 _TITLE: Final = "risbench assist"
 # How often it is looked whether a push has made further projects.
@@ -34,16 +34,16 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
     """Hold the backend for the time of a `with`, connected to every annotator's project, those that come meanwhile included.
 
     Raises:
-        EnvironmentLacks: the review or sam extra is not installed, or the server refuses the backend.
+        MissingRequirementError: the review or sam extra is not installed, or the server refuses the backend.
         InputError: no server is known, or nobody has a project yet.
         OptionError: the address cannot be used.
-        TryAgainLater: another assistant serves this workspace, or the server does not answer.
+        BusyError: another assistant serves this workspace, or the server does not answer.
     """
     need_web()
     need_packages("sam")
     from risbench.review.pages.assist_app import application
 
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     studio = Studio.of(desk)
     place = desk.root / "assist"
     place.mkdir(exist_ok=True)
@@ -66,21 +66,21 @@ def assisting(workspace: Path | str = ".", *, host: str = ASSIST_HOST, port: int
                     follower.join()
                 for project in connected:
                     # the server or the project is gone already: the next run takes back what is left
-                    with contextlib.suppress(TryAgainLater, InputError):
+                    with contextlib.suppress(BusyError, InputError):
                         _disconnect(studio, project)
 
 
-def _follow(desk: Desk, studio: Studio, connected: list[int], url: str, secret: str, end: threading.Event) -> None:
+def _follow(desk: ReviewStore, studio: Studio, connected: list[int], url: str, secret: str, end: threading.Event) -> None:
     """Connect the projects that a push makes while the assistant runs; a server that does not answer is asked again."""
     while not end.wait(_LOOK_AGAIN_S):
-        with contextlib.suppress(TryAgainLater, InputError, EnvironmentLacks):
+        with contextlib.suppress(BusyError, InputError, MissingRequirementError):
             for project in _projects(desk, studio)[0]:
                 if project not in connected:
                     _connect(studio, project, url, secret)
                     connected.append(project)
 
 
-def _projects(desk: Desk, studio: Studio) -> tuple[list[int], list[str]]:
+def _projects(desk: ReviewStore, studio: Studio) -> tuple[list[int], list[str]]:
     """Return the annotators' projects that are there, and what to say of those that are not."""
     found, warnings = [], []
     for person in desk.annotators():

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from risbench.core.errors import InputError, OptionError, Refusal, printable
+from risbench.core.errors import InputError, InvalidRowError, OptionError, printable
 from risbench.core.geometry import size_of
 from risbench.core.masks import mask_digest, mask_of
 from risbench.core.metrics import mask_iou
@@ -28,16 +28,16 @@ from risbench.core.storage import write_durably
 from risbench.core.workspace import Workspace, read_records
 from risbench.formats.audit_sample import AUDIT_FILE, Audited, AuditSample, summary_of
 from risbench.formats.split_list import read_split_list
-from risbench.review.labelstudio.client import NotThere, Unknown
+from risbench.review.labelstudio.client import NotThere, OutcomeUnknownError
 from risbench.review.labelstudio.page import AUDIT, FIELDS, is_ours, project_title, task_of
 from risbench.review.labelstudio.projects import Pusher, ensure_project
 from risbench.review.labelstudio.reader import Authors, sorted_by_time
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.rules.plan import Item, make_key
 from risbench.review.store.answers import read_answers, read_audit
-from risbench.review.store.desk import Annotator, Desk, pseudonym
-from risbench.review.store.glances import read_glances
+from risbench.review.store.review_store import Annotator, ReviewStore, pseudonym
 from risbench.review.store.stored import read_rows, unique
+from risbench.review.store.triage_votes import read_triage_votes
 
 _PLAN: Final = "audit/plan.jsonl"
 _DRAWN: Final = "audit/drawn.jsonl"
@@ -62,11 +62,11 @@ def audit_sample(
     Raises:
         OptionError: the count cannot be.
         InputError: there is no such person or list, nothing to audit, or an auditor's project is gone or changed.
-        TryAgainLater: the server does not answer, or another run holds the workspace.
+        BusyError: the server does not answer, or another run holds the workspace.
     """
     if count < 1:
         raise OptionError(f"--count {count}: must be at least 1")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review audit-sample"):
         people = [desk.annotator(name).name for name in dict.fromkeys(auditors)]
         (desk.root / "audit").mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ def audit_sample(
     }
 
 
-def _population(desk: Desk, split: Path | str | None, before: Mapping[str, Item]) -> dict[str, Record]:
+def _population(desk: ReviewStore, split: Path | str | None, before: Mapping[str, Item]) -> dict[str, Record]:
     """Return the records that could be released, by id, and those that were when they came into the sample.
 
     Raises:
@@ -127,7 +127,7 @@ def _population(desk: Desk, split: Path | str | None, before: Mapping[str, Item]
     return able
 
 
-def read_plan(desk: Desk) -> dict[str, Item]:
+def read_plan(desk: ReviewStore) -> dict[str, Item]:
     """Return the sample so far, by record.
 
     Raises:
@@ -143,7 +143,7 @@ class Drawn(Audited):
     updated: str
 
 
-def read_drawn(desk: Desk) -> dict[str, Drawn]:
+def read_drawn(desk: ReviewStore) -> dict[str, Drawn]:
     """Return what was drawn, by record.
 
     Raises:
@@ -156,14 +156,14 @@ _ITEM: Final = TypeAdapter(Item)
 _DRAWING: Final = TypeAdapter(Drawn)
 
 
-def _left_out(desk: Desk) -> int:
+def _left_out(desk: ReviewStore) -> int:
     """Return how many were left out as seen when the sample was drawn."""
     sample = AuditSample.read(desk.workspace.root / AUDIT_FILE)
     return sample.seen_by_all if sample else 0
 
 
 def _planned(
-    desk: Desk, before: Mapping[str, Item], records: Mapping[str, Record], people: Sequence[str], count: int
+    desk: ReviewStore, before: Mapping[str, Item], records: Mapping[str, Record], people: Sequence[str], count: int
 ) -> tuple[dict[str, Item], int]:
     """Return the sample, each new record for who has least to draw of those who never saw it, and how many records all of them saw."""
     secret, seen = desk.secret(), _seen(desk)
@@ -187,19 +187,21 @@ def _planned(
     return plan, sum(name not in before and seen[name].issuperset(people) for name in records)
 
 
-def _seen(desk: Desk) -> defaultdict[str, set[str]]:
+def _seen(desk: ReviewStore) -> defaultdict[str, set[str]]:
     """Return who was shown each record, in the editor or on a sheet, answered or not."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for item in desk.queue():
         seen[item.record].add(item.annotator)
     for answer in read_answers(desk):
         seen[answer.record].add(answer.annotator)
-    for glance in read_glances(desk).values():
+    for glance in read_triage_votes(desk).values():
         seen[glance.record].add(glance.person)
     return seen
 
 
-def _push(desk: Desk, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], drawn: Mapping[str, Audited], quiet: bool) -> int:
+def _push(
+    desk: ReviewStore, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], drawn: Mapping[str, Audited], quiet: bool
+) -> int:
     """Bring every auditor's project to what they are to draw; return how many tasks were sent."""
     records = {record.id: record for record in read_records(desk.workspace.latest()) if record.id in plan}
     sent = 0
@@ -221,7 +223,7 @@ def _task(record: Record, key: str) -> dict[str, Any]:
 
 
 def _pull(
-    desk: Desk, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], quiet: bool
+    desk: ReviewStore, studio: Studio, plan: Mapping[str, Item], people: Sequence[str], quiet: bool
 ) -> tuple[dict[str, Audited], int, list[str]]:
     """Return what was drawn, by record, how many answers cannot be used, and whose project is gone (what they drew before is kept).
 
@@ -263,7 +265,7 @@ def _pull(
 class _Drawings:
     """Reads what auditors drew into `fresh`; `before` is what was read of earlier pulls."""
 
-    desk: Desk
+    desk: ReviewStore
     studio: Studio
     authors: Authors
     records: Mapping[str, Record]
@@ -276,7 +278,7 @@ class _Drawings:
         unusable = []
         found, doubts = self.studio.annotations(project, tasks.values())
         if doubts:
-            raise Unknown(f"{next(iter(doubts.values()))}; nothing was given up, run the same command again")
+            raise OutcomeUnknownError(f"{next(iter(doubts.values()))}; nothing was given up, run the same command again")
         for number, answers in found.items():
             record = self.records.get(mine[tasks[number].key].record)
             whole, damaged = sorted_by_time(answers)
@@ -285,7 +287,7 @@ class _Drawings:
                 continue
             try:
                 self.fresh[record.id] = self._drawn(record, mask_of(record.mask), whole[-1], person)
-            except Refusal as reason:
+            except InvalidRowError as reason:
                 unusable.append(f"{person.name}: annotation {whole[-1]['id']}: {reason}")
         return unusable
 
@@ -293,7 +295,7 @@ class _Drawings:
         """Return a drawing as compared with the mask that is to be released.
 
         Raises:
-            Refusal: it cannot be used.
+            InvalidRowError: it cannot be used.
         """
         known = self.before.get(record.id)
         if known is not None and known.updated == annotation["updated_at"]:

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from risbench.core.errors import EnvironmentLacks, InputError, RisbenchError, TryAgainLater, printable
+from risbench.core.errors import BusyError, InputError, MissingRequirementError, RisbenchError, printable
 from risbench.core.reading import open_to_read
 from risbench.core.storage import create_new, explain_os_error, locked, sync_folder
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.server import DATABASE
-from risbench.review.store.desk import DESK, Desk
+from risbench.review.store.review_store import DESK, ReviewStore
 from risbench.review.store.stored import RESTORE
 from risbench.review.verbs.check import check_desk
 
@@ -37,9 +37,9 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
 
     Raises:
         InputError: the file exists already, or the server's data lie elsewhere and it is not `desk_only`.
-        EnvironmentLacks: the disk is full.
+        MissingRequirementError: the disk is full.
     """
-    desk, target = Desk(Workspace.open(workspace)), Path(file)
+    desk, target = ReviewStore(Workspace.open(workspace)), Path(file)
     if target.exists():
         raise InputError(f"{target}: exists already; a backup replaces nothing")
     kind = desk.connection().get("database", "sqlite")
@@ -68,7 +68,7 @@ def backup(file: Path | str, *, workspace: Path | str = ".", desk_only: bool = F
 
 
 @contextlib.contextmanager
-def _scratch(desk: Desk) -> Iterator[Path]:
+def _scratch(desk: ReviewStore) -> Iterator[Path]:
     """A private folder on the desk for the time of a `with`; what a killed backup left in it, a copy of the database, goes first."""
     folder = desk.root / ".tmp.backup"
     try:
@@ -87,7 +87,7 @@ def _scratch(desk: Desk) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _warnings(desk: Desk) -> list[str]:
+def _warnings(desk: ReviewStore) -> list[str]:
     """Return what is damaged in a desk: it is kept as it is, and restore would refuse it."""
     try:
         check_desk(desk.workspace, desk.root.name)
@@ -106,7 +106,7 @@ def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
     return digest.hexdigest()
 
 
-def _files(desk: Desk, scratch: Path) -> dict[str, Path]:
+def _files(desk: ReviewStore, scratch: Path) -> dict[str, Path]:
     """Return what goes into a backup, by name; of a SQLite file a copy that is whole whatever the server does meanwhile."""
     server = desk.root / "server"
     found = {}
@@ -130,7 +130,7 @@ def _not_copied(database: Path, error: sqlite3.Error) -> RisbenchError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_NOTADB) & 0xFF  # the rest of the code says more of the same
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return InputError(f"{database}: is damaged ({error}); restore the desk from a backup")
-    return EnvironmentLacks(f"{database}: cannot be copied: {error}; mend that, then run the same command again")
+    return MissingRequirementError(f"{database}: cannot be copied: {error}; mend that, then run the same command again")
 
 
 def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = False) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = Fa
 
     Raises:
         InputError: the file is no backup, is damaged, or there is a desk already.
-        TryAgainLater: the server of this workspace runs.
+        BusyError: the server of this workspace runs.
     """
     opened, source = Workspace.open(workspace), Path(file)
     target = opened.root / DESK
@@ -146,8 +146,8 @@ def restore(file: Path | str, *, workspace: Path | str = ".", replace: bool = Fa
         if (target / "server").is_dir():
             try:
                 held.enter_context(locked(target / "server", "review restore"))
-            except TryAgainLater as error:
-                raise TryAgainLater(f"{error}; stop `risbench review serve` first") from None
+            except BusyError as error:
+                raise BusyError(f"{error}; stop `risbench review serve` first") from None
         if target.exists() and any(target.iterdir()) and not replace:
             raise InputError(f"{target}: there is a desk already; --replace moves it aside")
         fresh = target.with_name(f".tmp.{DESK}")
@@ -177,7 +177,7 @@ def _check(workspace: Workspace, source: Path, fresh: Path) -> None:
     """
     try:
         check_desk(workspace, fresh.name)
-    except EnvironmentLacks:
+    except MissingRequirementError:
         raise  # the machine failed, which says nothing about the backup
     except RisbenchError as error:
         raise InputError(f"{source}: {str(error).replace(f'{fresh}/', '').removesuffix(f'; {RESTORE}')}; take another backup") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from risbench.core.workspace import Workspace
 from risbench.formats.audit_sample import AuditSample
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Desk
-from risbench.review.store.glances import read_glances
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.store.stored import read_text
+from risbench.review.store.triage_votes import read_triage_votes
 from risbench.review.verbs.audit import read_drawn, read_plan
 from risbench.review.verbs.pull import quarantine_rows, read_cursor
 
@@ -19,7 +19,7 @@ def check_desk(workspace: Workspace, folder: str) -> None:
         InputError: a file is damaged; the message names it, and the line.
         OptionError: an address in it holds a password.
     """
-    desk = Desk(workspace, folder)
+    desk = ReviewStore(workspace, folder)
     desk.annotators()
     if desk.queue() or (desk.root / "secret").exists():
         desk.secret()
@@ -31,7 +31,7 @@ def check_desk(workspace: Workspace, folder: str) -> None:
     for path in sorted((desk.root / "answers").glob("*.cursor.json")):
         read_cursor(path)
     quarantine_rows(desk)
-    read_glances(desk)
+    read_triage_votes(desk)
     read_plan(desk)
     read_drawn(desk)
     AuditSample.read(desk.root / "audit.json")

@@ -24,8 +24,8 @@ from risbench.review.rules.agreement import agreement_wanted, mask_agreement
 from risbench.review.rules.plan import OPINIONS_IF_UNSURE, Item
 from risbench.review.rules.staple import majority, staple
 from risbench.review.store.answers import Answer, check_size, read_answers
-from risbench.review.store.desk import Desk, pseudonym
-from risbench.review.store.glances import Glance, read_glances
+from risbench.review.store.review_store import ReviewStore, pseudonym
+from risbench.review.store.triage_votes import TriageVote, read_triage_votes
 
 PART_RECORDS: Final = 64
 Why = Literal["unsure", "verdicts differ", "masks differ", "sentences differ"]
@@ -135,7 +135,7 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
     Raises:
         InputError: nothing has been refined or pulled.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review consensus"), Progress("review consensus", 0, quiet=quiet):
         source = _source(desk.workspace)
         records = _undecided(desk.workspace, list(read_records(source)))
@@ -145,9 +145,9 @@ def consensus(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, 
                 check_size(answer, sizes[answer.record], "the image")
         decisions = decisions_of(desk)
         names = {person.name for person in desk.annotators()} | {answer.annotator for answer in read_answers(desk)}
-        names |= {glance.person for glance in read_glances(desk).values()}  # also of people who are not on the list any more
+        names |= {glance.person for glance in read_triage_votes(desk).values()}  # also of people who are not on the list any more
         reviewers = {name: pseudonym(desk, name) for name in names}
-        votes, glances = _votes(desk, reviewers), read_glances(desk)
+        votes, glances = _votes(desk, reviewers), read_triage_votes(desk)
         plan = {
             "command": "review consensus",
             "options": {},
@@ -206,7 +206,7 @@ def _undecided(workspace: Workspace, records: Sequence[Record]) -> list[Record]:
     return [before.get(record.id, record) for record in records]
 
 
-def decisions_of(desk: Desk) -> dict[str, Decision]:
+def decisions_of(desk: ReviewStore) -> dict[str, Decision]:
     """Return the decision of every record that someone answered or that an expert decided."""
     answers, queue = answers_by_record(desk), desk.queue()
     kinds = {item.key: item.kind for item in queue}
@@ -226,7 +226,7 @@ def _check_sizes(group: Sequence[Answer]) -> None:
             check_size(answer, first.size, f"{first.annotator}'s")
 
 
-def answers_by_record(desk: Desk) -> dict[str, list[Answer]]:
+def answers_by_record(desk: ReviewStore) -> dict[str, list[Answer]]:
     """Return everyone's newest answer to every record; gold and experts' words are left out."""
     kinds = {item.key: item.kind for item in desk.queue()}
     found: dict[str, list[Answer]] = defaultdict(list)
@@ -240,7 +240,7 @@ def _to_come(items: Iterable[Item], answered: set[str]) -> Counter[str]:
     return Counter(item.record for item in items if item.kind in ("task", "second") and not item.withdrawn and item.key not in answered)
 
 
-def _to_be_asked(desk: Desk, queue: Iterable[Item], answers: Mapping[str, Sequence[Answer]]) -> Counter[str]:
+def _to_be_asked(desk: ReviewStore, queue: Iterable[Item], answers: Mapping[str, Sequence[Answer]]) -> Counter[str]:
     """Return how many opinions the next push will ask for: of what somebody was unsure of, while there are people who have not seen it."""
     able = {person.name for person in desk.annotators() if not person.paused}
     met: dict[str, set[str]] = defaultdict(set)
@@ -261,7 +261,7 @@ def _one_each(answers: Sequence[Answer], by: Literal["annotator", "record"] = "a
     return list(newest.values())
 
 
-def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str, int], tuple[str, ...]]]:
+def _votes(desk: ReviewStore, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str, int], tuple[str, ...]]]:
     """Return of every record how often each verdict was given, and by whom."""
     kinds = {item.key: item.kind for item in desk.queue()}
     groups: dict[str, list[Answer]] = defaultdict(list)
@@ -278,7 +278,7 @@ def _votes(desk: Desk, reviewers: Mapping[str, str]) -> dict[str, tuple[dict[str
     }
 
 
-def _glanced(record: Record, glance: Glance | None, reviewers: Mapping[str, str]) -> Record:
+def _glanced(record: Record, glance: TriageVote | None, reviewers: Mapping[str, str]) -> Record:
     """Return a record that nobody answered: triaged where somebody let this very mask pass, else as it was before."""
     passed = glance is not None and not glance.doubted and record.mask is not None and glance.mask == mask_digest(mask_of(record.mask))
     if passed and glance is not None and record.review.status in UNDECIDED:

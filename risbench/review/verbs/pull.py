@@ -15,12 +15,12 @@ from risbench.core.errors import printable
 from risbench.core.progress import Progress
 from risbench.core.storage import to_json, write_durably
 from risbench.core.workspace import Workspace
-from risbench.review.labelstudio.client import NotThere, Unknown
+from risbench.review.labelstudio.client import NotThere, OutcomeUnknownError
 from risbench.review.labelstudio.page import is_ours, projects_of
 from risbench.review.labelstudio.reader import Authors, Reader, Shown
 from risbench.review.labelstudio.studio import Studio
 from risbench.review.store.answers import Answer, answers_in, read_answers, write_answers
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.store.stored import PULL, Number, read_rows, read_value
 
 # Asking again would not help, or take away what is not the person's own.
@@ -34,15 +34,15 @@ def pull(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]:
     task the newest counts. An annotation that cannot be read goes to `review/quarantine.jsonl`, the others go on.
 
     Raises:
-        TryAgainLater: the server does not answer, or another run holds the workspace; what was brought is kept.
-        EnvironmentLacks: the token is refused.
+        BusyError: the server does not answer, or another run holds the workspace; what was brought is kept.
+        MissingRequirementError: the token is refused.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review pull"):
         return pull_all(desk, Studio.of(desk), quiet)
 
 
-def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
+def pull_all(desk: ReviewStore, studio: Studio, quiet: bool) -> dict[str, Any]:
     """Do what `pull` does; the caller holds the workspace."""
     items = {item.key: item for item in desk.queue()}
     shown, started = Shown(desk, items), desk.annotators()
@@ -68,7 +68,7 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
             progress.advance(1)
     if doubts:
         more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
-        raise Unknown(f"{doubts[0]}{more}; the others are pulled and nothing was given up: run the same command again")
+        raise OutcomeUnknownError(f"{doubts[0]}{more}; the others are pulled and nothing was given up: run the same command again")
     desk.note_pulled()
     answers = read_answers(desk)
     if counts["deleted"]:
@@ -84,7 +84,7 @@ def pull_all(desk: Desk, studio: Studio, quiet: bool) -> dict[str, Any]:
     }
 
 
-def _pull_project(reader: Reader, desk: Desk, studio: Studio, project: int, counts: Counter[str]) -> list[str]:
+def _pull_project(reader: Reader, desk: ReviewStore, studio: Studio, project: int, counts: Counter[str]) -> list[str]:
     """Pull one project; return of every answer that the server counts and does not give what is odd: it is left as it was."""
     path, cursor_path = desk.root / "answers" / f"{project}.jsonl", desk.root / "answers" / f"{project}.cursor.json"
     known = {answer.task: answer for answer in answers_in(path)}
@@ -143,9 +143,9 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
     no better), and all in projects that are not ours.
 
     Raises:
-        TryAgainLater: the server does not answer, or another run holds the workspace; the same command goes on.
+        BusyError: the server does not answer, or another run holds the workspace; the same command goes on.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review reask"):
         studio = Studio.of(desk)
         found = pull_all(desk, studio, quiet)  # whoever has mended theirs meanwhile is not asked again
@@ -164,7 +164,7 @@ def reask(*, workspace: Path | str = ".", quiet: bool = False) -> dict[str, Any]
     }
 
 
-def _take_off(desk: Desk, studio: Studio, row: Mapping[str, Any]) -> bool:
+def _take_off(desk: ReviewStore, studio: Studio, row: Mapping[str, Any]) -> bool:
     """Keep an unusable answer here and delete it there; return False where it is gone, another's, or mended since it was pulled."""
     try:
         answer = studio.get(f"/api/annotations/{row['annotation']}/")
@@ -176,7 +176,7 @@ def _take_off(desk: Desk, studio: Studio, row: Mapping[str, Any]) -> bool:
     desk.note("reasked.jsonl", {**row, "answer": answer})
     try:
         studio.delete_annotation(row["annotation"])
-    except Unknown:  # the server may fail over an answer of odd shape, before or after it is gone
+    except OutcomeUnknownError:  # the server may fail over an answer of odd shape, before or after it is gone
         return not studio.has_annotation(row["annotation"])
     return True
 
@@ -208,7 +208,7 @@ def read_cursor(path: Path) -> dict[str, tuple[str, int]]:
     return read_value(path, _CURSOR, b"{}", PULL)
 
 
-def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
+def quarantine_rows(desk: ReviewStore) -> list[dict[str, Any]]:
     """Return the annotations that stand on the server and cannot be used.
 
     Raises:
@@ -217,7 +217,7 @@ def quarantine_rows(desk: Desk) -> list[dict[str, Any]]:
     return [asdict(row) for row in read_rows(desk.root / "quarantine.jsonl", _UNUSABLE, PULL)]
 
 
-def _quarantine(desk: Desk, project: int, reader: Reader, untouched: Set[int]) -> None:
+def _quarantine(desk: ReviewStore, project: int, reader: Reader, untouched: Set[int]) -> None:
     """Bring the list of unusable annotations up to date: only what is on the server as it was before is kept."""
     kept = [row for row in quarantine_rows(desk) if row["project"] != project or row["task"] in untouched]
     fresh = [{"annotator": reader.person.name, "project": project, **row} for row in reader.bad]

@@ -21,12 +21,12 @@ from risbench.review.labelstudio.accounts import write_card
 from risbench.review.labelstudio.page import task_of
 from risbench.review.labelstudio.projects import Pusher, ensure_project
 from risbench.review.labelstudio.studio import Studio
-from risbench.review.rules.gold import known_answer, spoil
+from risbench.review.rules.gold import corrupt, known_answer
 from risbench.review.rules.plan import DOUBTED, SECONDS, SHARE_DRAWN, Item, Policy, Shown, moved, plan, projected_hours, served_order
-from risbench.review.rules.plan import Desk as Out
+from risbench.review.rules.plan import ReviewStore as Out
 from risbench.review.store.answers import read_answers
-from risbench.review.store.desk import Annotator, Desk
-from risbench.review.store.glances import read_glances
+from risbench.review.store.review_store import Annotator, ReviewStore
+from risbench.review.store.triage_votes import read_triage_votes
 from risbench.review.verbs.consensus import answers_by_record
 from risbench.review.verbs.pull import pull_all, quarantine_rows
 
@@ -52,11 +52,11 @@ def push(
     Raises:
         OptionError: a value of the policy lies out of bounds.
         InputError: nobody to give work to, nothing to review, or a project was deleted or changed on the server.
-        TryAgainLater: the server does not answer; what is done is done, the same command goes on.
+        BusyError: the server does not answer; what is done is done, the same command goes on.
     """
     policy = policy or Policy()
     _check(policy)
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review push"):
         people = {person.name: person for person in desk.annotators()}
         working = [name for name, person in people.items() if not person.paused]
@@ -113,11 +113,11 @@ def _check(policy: Policy) -> None:
 
 
 def _planned(
-    desk: Desk, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy
+    desk: ReviewStore, records: Mapping[str, Record], working: list[str], before: list[Item], policy: Policy
 ) -> tuple[list[Item], int, int]:
     """Return all items, how many answers are known (gold), and how many records can be given to nobody, as everyone met them as gold."""
-    risk, glances, recheck = risks(list(records.values())), read_glances(desk), _to_recheck(desk)
-    open_, gold, spoilt = [], [], {}
+    risk, glances, recheck = risks(list(records.values())), read_triage_votes(desk), _to_recheck(desk)
+    open_, gold, corrupted = [], [], {}
     for name, record in records.items():
         if record.mask is None:
             continue
@@ -125,8 +125,8 @@ def _planned(
         shown = Shown(name, mask_digest(mask), record.mask.round, risk[name], record.category.name)
         if known_answer(record, trust_source=policy.trust_source):
             gold.append(shown)
-            if (wrong := spoil(mask, name)) is not None:
-                spoilt[name] = mask_digest(wrong)
+            if (wrong := corrupt(mask, name)) is not None:
+                corrupted[name] = mask_digest(wrong)
         elif may_be_reviewed(record) and (record.review.status in UNDECIDED or name in recheck):
             glance = glances.get(name)
             seen = glance is not None and glance.mask == shown.mask and (glance.doubted or not policy.triaged_too)
@@ -138,7 +138,7 @@ def _planned(
         raise InputError(f"{desk.workspace.root}: nothing to review: no undecided record has a mask; run `risbench refine-masks` first")
     answers = read_answers(desk)
     out = Out(before, {answer.key for answer in answers}, {answer.record for answer in answers if answer.verdict == "unsure"}, recheck)
-    items = plan(desk.secret(), working, open_, gold, out, policy, spoilt)
+    items = plan(desk.secret(), working, open_, gold, out, policy, corrupted)
     met: dict[str, set[str]] = defaultdict(set)
     asked = set()
     for item in items:
@@ -149,7 +149,7 @@ def _planned(
     return items, len(gold), sum(shown.record not in asked and met[shown.record] >= set(working) for shown in open_)
 
 
-def _to_recheck(desk: Desk) -> set[str]:
+def _to_recheck(desk: ReviewStore) -> set[str]:
     """Return the records that one person alone answered whose answers are to be looked at again."""
     doubted = {person.name for person in desk.annotators() if person.recheck}
     return {name for name, group in answers_by_record(desk).items() if len(group) == 1 and group[0].annotator in doubted}
@@ -163,7 +163,7 @@ def _by_annotator(items: Iterable[Item]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _pace(desk: Desk) -> tuple[float, dict[str, float]]:
+def _pace(desk: ReviewStore) -> tuple[float, dict[str, float]]:
     """Return the share of masks that people draw anew and how long each kind of answer takes; built-in guesses before thirty."""
     answers = [answer for answer in read_answers(desk) if answer.lead_time_s is not None]
     drawn = [answer.lead_time_s or 0.0 for answer in answers if answer.changed]
@@ -174,7 +174,7 @@ def _pace(desk: Desk) -> tuple[float, dict[str, float]]:
     return len(drawn) / len(answers), {"redraw": median(drawn), "accept": median(kept)}
 
 
-def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy: Policy, known: int, stuck: int) -> list[str]:
+def _warnings(desk: ReviewStore, items: Sequence[Item], working: Sequence[str], policy: Policy, known: int, stuck: int) -> list[str]:
     said = []
     if stuck:
         said.append(f"{stuck} records are given to nobody: all have met them as gold; push with --trust-source as before, or add people")
@@ -195,7 +195,7 @@ def _warnings(desk: Desk, items: Sequence[Item], working: Sequence[str], policy:
 
 
 def _bring(
-    desk: Desk,
+    desk: ReviewStore,
     studio: Studio,
     records: Mapping[str, Record],
     items: Sequence[Item],
@@ -227,8 +227,8 @@ def _task(records: Mapping[str, Record], item: Item) -> dict[str, Any]:
     record = records[item.record]
     assert record.mask is not None, "only records with a mask are planned"
     mask = mask_of(record.mask)
-    shown = spoil(mask, item.record) if item.wrong else mask
-    assert shown is not None, "planned as spoilt"
+    shown = corrupt(mask, item.record) if item.wrong else mask
+    assert shown is not None, "planned as corrupted"
     return task_of(record, shown, item.key)
 
 
@@ -242,11 +242,11 @@ def reassign(source: str, target: str, *, workspace: Path | str = ".") -> dict[s
 
     Raises:
         InputError: one of the two is not known, they are one, or the target is paused.
-        TryAgainLater: the server does not answer.
+        BusyError: the server does not answer.
     """
     if source == target:
         raise OptionError(f"annotator {source}: FROM and TO are the same person")
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     with desk.workspace.lock("review reassign"):
         desk.annotator(source)
         if refused := desk.annotator(target).gets_no_work:

@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from risbench.core.errors import Refusal
+from risbench.core.errors import InvalidRowError
 from risbench.core.metrics import mask_iou, wilson
 from risbench.core.workspace import Workspace
 from risbench.review.labelstudio.reader import Shown
 from risbench.review.rules.agreement import agreement_wanted, kappa, mask_agreement, verdict_alpha
 from risbench.review.rules.plan import SECONDS, Item
 from risbench.review.store.answers import NOT_JUDGED, Answer, check_size, read_answers
-from risbench.review.store.desk import Annotator, Desk
-from risbench.review.store.glances import Glance, read_glances
+from risbench.review.store.review_store import Annotator, ReviewStore
+from risbench.review.store.triage_votes import TriageVote, read_triage_votes
 from risbench.review.verbs.consensus import Decision, answers_by_record, decisions_of
 from risbench.review.verbs.pull import quarantine_rows
 
@@ -34,7 +34,7 @@ def status(*, workspace: Path | str = ".") -> dict[str, Any]:
     Raises:
         InputError: the workspace or its desk is damaged.
     """
-    desk = Desk(Workspace.open(workspace))
+    desk = ReviewStore(Workspace.open(workspace))
     items = [item for item in desk.queue() if not item.withdrawn]
     answers = read_answers(desk)
     by_key = {answer.key: answer for answer in answers}
@@ -75,11 +75,11 @@ class _Gold:
     right: bool
 
 
-def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> tuple[dict[str, list[_Gold]], int]:
+def _gold(desk: ReviewStore, items: Sequence[Item], answers: Mapping[str, Answer]) -> tuple[dict[str, list[_Gold]], int]:
     """Return everyone's answered gold, and of how many items the known answer is gone with its round.
 
-    Right is who ends with the object's mask, and not with the spoilt one as it was shown. A rejection never is: there is an object. To be
-    unsure is neither; the card shows how often.
+    Right is who ends with the object's mask, and not with the corrupted one as it was shown. A rejection never is: there is an object.
+    To be unsure is neither; the card shows how often.
     """
     asked = {item.key: item for item in items if item.kind == "gold" and item.key in answers}
     shown, found, lost = Shown(desk, asked), defaultdict(list), 0
@@ -89,22 +89,22 @@ def _gold(desk: Desk, items: Sequence[Item], answers: Mapping[str, Answer]) -> t
             continue
         try:
             truth = shown.unspoilt(item)
-        except Refusal:
+        except InvalidRowError:
             lost += 1
             continue
         check_size(answer, (int(truth.shape[0]), int(truth.shape[1])), "the known answer")
         mask = answer.mask()
         good = mask is not None and mask_iou(mask, truth) >= agreement_wanted(float(np.count_nonzero(truth)))
-        # of a small object so little agreement is wanted that the spoilt mask itself can have it
+        # of a small object so little agreement is wanted that the corrupted mask itself can have it
         good = good and not (item.wrong and not answer.changed)
         found[item.annotator].append(_Gold(item.wrong, good))
     return found, lost
 
 
-def _triage(desk: Desk) -> dict[str, dict[str, Any]]:
+def _triage(desk: ReviewStore) -> dict[str, dict[str, Any]]:
     """Return what everyone looked at on sheets, by the newest glance at every mask."""
-    found: dict[str, list[Glance]] = defaultdict(list)
-    for glance in read_glances(desk).values():
+    found: dict[str, list[TriageVote]] = defaultdict(list)
+    for glance in read_triage_votes(desk).values():
         found[glance.person].append(glance)
     return {
         name: {

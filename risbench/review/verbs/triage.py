@@ -14,7 +14,7 @@ from typing import Any
 from risbench.core.workspace import Workspace
 from risbench.review.pages.triage_sheets import Triage
 from risbench.review.pages.web import need_web, serving
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 
 
 @contextlib.contextmanager
@@ -26,12 +26,12 @@ def triaging(
     Raises:
         OptionError: an option's value cannot be used.
         InputError: there is no such person or split list, or nothing is left to look at.
-        EnvironmentLacks: the review extra is not installed.
+        MissingRequirementError: the review extra is not installed.
     """
     need_web()
     from risbench.review.pages.triage_app import application
 
-    triage, secret = Triage(Desk(Workspace.open(workspace)), person, Path(split), share), secrets.token_urlsafe(12)
+    triage, secret = Triage(ReviewStore(Workspace.open(workspace)), person, Path(split), share), secrets.token_urlsafe(12)
     masks = sum(map(len, triage.sheets))
     with serving(application(triage, secret), host, port) as url:
         yield {"url": f"{url}/{secret}/", "masks": masks, "sheets": len(triage.sheets)}

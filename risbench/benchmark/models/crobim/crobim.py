@@ -23,7 +23,7 @@ class CroBim(nn.Module):
         """Build it for `vocabulary` word pieces.
 
         Raises:
-            EnvironmentLacks, InputError: named weights cannot be had or used.
+            MissingRequirementError, InputError: named weights cannot be had or used.
         """
         super().__init__()
         self.settings = settings

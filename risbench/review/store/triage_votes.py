@@ -7,12 +7,12 @@ from typing import Final
 
 from pydantic import ConfigDict, TypeAdapter
 
-from risbench.review.store.desk import Desk
+from risbench.review.store.review_store import ReviewStore
 from risbench.review.store.stored import Seconds, Text, read_rows
 
 
 @dataclass(frozen=True)
-class Glance:
+class TriageVote:
     """One mask as somebody saw it on a sheet: taken with the rest, or doubted."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -25,17 +25,17 @@ class Glance:
     seconds: Seconds
 
 
-_GLANCE: Final = TypeAdapter(Glance)
+_TRIAGE_VOTE: Final = TypeAdapter(TriageVote)
 
 
-def read_glances(desk: Desk) -> dict[str, Glance]:
+def read_triage_votes(desk: ReviewStore) -> dict[str, TriageVote]:
     """Return what people's glances at every record's newest mask come to: who doubted a mask is not outvoted by who let it pass.
 
     Raises:
         InputError: the file is damaged elsewhere than in a last line that was cut off.
     """
-    found: dict[str, Glance] = {}
-    for glance in read_rows(desk.root / "triage.jsonl", _GLANCE, cut=True):
+    found: dict[str, TriageVote] = {}
+    for glance in read_rows(desk.root / "triage.jsonl", _TRIAGE_VOTE, cut=True):
         before = found.get(glance.record)
         if before is None or before.mask != glance.mask or not before.doubted:
             found[glance.record] = glance

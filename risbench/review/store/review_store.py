@@ -102,14 +102,14 @@ _CONNECTION: Final = TypeAdapter(Connection)
 _PULLED: Final = TypeAdapter(Pulled)
 
 
-class Desk:
+class ReviewStore:
     """A workspace's review folder."""
 
     def __init__(self, workspace: Workspace, folder: str = DESK) -> None:
         """Open the folder, and make it where it is missing.
 
         Raises:
-            EnvironmentLacks: it cannot be made.
+            MissingRequirementError: it cannot be made.
         """
         self.workspace = workspace
         self.root = workspace.root / folder
@@ -255,7 +255,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
         os.fsync(file.fileno())
 
 
-def pseudonym(desk: Desk, name: str) -> str:
+def pseudonym(desk: ReviewStore, name: str) -> str:
     """Return what a person is called in records and on the server."""
     return "a-" + hashlib.sha256(desk.secret() + name.encode()).hexdigest()[:8]
 
