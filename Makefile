@@ -1,5 +1,6 @@
 # make demo   build the environment, then draw a small world and run every stage on it
 # make test   build the environment, then run every test
+# make docs   write what the docs read off the code, then build the site into site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,9 +23,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.base
+docs: $(VENV)/.docs
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_cli.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: SHELL := /bin/bash
 bench: .SHELLFLAGS := -eo pipefail -c
@@ -51,12 +53,16 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e .
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) -c constraints.txt -e '.[docs]'
+	touch $@
+
 $(VENV)/.train: $(VENV)/.base
 	$(PIP) -c constraints.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(PIP) -c constraints.txt -e '.[train,review,release,dev]'
+	$(PIP) -c constraints.txt -e '.[train,review,release,docs,dev]'
 	touch $@
 
 # Label Studio's server fights with our packages over versions: an environment of its own, made as `risbench review serve` makes it
