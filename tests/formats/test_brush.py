@@ -82,9 +82,9 @@ GOOD = encode_brush(drawn("smooth", 20, 30) > 0)
     [
         ([], "0 bytes; its header alone has 7"),
         ([1, 2, 3], "3 bytes"),
-        ("AAAA", "a list of bytes is wanted"),
-        (None, "a list of bytes is wanted"),
-        ({"0": 1}, "a list of bytes is wanted"),
+        ("AAAA", "it must be a list of bytes"),
+        (None, "it must be a list of bytes"),
+        ({"0": 1}, "it must be a list of bytes"),
         ([*GOOD[:9], 256, *GOOD[10:]], "256 among its bytes"),
         ([*GOOD[:9], -1, *GOOD[10:]], "-1 among its bytes"),
         ([*GOOD[:9], 1.5, *GOOD[10:]], "1.5 among its bytes"),
