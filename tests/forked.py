@@ -26,7 +26,8 @@ class Forked:
         self._running: int | None = None
         pipe = subprocess.PIPE
         root = Path(__file__).parents[1]
-        self._process = subprocess.Popen([sys.executable, str(Path(__file__).resolve())], cwd=cwd, stdin=pipe, stdout=pipe, text=True,
+        # -P: the folder of this file holds tests/inspect, which is not the standard library's module
+        self._process = subprocess.Popen([sys.executable, "-P", str(Path(__file__).resolve())], cwd=cwd, stdin=pipe, stdout=pipe, text=True,
                                          env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
 
     def __enter__(self) -> Forked:
