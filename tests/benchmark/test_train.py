@@ -60,7 +60,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
     assert died.returncode == -9, died.stderr
     with monkeypatch.context() as full:
         full.setattr(torch.optim.AdamW, "load_state_dict", out_of_memory)
-        with pytest.raises(MissingRequirementError, match="the optimiser keeps does not fit"):
+        with pytest.raises(MissingRequirementError, match="optimizer's state does not fit"):
             train("crobim", release, out=out, config="tiny", changes=FEW_STEPS, cache=caches, quiet=True)
     sides, learn = [], loop.learn
 

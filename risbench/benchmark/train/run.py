@@ -247,7 +247,7 @@ def _restore(run: Run, folder: Path, plan: str, optimizer: torch.optim.Optimizer
     if run.step > run.steps or (run.step == run.steps and not run.looks):
         raise InputError(f"{folder / STATE}: is damaged (step {run.step:,} of {run.steps:,}); remove {folder} to start anew")
     if run.step < run.steps:
-        with memory_for("out of memory while loading the optimizer's state; free the device, and give the same command again"):
+        with memory_for("the optimizer's state does not fit beside what else is on the device; free it, and give the same command again"):
             put_back(folder / STATE, state, {"model": run.model}, optimizer, f"remove {folder} to start anew")
 
 
